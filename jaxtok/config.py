@@ -1,0 +1,143 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Typed configs: keyword-only dataclasses that go to JSON and back.
+
+A config's class *is* the choice of method: every config has a `make` method
+that builds the thing it configures, so nothing needs a registry. JSON stores
+the class as `"type": "module:Class"`.
+"""
+
+import dataclasses
+import enum
+import importlib
+import typing
+from typing import Any
+
+
+@typing.dataclass_transform(kw_only_default=True)
+def configclass(cls):
+  """Keyword-only dataclass with a hash, so that it can be static in jit."""
+  return dataclasses.dataclass(kw_only=True, unsafe_hash=True)(cls)
+
+
+def type_name(cls: type) -> str:
+  """The name under which JSON stores a class, e.g. `'jaxtok.x:Config'`."""
+  return f'{cls.__module__}:{cls.__qualname__}'
+
+
+def to_dict(config: Any) -> Any:
+  """Turns a config tree into JSON types; dataclasses carry their `type`.
+
+  Args:
+    config: A config, or anything that a config field may hold: numbers,
+      strings, bytes, None, enums, tuples, lists, dicts with string keys.
+
+  Returns:
+    A value that `json.dumps` accepts.
+
+  Raises:
+    TypeError: If a field holds something that cannot be stored.
+  """
+  match config:
+    case None | bool() | int() | float() | str():
+      return config
+    case enum.Enum():
+      return {'type': type_name(type(config)), 'name': config.name}
+    case bytes():
+      return {'type': 'bytes', 'hex': config.hex()}
+    case tuple():
+      return {'type': 'tuple', 'items': [to_dict(x) for x in config]}
+    case list():
+      return [to_dict(x) for x in config]
+    case dict():
+      return {str(k): to_dict(v) for k, v in config.items()}
+  if dataclasses.is_dataclass(config) and not isinstance(config, type):
+    fields = {
+      f.name: to_dict(getattr(config, f.name))
+      for f in dataclasses.fields(config)
+    }
+    return {'type': type_name(type(config)), **fields}
+  raise TypeError(
+    f'{config!r} of type {type(config).__name__} cannot be stored in a '
+    'config. Use numbers, strings, tuples, dicts, enums or configclasses.'
+  )
+
+
+def _load_type(name: str) -> type:
+  module, _, qualname = name.partition(':')
+  try:
+    found: Any = importlib.import_module(module)
+    for part in qualname.split('.'):
+      found = getattr(found, part)
+  except (ImportError, AttributeError) as e:
+    raise ValueError(
+      f'config type {name!r} cannot be imported ({e}). If the class lives '
+      'outside jaxtok, put its folder on PYTHONPATH; if it was renamed, '
+      'edit "type" in the JSON file.'
+    ) from e
+  return found
+
+
+def from_dict(data: Any) -> Any:
+  """The inverse of `to_dict`.
+
+  Raises:
+    ValueError: If a class cannot be imported or has no such field.
+  """
+  if isinstance(data, list):
+    return [from_dict(x) for x in data]
+  if not isinstance(data, dict):
+    return data
+  if 'type' not in data:
+    return {k: from_dict(v) for k, v in data.items()}
+  if data['type'] == 'tuple':
+    return tuple(from_dict(x) for x in data['items'])
+  if data['type'] == 'bytes':
+    return bytes.fromhex(data['hex'])
+  cls = _load_type(data['type'])
+  if issubclass(cls, enum.Enum):
+    return cls[data['name']]
+  values = {k: from_dict(v) for k, v in data.items() if k != 'type'}
+  known = {f.name for f in dataclasses.fields(cls)}
+  if unknown := sorted(set(values) - known):
+    raise ValueError(
+      f'{data["type"]} has no field {", ".join(unknown)}. It has: '
+      f'{", ".join(sorted(known))}. The file may come from another version.'
+    )
+  return cls(**values)
+
+
+def _flatten(data: Any, prefix: str = '') -> dict[str, Any]:
+  """Leaves of a `to_dict` value by dotted path; tuples are leaves."""
+  if isinstance(data, dict) and data.get('type') not in ('tuple', 'bytes'):
+    leaves = {}
+    for key, value in data.items():
+      leaves |= _flatten(value, f'{prefix}.{key}' if prefix else key)
+    return leaves
+  return {prefix: data}
+
+
+def diff(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+  """Fields in which two configs differ.
+
+  Args:
+    old: A config.
+    new: A config.
+
+  Returns:
+    Dotted field path to `(old value, new value)`; None stands for "absent".
+  """
+  a, b = _flatten(to_dict(old)), _flatten(to_dict(new))
+  show = lambda x: (
+    tuple(x['items']) if isinstance(x, dict) and 'items' in x else x
+  )
+  return {
+    path: (show(a.get(path)), show(b.get(path)))
+    for path in sorted(a.keys() | b.keys())
+    if a.get(path) != b.get(path)
+  }
+
+
+def format_diff(changes: dict[str, tuple[Any, Any]]) -> str:
+  """One line per changed field, e.g. `  model.dim: 128 -> 96`."""
+  return '\n'.join(f'  {k}: {a} -> {b}' for k, (a, b) in changes.items())

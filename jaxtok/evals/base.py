@@ -1,0 +1,42 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol of evals.
+
+An eval's `Config` has `every_steps: int` and `split: str`, and
+`make(context) -> Eval`. Evals accumulate sums and weights only, and return
+plain floats: `{'bpb': 2.31, 'bpb_se': 0.02, 'bytes': 65536, ...}`. They also
+return what identifies the text they were measured on: `corpus` (a hash string)
+and `bytes`, so that runs on different text are never compared.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What an eval may use.
+
+  Attributes:
+    tokenizer: The run's tokenizer.
+    batches: `batches(split, max_rows)` iterates once over a split in document
+      order, in batches of one shape, the last one padded; already placed on
+      the devices. `max_rows=0` means all.
+    corpus_id: `corpus_id(split, max_rows)` identifies that text: a short hash
+      of the documents' bytes and the row limit, independent of the tokenizer.
+    objective: The run's objective, for held-out losses.
+    workdir: Where samples and plots go.
+  """
+
+  tokenizer: Any
+  batches: Callable[[str, int], Iterator[dict[str, Any]]]
+  corpus_id: Callable[[str, int], str]
+  objective: Any
+  workdir: Any
+
+
+class Eval(Protocol):
+  """Measures a model; `rng` is a `jax.random.key`."""
+
+  def __call__(self, model: Any, rng: Any) -> dict[str, float | str]: ...

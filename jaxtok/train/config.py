@@ -1,0 +1,35 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a training run."""
+
+import dataclasses
+from typing import Any
+
+from jaxtok.config import configclass
+from jaxtok.train import optim, sharding
+
+
+@configclass
+class Config:
+  """Everything that determines a run; see `train.run`.
+
+  Fields typed `Any` hold the config of a method: its class is the choice.
+  """
+
+  data: Any  # e.g. `data.text.Config`: source, split, seq_len, packing.
+  tokenizer: Any  # e.g. `tokenizers.bytes.Config`.
+  model: Any  # e.g. `models.transformer.Config`; vocab_size=0 is filled in.
+  objective: Any  # e.g. `objectives.next_token.Config`.
+  optim: optim.Config = dataclasses.field(default_factory=optim.Config)
+  mesh: sharding.Config = dataclasses.field(default_factory=sharding.Config)
+  evals: dict[str, Any] = dataclasses.field(default_factory=dict)
+  steps: int = 1000  # Optimizer steps; see also `train_flops`.
+  train_flops: float = 0.0  # If > 0, ends the run at this many FLOPs instead.
+  batch_size: int = 32  # Rows per optimizer step, over all devices.
+  num_microbatches: int = 1  # Gradient accumulation; exact.
+  ema: float = 0.0  # Decay of averaged parameters; 0 turns them off.
+  remat: bool = False  # Recompute activations of each block in backward.
+  seed: int = 0
+  log_every: int = 10
+  checkpoint_every: int = 500
+  max_to_keep: int = 2  # Newest checkpoints; the best one is kept as well.
