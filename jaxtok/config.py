@@ -10,6 +10,7 @@ the class as `"type": "module:Class"`.
 import dataclasses
 import enum
 import importlib
+import types
 import typing
 from typing import Any
 
@@ -105,6 +106,74 @@ def from_dict(data: Any) -> Any:
       f'{", ".join(sorted(known))}. The file may come from another version.'
     )
   return cls(**values)
+
+
+def _matches(value: Any, hint: Any) -> bool:
+  """Whether a value fits a field's annotation; unknown annotations pass."""
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if hint is Any:
+    return True
+  if origin in (typing.Union, types.UnionType):
+    return any(_matches(value, arg) for arg in args)
+  if origin is tuple:
+    if not isinstance(value, tuple):
+      return False
+    if len(args) == 2 and args[1] is Ellipsis:
+      return all(_matches(item, args[0]) for item in value)
+    return len(value) == len(args) and all(map(_matches, value, args))
+  if origin is not None:
+    return isinstance(value, origin) if isinstance(origin, type) else True
+  if hint is float:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  if hint is int:
+    return isinstance(value, int) and not isinstance(value, bool)
+  return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def check_types(config: Any, path: str = 'config') -> None:
+  """Checks the value of each field of a config tree against its annotation.
+
+  Raises:
+    TypeError: Naming the field, its value and the type it must have.
+  """
+  if isinstance(config, dict):
+    for key, value in config.items():
+      check_types(value, f'{path}.{key}')
+  if not dataclasses.is_dataclass(config):
+    return
+  hints = typing.get_type_hints(type(config))
+  for field in dataclasses.fields(config):
+    value, hint = getattr(config, field.name), hints[field.name]
+    if not _matches(value, hint):
+      name = getattr(hint, '__name__', None) if not typing.get_args(hint) else 0
+      raise TypeError(
+        f'{path}.{field.name}={value!r} must be of type {name or hint}.'
+      )
+    check_types(value, f'{path}.{field.name}')
+
+
+def check(config: Any) -> None:
+  """Checks types, then each dataclass's own rules (`__post_init__`) again.
+
+  Overrides from a command line set fields after construction, so the rules
+  of a class have to be asked a second time.
+
+  Raises:
+    TypeError, ValueError: As the field's class says.
+  """
+  check_types(config)
+  _recheck(config)
+
+
+def _recheck(config: Any) -> None:
+  if isinstance(config, dict):
+    for value in config.values():
+      _recheck(value)
+  if dataclasses.is_dataclass(config):
+    for field in dataclasses.fields(config):
+      _recheck(getattr(config, field.name))
+    if hasattr(config, '__post_init__'):
+      config.__post_init__()
 
 
 def _flatten(data: Any, prefix: str = '') -> dict[str, Any]:
