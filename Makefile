@@ -1,0 +1,67 @@
+# `make quickstart` and `make test` need python3.11 or newer, pip and make.
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.13 python3,\
+	$(shell command -v $(p) 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: quickstart test test-parity test-all lint format wheel colabs clean
+
+quickstart: $(VENV)/.plots
+	$(BIN)/python -m experiments.quickstart --workdir=runs/quickstart
+
+test: $(VENV)/.dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests
+
+# Several processes, kill and resume at full length.
+test-all: $(VENV)/.dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests \
+	  -m 'not torch and not gpu and not tpu'
+
+# Compares with torch and transformers.
+test-parity: $(VENV)/.parity
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests -m torch
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Builds the wheel and imports it from outside the checkout.
+wheel: $(VENV)/.dev
+	BIN=$(abspath $(BIN)) bash .ci/check_wheel.sh
+
+# Executes the notebooks.
+colabs: $(VENV)/.dev
+	JAX_PLATFORMS=cpu JAXTOK_TINY=1 $(BIN)/python -m pytest -q --nbmake \
+	  --nbmake-timeout=600 -o addopts= -o python_files= colabs
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no python3 on PATH; jaxtok needs \
+	Python 3.11 or newer." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is older than Python 3.11. Name a newer one: \
+	make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.plots: $(VENV)/bin/python pyproject.toml
+	@echo "Installing jaxtok into $(VENV) (about a minute)"
+	@$(PIP) -e '.[plots]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	@echo "Installing jaxtok and what its tests need into $(VENV)"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.plots
+
+$(VENV)/.parity: $(VENV)/.dev pyproject.toml
+	@echo "Installing torch and transformers into $(VENV)"
+	@$(PIP) -e '.[parity]'
+	@touch $@

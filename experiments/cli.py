@@ -1,0 +1,183 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The command line that all training experiments share.
+
+An experiment's `__main__.py` calls `cli.main(__file__, __doc__)`. Errors of
+the user come out as one paragraph and exit code 1 (run) or 2 (command line);
+`--debug` shows the traceback.
+"""
+
+import ast
+import pathlib
+import sys
+import traceback
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments import config_path
+from jaxtok import config as config_lib
+
+FLAGS = flags.FLAGS
+
+# Errors whose message is meant for the user; anything else is our bug and
+# keeps its traceback.
+_USER_ERRORS = (ValueError, TypeError, OSError, ImportError, LookupError)
+
+
+def define_flags() -> None:
+  """Defines the flags of every experiment; call once per process."""
+  config_flags.DEFINE_config_file(
+    'config', None, 'Config file, e.g. configs/transformer.py:tiny.'
+  )
+  flags.DEFINE_string('workdir', None, 'Run directory; resumed if it exists.')
+  flags.DEFINE_string(
+    'data',
+    None,
+    'Own text instead of the config\'s: a file, folder, glob or "tfds:NAME".',
+  )
+  flags.DEFINE_string(
+    'init_from', None, 'Start from the weights of this run: RUN or RUN@STEP.'
+  )
+  flags.DEFINE_bool(
+    'allow_config_change', False, 'Resume although the config has changed.'
+  )
+  flags.DEFINE_bool('eval_only', False, 'Restore, evaluate, and stop.')
+  flags.DEFINE_bool(
+    'dry_run', False, 'Print the plan, compile, estimate memory, and stop.'
+  )
+  flags.DEFINE_string(
+    'topology',
+    None,
+    'With --dry_run: compile for this machine, e.g. v5e:16x16 or h200.',
+  )
+  flags.DEFINE_list(
+    'profile', [], 'Trace these steps to <workdir>/profile, e.g. 20,30.'
+  )
+  flags.DEFINE_bool(
+    'debug_nans', False, 'Stop at the operation that makes NaN.'
+  )
+  flags.DEFINE_bool('debug', False, 'No jit; full tracebacks.')
+  flags.DEFINE_bool('list', False, 'List the configs of this experiment.')
+
+
+def main(file: str, doc: str | None) -> None:
+  """Runs an experiment from the command line.
+
+  Args:
+    file: `__file__` of the experiment's `__main__.py`.
+    doc: Its docstring, shown by `--help`.
+  """
+  folder = pathlib.Path(file).parent
+  module = sys.modules['__main__']
+  module.__doc__ = doc
+  define_flags()
+  app.run(
+    lambda argv: _run(folder), flags_parser=lambda argv: _parse(argv, folder)
+  )
+
+
+def list_configs(folder: pathlib.Path) -> str:
+  """The config files of an experiment with the first line of each."""
+  lines = [f'Configs of experiments.{folder.name}:']
+  for path in sorted((folder / 'configs').glob('*.py')):
+    if path.name == '__init__.py':
+      continue
+    doc = ast.get_docstring(ast.parse(path.read_text())) or ''
+    shown = path.relative_to(folder.parent.parent)
+    lines.append(f'  {shown!s:<48} {doc.splitlines()[0] if doc else ""}')
+  lines.append('')
+  lines.append(
+    'Add :tiny for a smoke run on a laptop, e.g. '
+    f'python -m experiments.{folder.name} --config=FILE:tiny --workdir=runs/a'
+  )
+  return '\n'.join(lines)
+
+
+def _parse(argv: list[str], folder: pathlib.Path) -> list[str]:
+  try:
+    config_path.check(argv)
+    rest = FLAGS(argv)
+    if FLAGS.config is not None:
+      config_lib.check(FLAGS.config)
+  except flags.Error as error:
+    _fail(error, 2)
+  except (KeyError, AttributeError) as error:
+    # config_flags reports a misspelt field in these ways.
+    _fail(config_path.explain_field(argv, error), 2)
+  except _USER_ERRORS as error:
+    _fail(error, 2)
+  if len(rest) > 1:
+    _fail(
+      f'{rest[1]!r} is not a flag. Flags look like --config.steps=200; a '
+      'lone word is usually a space too many.',
+      2,
+    )
+  if FLAGS.list or FLAGS.config is None:
+    print(list_configs(folder))
+    sys.exit(0 if FLAGS.list else 2)
+  return rest
+
+
+def _fail(error: Any, code: int) -> None:
+  if '--debug' in sys.argv[1:] and isinstance(error, BaseException):
+    traceback.print_exception(error)
+  print(f'error: {error}', file=sys.stderr)
+  sys.exit(code)
+
+
+def _run(folder: pathlib.Path) -> None:
+  from jaxtok import train
+  from jaxtok.train import errors
+
+  config = FLAGS.config
+  try:
+    if FLAGS.data:
+      _replace_source(config, FLAGS.data)
+    if FLAGS.topology:
+      _report_topology(config)
+      return
+    if not FLAGS.workdir and not FLAGS.dry_run:
+      raise ValueError(
+        '--workdir is missing: where should the run be written? E.g. '
+        f'--workdir=runs/{folder.name}.'
+      )
+    train.run(
+      config,
+      FLAGS.workdir,
+      init_from=FLAGS.init_from,
+      allow_config_change=FLAGS.allow_config_change,
+      eval_only=FLAGS.eval_only,
+      dry_run=FLAGS.dry_run,
+      profile=tuple(int(step) for step in FLAGS.profile),
+      debug_nans=FLAGS.debug_nans,
+      debug=FLAGS.debug,
+    )
+  except errors.Preempted as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+  except (*_USER_ERRORS, errors.RunError) as error:
+    _fail(error, 1)
+
+
+def _replace_source(config: Any, spec: str) -> None:
+  from jaxtok.data import source
+
+  if not hasattr(config.data, 'source'):
+    raise ValueError(
+      f'--data={spec} does not fit: the data of this config is '
+      f'{config_lib.type_name(type(config.data))}, which is not text.'
+    )
+  config.data.source = source.from_spec(spec)
+
+
+def _report_topology(config: Any) -> None:
+  from jaxtok.train import topology
+
+  if not FLAGS.dry_run:
+    raise ValueError(
+      f'--topology={FLAGS.topology} compiles for a machine that is not here; '
+      'it needs --dry_run.'
+    )
+  print(topology.report(config, FLAGS.topology))

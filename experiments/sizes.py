@@ -1,0 +1,20 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The sizes of a config file: the word after `:` in `--config=file.py:size`."""
+
+from typing import TypeVar
+
+T = TypeVar('T')
+
+
+def pick(size: str, **choices: T) -> T:
+  """Returns the choice called `size`.
+
+  Raises:
+    ValueError: If there is no such size; the message lists those there are.
+  """
+  if size not in choices:
+    raise ValueError(
+      f'size {size!r} does not exist. Use one of: {", ".join(choices)}.'
+    )
+  return choices[size]
