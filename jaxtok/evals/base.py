@@ -20,11 +20,13 @@ class Context:
 
   Attributes:
     tokenizer: The run's tokenizer.
-    batches: `batches(split, max_rows)` iterates once over a split in document
-      order, in batches of one shape, the last one padded; already placed on
-      the devices. `max_rows=0` means all.
-    corpus_id: `corpus_id(split, max_rows)` identifies that text: a short hash
-      of the documents' bytes and the row limit, independent of the tokenizer.
+    batches: `batches(split, max_bytes)` iterates once over the first
+      `max_bytes` source bytes of a split, in document order, in batches of
+      one shape, the last one padded; already placed on the devices. 0 means
+      all. The limit counts bytes, not rows: rows hold different text with
+      different tokenizers.
+    corpus_id: `corpus_id(split, max_bytes)` identifies that text: a short hash
+      of its documents' bytes, independent of the tokenizer.
     objective: The run's objective, for held-out losses.
     workdir: Where samples and plots go.
   """
