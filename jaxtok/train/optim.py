@@ -1,0 +1,144 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""AdamW with a learning-rate schedule, built from optax.
+
+Loshchilov and Hutter 2019, arXiv:1711.05101 (decoupled weight decay); WSD
+(warm up, stay, decay) is Hu et al. 2024, arXiv:2404.06395, section 4.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtok.config import configclass
+
+
+class Schedule(enum.Enum):
+  """How the learning rate falls after the warm-up."""
+
+  CONSTANT = 'constant'
+  LINEAR = 'linear'
+  COSINE = 'cosine'
+  WSD = 'wsd'  # Constant, then linear over the last `decay_fraction`.
+
+
+@configclass
+class Config:
+  """Hyper-parameters of the optimizer."""
+
+  lr: float = 1e-3  # Highest learning rate.
+  schedule: Schedule = Schedule.COSINE
+  warmup_steps: int = 50  # Linear from lr / warmup_steps to lr.
+  final_ratio: float = 0.1  # Learning rate at the end, relative to lr.
+  decay_fraction: float = 0.2  # WSD: share of the steps that decay.
+  b1: float = 0.9
+  b2: float = 0.95
+  eps: float = 1e-8
+  weight_decay: float = 0.1  # Of matrices; see `decay_mask`.
+  decay_embeddings: bool = False  # Whether embedding tables decay too.
+  clip_norm: float = 1.0  # Global gradient norm; 0 turns clipping off.
+
+  def __post_init__(self):
+    ranges = {
+      'lr': (self.lr > 0, '> 0'),
+      'warmup_steps': (self.warmup_steps >= 0, '>= 0'),
+      'final_ratio': (0 <= self.final_ratio <= 1, 'in [0, 1]'),
+      'decay_fraction': (0 < self.decay_fraction <= 1, 'in (0, 1]'),
+      'b1': (0 <= self.b1 < 1, 'in [0, 1)'),
+      'b2': (0 <= self.b2 < 1, 'in [0, 1)'),
+      'eps': (self.eps > 0, '> 0'),
+      'weight_decay': (self.weight_decay >= 0, '>= 0'),
+      'clip_norm': (self.clip_norm >= 0, '>= 0 (0 turns clipping off)'),
+    }
+    for name, (ok, rule) in ranges.items():
+      if not ok:
+        raise ValueError(
+          f'optim.{name} must be {rule}, got {getattr(self, name)}.'
+        )
+
+  def learning_rate(self, steps: int) -> Callable[[Any], Any]:
+    """Step number (from 0) to learning rate, for a run of `steps` steps.
+
+    A run that is shorter than its warm-up ends during the warm-up.
+    """
+    warmup, length = self.warmup_steps, max(steps - self.warmup_steps, 1)
+
+    def fall(done):
+      match self.schedule:
+        case Schedule.CONSTANT:
+          return jnp.ones_like(done)
+        case Schedule.LINEAR:
+          share = 1 - done
+        case Schedule.COSINE:
+          share = 0.5 * (1 + jnp.cos(jnp.pi * done))
+        case Schedule.WSD:
+          share = jnp.minimum((1 - done) / self.decay_fraction, 1.0)
+      return self.final_ratio + (1 - self.final_ratio) * share
+
+    def learning_rate(step):
+      step = jnp.asarray(step, jnp.float32)
+      rise = jnp.minimum((step + 1) / max(warmup, 1), 1.0)
+      return self.lr * rise * fall(jnp.clip((step - warmup) / length, 0.0, 1.0))
+
+    return learning_rate
+
+  def make(self, steps: int, mask: Any = None) -> optax.GradientTransformation:
+    """Builds the optimizer.
+
+    Args:
+      steps: Length of the run, which sets the length of the schedule.
+      mask: Tree of booleans like the parameters: which ones decay; None means
+        all of them. See `decay_mask`.
+    """
+    adamw = optax.adamw(
+      self.learning_rate(steps),
+      b1=self.b1,
+      b2=self.b2,
+      eps=self.eps,
+      weight_decay=self.weight_decay,
+      mask=mask,
+    )
+    if not self.clip_norm:
+      return adamw
+    return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
+
+
+def decay_mask(params: Any, axes: Any, *, embeddings: bool = False) -> Any:
+  """Which parameters weight decay applies to: matrices only.
+
+  Parameters with one axis (stacked layers not counted), those called `bias`,
+  and tables of positions or distances never decay; token tables, whose first
+  axis is the vocabulary, only if `embeddings` is true.
+
+  Args:
+    params: Tree of parameters or of their shapes.
+    axes: Tree of the same structure with a tuple of logical axis names, or
+      None for a parameter without them, which then counts by its rank.
+    embeddings: Whether token tables decay.
+
+  Returns:
+    A tree of booleans.
+  """
+  tables = _TABLES if embeddings else (*_TABLES, 'vocab')
+
+  def decays(path, param, names):
+    names = [n for n in names or (None,) * param.ndim if n != 'layers']
+    is_bias = jax.tree_util.keystr(path[-1:], simple=True) == 'bias'
+    return len(names) >= 2 and names[0] not in tables and not is_bias
+
+  leaves, treedef = jax.tree.flatten_with_path(params)
+  flags = [
+    decays(path, leaf, names)
+    for (path, leaf), names in zip(
+      leaves, treedef.flatten_up_to(axes), strict=True
+    )
+  ]
+  return jax.tree.unflatten(treedef, flags)
+
+
+# First axes of look-up tables other than the vocabulary's.
+_TABLES = ('position', 'type', 'buckets')
