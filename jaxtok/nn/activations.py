@@ -1,0 +1,37 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Activation functions by name."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def gelu_tanh(x: Float[Array, '...']) -> Float[Array, '...']:
+  """GELU with the tanh approximation, as x * sigmoid(2u).
+
+  Hendrycks and Gimpel 2016, arXiv:1606.08415. With
+  u = sqrt(2/pi) (x + 0.044715 x**3), 0.5 (1 + tanh u) = sigmoid(2u).
+  """
+  two_u = x * (1.5957691216057308 + 0.0713548162726009 * x * x)
+  return x * jax.nn.sigmoid(two_u)
+
+
+FUNCTIONS = {
+  'silu': jax.nn.silu,
+  'gelu': gelu_tanh,
+  'gelu_exact': functools.partial(jax.nn.gelu, approximate=False),
+  'relu': jax.nn.relu,
+  'relu2': lambda x: jnp.square(jax.nn.relu(x)),
+}
+
+
+def check(name: str) -> None:
+  """Raises a ValueError if there is no activation of this name."""
+  if name not in FUNCTIONS:
+    raise ValueError(
+      f'activation={name!r} must be one of {", ".join(FUNCTIONS)}; '
+      "'gelu' is the tanh approximation, 'gelu_exact' uses erf."
+    )

@@ -1,0 +1,232 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Grouped-query attention: the operation, and a layer around it.
+
+Query head n reads key/value head `n // (n_heads / k_heads)`: Ainslie et al.
+2023, arXiv:2305.13245. Softmax statistics are float32 and natural logarithms.
+A query that sees no key returns zeros and a log-sum-exp of -inf, never NaN.
+
+Axes: b batch, t queries, s keys, n query heads, k key/value heads, g query
+heads per key/value head, h head width, d model width.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxtok.config import configclass
+from jaxtok.nn import linear, masks, norms, rope
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionState:
+  """Attention over some keys: `out_btnh`, and `lse_btn` of their scores."""
+
+  out_btnh: Any
+  lse_btn: Any
+
+
+def _check(q_btnh, k_bskh, v_bskh, layout):
+  t, n, h = q_btnh.shape[1:]
+  if n % k_bskh.shape[2]:
+    raise ValueError(
+      f'{n} query heads are no multiple of {k_bskh.shape[2]} key/value heads.'
+    )
+  if k_bskh.shape[3] != h or k_bskh.shape[:3] != v_bskh.shape[:3]:
+    raise ValueError(
+      f'queries {q_btnh.shape}, keys {k_bskh.shape} and values '
+      f'{v_bskh.shape} do not fit: need [b t n h], [b s k h], [b s k hv].'
+    )
+  if (layout.num_queries, layout.num_keys) != (t, k_bskh.shape[1]):
+    raise ValueError(
+      f'layout is for {layout.num_queries} queries and {layout.num_keys} '
+      f'keys, but there are {t} and {k_bskh.shape[1]}.'
+    )
+
+
+def attention(
+  q_btnh: Float[Array, 'b t n h'],
+  k_bskh: Float[Array, 'b s k h'],
+  v_bskh: Float[Array, 'b s k hv'],
+  *,
+  mask: masks.Mask | None = None,
+  layout: masks.Layout | None = None,
+  bias: Float[Array, '#b #n t s'] | None = None,
+  scale: float | None = None,
+  soft_cap: float = 0.0,
+  sink_n: Float[Array, 'n'] | None = None,
+  return_lse: bool = False,
+) -> Float[Array, 'b t n hv'] | AttentionState:
+  """Softmax attention.
+
+  Args:
+    q_btnh: Queries.
+    k_bskh: Keys; NaN in keys that nobody sees does not leak.
+    v_bskh: Values.
+    mask: Which keys each query sees; None means all.
+    layout: Where queries and keys stand; None means tokens 0..t-1 and 0..s-1.
+    bias: Added to the scores, after `scale`.
+    scale: Multiplies the scores; None means 1/sqrt(h).
+    soft_cap: If > 0, scores become `soft_cap * tanh(scores / soft_cap)`,
+      before bias and mask.
+    sink_n: A logit per query head that takes part in the denominator only.
+    return_lse: Whether to return an `AttentionState`.
+
+  Returns:
+    The mixed values in the queries' dtype, or an `AttentionState`.
+  """
+  layout = layout or masks.Layout(q_btnh.shape[1], k_bskh.shape[1])
+  _check(q_btnh, k_bskh, v_bskh, layout)
+  b, t, n, h = q_btnh.shape
+  k = k_bskh.shape[2]
+  scale = h**-0.5 if scale is None else scale
+  q_btkgh = (q_btnh * scale).reshape(b, t, k, n // k, h)
+  score_bkgts = jnp.einsum(
+    'btkgh,bskh->bkgts', q_btkgh, k_bskh, preferred_element_type=jnp.float32
+  )
+  if soft_cap:
+    score_bkgts = soft_cap * jnp.tanh(score_bkgts / soft_cap)
+  if bias is not None:
+    split = (bias.shape[0], -1, 1) if bias.shape[1] == 1 else (-1, k, n // k)
+    score_bkgts += bias.reshape(*split, *bias.shape[2:])
+  score_bkgts = jnp.where(
+    masks.visible(mask or masks.Full(), layout)[:, None, None],
+    score_bkgts,
+    -jnp.inf,
+  )
+  top_bkgt1 = score_bkgts.max(axis=-1, keepdims=True)
+  if sink_n is not None:
+    sink_kg11 = sink_n.astype(jnp.float32).reshape(k, n // k, 1, 1)
+    top_bkgt1 = jnp.maximum(top_bkgt1, sink_kg11)
+  top_bkgt1 = jax.lax.stop_gradient(
+    jnp.where(jnp.isfinite(top_bkgt1), top_bkgt1, 0.0)
+  )
+  weight_bkgts = jnp.exp(score_bkgts - top_bkgt1)
+  total_bkgt1 = weight_bkgts.sum(axis=-1, keepdims=True)
+  if sink_n is not None:
+    total_bkgt1 += jnp.exp(sink_kg11 - top_bkgt1)
+  weight_bkgts = weight_bkgts / jnp.where(total_bkgt1 == 0, 1.0, total_bkgt1)
+  out_btkgh = jnp.einsum(
+    'bkgts,bskh->btkgh', weight_bkgts.astype(v_bskh.dtype), v_bskh
+  )
+  out_btnh = out_btkgh.reshape(b, t, n, v_bskh.shape[3]).astype(q_btnh.dtype)
+  if not return_lse:
+    return out_btnh
+  lse_bkgt = (top_bkgt1 + jnp.log(total_bkgt1))[..., 0]
+  lse_btn = lse_bkgt.reshape(b, n, t).transpose(0, 2, 1)
+  return AttentionState(out_btnh, lse_btn)
+
+
+@configclass
+class Config:
+  """Hyper-parameters of `Attention`."""
+
+  dim: int = 128  # Model width d.
+  num_heads: int = 4  # Query heads n.
+  num_kv_heads: int = 4  # Key/value heads k; divides n.
+  head_dim: int = 32
+  qkv_bias: bool = False
+  out_bias: bool = False
+  qk_norm: bool = False  # RMSNorm of each query and key head (Qwen3).
+  norm_eps: float = 1e-6
+  scale: float = 0.0  # Of the scores; 0 means 1/sqrt(head_dim), T5 has 1.
+  soft_cap: float = 0.0  # 0 means none.
+  q_std: float = 0.0  # Of the initial query kernel; 0 means 1/sqrt(dim).
+  out_std: float = 0.0  # Of the output kernel; 0 means 1/sqrt(n h).
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    if self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f'num_heads={self.num_heads} must be a multiple of num_kv_heads='
+        f'{self.num_kv_heads}.'
+      )
+
+
+class Attention(nnx.Module):
+  """Projections, optional rotation, attention, output projection."""
+
+  def __init__(self, config: Config, *, rngs: nnx.Rngs):
+    self.config = config
+    d, n, k, h = (
+      config.dim,
+      config.num_heads,
+      config.num_kv_heads,
+      config.head_dim,
+    )
+
+    def project(heads, axis, std=0.0):
+      return linear.Linear(
+        (d,),
+        (heads, h),
+        axes=('embed', axis, 'head_dim'),
+        use_bias=config.qkv_bias,
+        std=std,
+        dtype=config.dtype,
+        rngs=rngs,
+      )
+
+    self.q = project(n, 'heads', config.q_std)
+    self.k = project(k, 'kv')
+    self.v = project(k, 'kv')
+    self.out = linear.Linear(
+      (n, h),
+      (d,),
+      axes=('heads', 'head_dim', 'embed'),
+      use_bias=config.out_bias,
+      std=config.out_std,
+      dtype=config.dtype,
+      rngs=rngs,
+    )
+    norm = lambda: norms.Norm(h, eps=config.norm_eps, axis='head_dim')
+    self.q_norm = norm() if config.qk_norm else None
+    self.k_norm = norm() if config.qk_norm else None
+
+  def queries(
+    self, x_btd: Float[Array, 'b t d'], rotation: Any = None
+  ) -> Float[Array, 'b t n h']:
+    """Queries, rotated if `rotation` (see `rope.rotation`) is given."""
+    q_btnh = self.q(x_btd)
+    if self.q_norm is not None:
+      q_btnh = self.q_norm(q_btnh)
+    return q_btnh if rotation is None else rope.rotate(q_btnh, rotation)
+
+  def keys_values(
+    self, x_bsd: Float[Array, 'b s d'], rotation: Any = None
+  ) -> tuple[Float[Array, 'b s k h'], Float[Array, 'b s k h']]:
+    """Keys (rotated if `rotation` is given) and values."""
+    k_bskh, v_bskh = self.k(x_bsd), self.v(x_bsd)
+    if self.k_norm is not None:
+      k_bskh = self.k_norm(k_bskh)
+    return (
+      k_bskh if rotation is None else rope.rotate(k_bskh, rotation),
+      v_bskh,
+    )
+
+  def attend(
+    self,
+    q_btnh: Float[Array, 'b t n h'],
+    k_bskh: Float[Array, 'b s k h'],
+    v_bskh: Float[Array, 'b s k h'],
+    *,
+    mask: masks.Mask | None = None,
+    layout: masks.Layout | None = None,
+    bias: Float[Array, '#b #n t s'] | None = None,
+  ) -> Float[Array, 'b t d']:
+    """Attention, then the output projection."""
+    y_btnh = attention(
+      q_btnh,
+      k_bskh.astype(q_btnh.dtype),
+      v_bskh.astype(q_btnh.dtype),
+      mask=mask,
+      layout=layout,
+      bias=bias,
+      scale=self.config.scale or None,
+      soft_cap=self.config.soft_cap,
+    )
+    return self.out(y_btnh)
