@@ -1,2 +1,29 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
+"""Reads and writes checkpoints that `transformers` reads and writes.
+
+  config, model = interop.load('path/to/folder')
+  interop.save(model, 'path/to/new/folder')
+
+A checkpoint is a folder with config.json and safetensors files. Families:
+Llama, Qwen 2 and 3, GPT-2, BERT, T5 and ByT5.
+"""
+
+from jaxtok.models.interop.checkpoint import (
+  FAMILIES,
+  load,
+  read_config,
+  save,
+)
+from jaxtok.models.interop.mapping import Unsupported, by_rules
+from jaxtok.models.interop.safetensors import FormatError
+
+__all__ = [
+  'FAMILIES',
+  'FormatError',
+  'Unsupported',
+  'by_rules',
+  'load',
+  'read_config',
+  'save',
+]

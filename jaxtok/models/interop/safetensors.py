@@ -74,7 +74,7 @@ class Reader(Mapping):
       found = _map_file(file)
       if wanted is not None and (absent := sorted(set(wanted) - set(found))):
         raise FormatError(
-          f'{file} lacks {_some(absent)}, which {INDEX} says it holds. The '
+          f'{file} lacks {some(absent)}, which {INDEX} says it holds. The '
           'index and the shards are of different checkpoints.'
         )
       self._tensors |= found
@@ -84,7 +84,7 @@ class Reader(Mapping):
       near = difflib.get_close_matches(name, self._tensors, n=3, cutoff=0.5)
       raise KeyError(
         f'{self.path} has no tensor {name!r}. '
-        + (f'Nearest: {", ".join(near)}.' if near else f'It has {_some(self)}.')
+        + (f'Nearest: {", ".join(near)}.' if near else f'It has {some(self)}.')
       )
     return self._tensors[name]
 
@@ -95,7 +95,8 @@ class Reader(Mapping):
     return len(self._tensors)
 
 
-def _some(names: Iterable[str], limit: int = 5) -> str:
+def some(names: Iterable[str], limit: int = 5) -> str:
+  """Joins a few names for a message, and counts the rest."""
   names = list(names)
   more = f' and {len(names) - limit} more' if len(names) > limit else ''
   return ', '.join(names[:limit]) + more
@@ -118,7 +119,7 @@ def _files(path: str) -> dict[str, list[str] | None]:
     return {single: None}
   raise FileNotFoundError(
     f'{path} holds neither {SINGLE} nor {INDEX}; it holds '
-    f'{_some(sorted(os.listdir(path)), 8) or "nothing"}. Pickled weights '
+    f'{some(sorted(os.listdir(path)), 8) or "nothing"}. Pickled weights '
     '(.bin, .pt) are not read: save them as safetensors first, with '
     'transformers save_pretrained().'
   )
@@ -142,7 +143,7 @@ def _read_index(index: str) -> dict[str, list[str] | None]:
   if absent := [f for f in files if not os.path.exists(f)]:
     raise FormatError(
       f'{len(absent)} of {len(files)} shards named in {index} are missing: '
-      f'{_some(map(os.path.basename, absent))}. Download them again.'
+      f'{some(map(os.path.basename, absent))}. Download them again.'
     )
   return files
 
