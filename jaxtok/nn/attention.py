@@ -10,25 +10,107 @@ Axes: b batch, t queries, s keys, n query heads, k key/value heads, g query
 heads per key/value head, h head width, d model width.
 """
 
-import dataclasses
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import jaxtok_kernels
 from flax import nnx
+from jaxtok_kernels import AttentionState, dispatch
 from jaxtyping import Array, Float
 
 from jaxtok.config import configclass
-from jaxtok.nn import linear, masks, norms, rope
+from jaxtok.nn import dense_attention, linear, lowering, masks, norms, rope
+
+IMPLEMENTATIONS = ('dense', *dispatch.IMPLEMENTATIONS)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class AttentionState:
-  """Attention over some keys: `out_btnh`, and `lse_btn` of their scores."""
+def attention(
+  q_btnh: Float[Array, 'b t n h'],
+  k_bskh: Float[Array, 'b s k h'],
+  v_bskh: Float[Array, 'b s k hv'],
+  *,
+  mask: masks.Mask | None = None,
+  layout: masks.Layout | None = None,
+  bias: Float[Array, '#b #n t s'] | None = None,
+  scale: float | None = None,
+  soft_cap: float = 0.0,
+  sink_n: Float[Array, 'n'] | None = None,
+  return_lse: bool = False,
+  implementation: str | None = None,
+) -> Float[Array, 'b t n hv'] | AttentionState:
+  """Softmax attention.
 
-  out_btnh: Any
-  lse_btn: Any
+  Args:
+    q_btnh: Queries.
+    k_bskh: Keys; NaN in keys that nobody sees does not leak.
+    v_bskh: Values; those that nobody sees must be finite.
+    mask: Which keys each query sees; None means all.
+    layout: Where queries and keys stand; None means tokens 0..t-1 and 0..s-1.
+    bias: Added to the scores, after `scale` and `soft_cap`.
+    scale: Multiplies the scores; None means 1/sqrt(h).
+    soft_cap: If > 0, scores become `soft_cap * tanh(scores / soft_cap)`.
+    sink_n: A logit per query head that takes part in the denominator only.
+    return_lse: Whether to return an `AttentionState`.
+    implementation: 'dense' (any mask; holds the scores of a block of queries),
+      or one of `jaxtok_kernels` ('auto', 'xla', 'tpu', 'triton', ...), which
+      take masks that `lowering.lower` can express. None takes 'dense' on CPU,
+      else 'auto' where the mask allows it.
+
+  Returns:
+    The mixed values in the queries' dtype, or an `AttentionState`.
+
+  Raises:
+    ValueError: If shapes do not fit or the implementation is unknown.
+    NotImplementedError: If a named implementation cannot serve the call.
+  """
+  mask = masks.Full() if mask is None else mask
+  layout = layout or masks.Layout(q_btnh.shape[1], k_bskh.shape[1])
+  _check(q_btnh, k_bskh, v_bskh, layout)
+  scale = q_btnh.shape[-1] ** -0.5 if scale is None else scale
+  spec = _kernel_mask(mask, layout, implementation)
+  if spec is None:
+    state = dense_attention.attention(
+      q_btnh,
+      k_bskh,
+      v_bskh,
+      mask=mask,
+      layout=layout,
+      bias=bias,
+      scale=scale,
+      soft_cap=soft_cap,
+      sink_n=sink_n,
+    )
+    return state if return_lse else state.out
+  return jaxtok_kernels.flash_attention(
+    q_btnh,
+    k_bskh,
+    v_bskh,
+    mask=spec,
+    scale=scale,
+    softcap=soft_cap or None,
+    sink=sink_n,
+    bias=bias,
+    return_state=return_lse,
+    implementation=implementation or 'auto',
+  )
+
+
+def _kernel_mask(mask, layout, implementation):
+  """The mask for a kernel, or None if the dense form shall run."""
+  if implementation not in (None, *IMPLEMENTATIONS):
+    raise ValueError(
+      f'implementation={implementation!r} is unknown; use None or one of '
+      f'{", ".join(IMPLEMENTATIONS)}.'
+    )
+  if implementation == 'dense':
+    return None
+  if implementation is not None:
+    return lowering.lower(mask, layout)
+  if dispatch.platforms() == ('cpu',):
+    return None
+  try:
+    return lowering.lower(mask, layout)
+  except NotImplementedError:
+    return None
 
 
 def _check(q_btnh, k_bskh, v_bskh, layout):
@@ -47,79 +129,6 @@ def _check(q_btnh, k_bskh, v_bskh, layout):
       f'layout is for {layout.num_queries} queries and {layout.num_keys} '
       f'keys, but there are {t} and {k_bskh.shape[1]}.'
     )
-
-
-def attention(
-  q_btnh: Float[Array, 'b t n h'],
-  k_bskh: Float[Array, 'b s k h'],
-  v_bskh: Float[Array, 'b s k hv'],
-  *,
-  mask: masks.Mask | None = None,
-  layout: masks.Layout | None = None,
-  bias: Float[Array, '#b #n t s'] | None = None,
-  scale: float | None = None,
-  soft_cap: float = 0.0,
-  sink_n: Float[Array, 'n'] | None = None,
-  return_lse: bool = False,
-) -> Float[Array, 'b t n hv'] | AttentionState:
-  """Softmax attention.
-
-  Args:
-    q_btnh: Queries.
-    k_bskh: Keys; NaN in keys that nobody sees does not leak.
-    v_bskh: Values.
-    mask: Which keys each query sees; None means all.
-    layout: Where queries and keys stand; None means tokens 0..t-1 and 0..s-1.
-    bias: Added to the scores, after `scale`.
-    scale: Multiplies the scores; None means 1/sqrt(h).
-    soft_cap: If > 0, scores become `soft_cap * tanh(scores / soft_cap)`,
-      before bias and mask.
-    sink_n: A logit per query head that takes part in the denominator only.
-    return_lse: Whether to return an `AttentionState`.
-
-  Returns:
-    The mixed values in the queries' dtype, or an `AttentionState`.
-  """
-  layout = layout or masks.Layout(q_btnh.shape[1], k_bskh.shape[1])
-  _check(q_btnh, k_bskh, v_bskh, layout)
-  b, t, n, h = q_btnh.shape
-  k = k_bskh.shape[2]
-  scale = h**-0.5 if scale is None else scale
-  q_btkgh = (q_btnh * scale).reshape(b, t, k, n // k, h)
-  score_bkgts = jnp.einsum(
-    'btkgh,bskh->bkgts', q_btkgh, k_bskh, preferred_element_type=jnp.float32
-  )
-  if soft_cap:
-    score_bkgts = soft_cap * jnp.tanh(score_bkgts / soft_cap)
-  if bias is not None:
-    split = (bias.shape[0], -1, 1) if bias.shape[1] == 1 else (-1, k, n // k)
-    score_bkgts += bias.reshape(*split, *bias.shape[2:])
-  score_bkgts = jnp.where(
-    masks.visible(mask or masks.Full(), layout)[:, None, None],
-    score_bkgts,
-    -jnp.inf,
-  )
-  top_bkgt1 = score_bkgts.max(axis=-1, keepdims=True)
-  if sink_n is not None:
-    sink_kg11 = sink_n.astype(jnp.float32).reshape(k, n // k, 1, 1)
-    top_bkgt1 = jnp.maximum(top_bkgt1, sink_kg11)
-  top_bkgt1 = jax.lax.stop_gradient(
-    jnp.where(jnp.isfinite(top_bkgt1), top_bkgt1, 0.0)
-  )
-  weight_bkgts = jnp.exp(score_bkgts - top_bkgt1)
-  total_bkgt1 = weight_bkgts.sum(axis=-1, keepdims=True)
-  if sink_n is not None:
-    total_bkgt1 += jnp.exp(sink_kg11 - top_bkgt1)
-  weight_bkgts = weight_bkgts / jnp.where(total_bkgt1 == 0, 1.0, total_bkgt1)
-  out_btkgh = jnp.einsum(
-    'bkgts,bskh->btkgh', weight_bkgts.astype(v_bskh.dtype), v_bskh
-  )
-  out_btnh = out_btkgh.reshape(b, t, n, v_bskh.shape[3]).astype(q_btnh.dtype)
-  if not return_lse:
-    return out_btnh
-  lse_bkgt = (top_bkgt1 + jnp.log(total_bkgt1))[..., 0]
-  lse_btn = lse_bkgt.reshape(b, n, t).transpose(0, 2, 1)
-  return AttentionState(out_btnh, lse_btn)
 
 
 @configclass

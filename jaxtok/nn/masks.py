@@ -16,8 +16,7 @@ where the queries and keys of one call stand. Each mask can
 
 * make itself a boolean array: `mask.dense(layout)`;
 * become ranges of keys per query where that is possible: `mask.ranges(layout)`,
-  from which kernels skip what nobody sees (papers/attention.md 0.3 calls the
-  array form of it `MaskSpec.intervals`);
+  which `lowering.lower` turns into the `MaskSpec` of the kernels;
 * bound, statically, the keys that a slice of queries can see: `mask.span`.
 
 Axes: b batch (or 1, if all rows are alike), t queries, s keys, p blocks.
@@ -96,7 +95,7 @@ class Layout:
       return jnp.arange(self.num_keys)[None]
     return self.kv_index_bs
 
-  def segments(self) -> tuple[Int[Array, 'b t'], Int[Array, 'b s']] | None:
+  def segments(self) -> tuple[Int[Array, '#b t'], Int[Array, '#b s']] | None:
     """Documents of queries and keys, or None if there is only one."""
     q_bt, kv_bs = self.q_segments_bt, self.kv_segments_bs
     if q_bt is None and kv_bs is None:
@@ -491,59 +490,3 @@ def visible(mask: Mask, layout: Layout) -> Bool[Array, 'b t s']:
   seen_bts = mask.dense(layout)
   exists_b1s = layout.exists()
   return seen_bts if exists_b1s is None else seen_bts & exists_b1s
-
-
-def intervals(mask: Mask, layout: Layout) -> Int[Array, 'b t n 2']:
-  """At most two disjoint, ascending ranges of keys per query.
-
-  Empty ranges are `[0, 0)`. This is `MaskSpec.intervals` of the kernels.
-
-  Raises:
-    NotImplementedError: If the mask needs more than two ranges, or none fit.
-  """
-  ranges = mask.ranges(layout)
-  if len(ranges) > 2:
-    raise NotImplementedError(
-      f'{mask} needs {len(ranges)} ranges of keys per query; kernels take at '
-      "most 2. Use implementation='dense', or masks.Ranges with merged ranges."
-    )
-  b_t = jnp.zeros((1, layout.num_queries), jnp.int32)
-  stop = layout.num_keys
-  if layout.kv_length_b is not None:
-    stop = jnp.minimum(layout.kv_length_b, stop)[:, None]
-  closed = [
-    (
-      b_t if low is None else jnp.maximum(low, 0) + b_t,
-      (b_t + stop) if high is None else jnp.minimum(high, stop) + b_t,
-    )
-    for low, high in ranges
-  ]
-  if len(closed) == 1:
-    (low, high), seconds = closed[0], []
-  else:
-    low, high, second_low, second_high = _union(*closed)
-    seconds = [(second_low, second_high)]
-  pairs = [_clear_empty(*r) for r in [(low, high), *seconds]]
-  shape = jnp.broadcast_shapes(*(x.shape for pair in pairs for x in pair))
-  widen = lambda x: jnp.broadcast_to(x, shape).astype(jnp.int32)
-  return jnp.stack(
-    [jnp.stack([widen(a), widen(z)], axis=-1) for a, z in pairs], axis=2
-  )
-
-
-def _clear_empty(low, high):
-  empty = low >= high
-  return jnp.where(empty, 0, low), jnp.where(empty, 0, high)
-
-
-def _union(a: Range, b: Range):
-  """Sorts two ranges, joins them where they touch."""
-  (a0, a1), (b0, b1) = _clear_empty(*a), _clear_empty(*b)
-  # An empty range goes last, so that the first one starts the row.
-  a_first = ((a0 <= b0) & (a0 < a1)) | (b0 >= b1)
-  low, high = jnp.where(a_first, a0, b0), jnp.where(a_first, a1, b1)
-  low2, high2 = jnp.where(a_first, b0, a0), jnp.where(a_first, b1, a1)
-  touch = (low2 <= high) & (low2 < high2)
-  high = jnp.where(touch, jnp.maximum(high, high2), high)
-  high2 = jnp.where(touch, low2, high2)
-  return low, high, low2, high2
