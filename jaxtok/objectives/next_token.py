@@ -1,0 +1,91 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Predicts the next token: maximum likelihood, reported in bits per byte."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxtok.config import configclass
+from jaxtok.objectives import base, cross_entropy
+
+
+@configclass
+class Config:
+  """Hyper-parameters of `NextToken`."""
+
+  z_loss: float = 0.0  # Coefficient of squared log-normaliser; PaLM: 1e-4.
+  num_chunks: int = 0  # Of the logits, see `cross_entropy`; 0: automatic.
+
+  def __post_init__(self):
+    if self.z_loss < 0:
+      raise ValueError(f'z_loss must be >= 0, got {self.z_loss}. Try 1e-4.')
+    if self.num_chunks < 0:
+      raise ValueError(
+        f'num_chunks must be >= 0, got {self.num_chunks}. 0 is automatic.'
+      )
+
+  def make(self) -> 'NextToken':
+    return NextToken(self)
+
+
+class NextToken:
+  """Cross-entropy of each target given the tokens before it.
+
+  Metrics, all exact sums over the targets with weights `loss_mask`:
+    nats: Cross-entropy per target.
+    bpb: Bits per source byte, from `num_bytes` and nothing else.
+    accuracy: Share of targets with the highest logit; ties share.
+    tokens_per_byte: Targets per source byte.
+  """
+
+  def __init__(self, config: Config):
+    self.config = config
+
+  def __call__(
+    self, model: Any, batch: dict[str, Array], rng: Array
+  ) -> base.Loss:
+    scores = self._scores(model, batch, rng)
+    metrics = _metrics(scores, batch, axis=None)
+    weight = batch['loss_mask_bt'].sum()
+    return base.Loss(scores.total, weight, metrics)
+
+  def per_row(
+    self, model: Any, batch: dict[str, Array], rng: Array
+  ) -> dict[str, base.Mean]:
+    """The metrics of each row: totals and weights are arrays `[b]`."""
+    return _metrics(self._scores(model, batch, rng), batch, axis=1)
+
+  def _scores(self, model, batch, rng) -> cross_entropy.Scores:
+    output = model(
+      batch['tokens_bt'],
+      positions=batch['positions_bt'],
+      segment_ids=batch['segment_ids_bt'],
+      rng=rng,
+    )
+    return cross_entropy.cross_entropy(
+      model.logits,
+      output.hidden_btd,
+      batch['targets_bt'],
+      batch['loss_mask_bt'],
+      z_loss=self.config.z_loss,
+      num_chunks=self.config.num_chunks,
+    )
+
+
+def _metrics(
+  scores: cross_entropy.Scores, batch: dict[str, Array], axis: int | None
+) -> dict[str, base.Mean]:
+  mask_bt = batch['loss_mask_bt']
+  num_bytes = batch['num_bytes_bt'].sum(axis).astype(jnp.float32)
+  targets = mask_bt.sum(axis)
+  nats = (scores.nats_bt * mask_bt).sum(axis)
+  correct = (scores.correct_bt * mask_bt).sum(axis)
+  return {
+    'nats': base.Mean(nats, targets),
+    'bpb': base.Mean(nats / math.log(2), num_bytes),
+    'accuracy': base.Mean(correct, targets),
+    'tokens_per_byte': base.Mean(targets, num_bytes),
+  }

@@ -1,0 +1,96 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtok.models import base
+from jaxtok.objectives import next_token
+
+
+@pytest.fixture(scope='module')
+def batch():
+  rng = np.random.default_rng(0)
+  shape = (2, 9)
+  mask = np.ones(shape, 'float32')
+  mask[1, 5:] = 0
+  arrays = {
+    'tokens_bt': rng.integers(0, 30, shape, dtype='int32'),
+    'targets_bt': rng.integers(0, 30, shape, dtype='int32'),
+    'loss_mask_bt': mask,
+    'segment_ids_bt': mask.astype('int32'),
+    'positions_bt': np.tile(np.arange(9, dtype='int32'), (2, 1)),
+    'num_bytes_bt': rng.integers(0, 5, shape, dtype='int32')
+    * mask.astype('int32'),
+  }
+  return {name: jnp.asarray(x) for name, x in arrays.items()}
+
+
+class Bigram(nnx.Module):
+  """The state of a position is the embedding of its token."""
+
+  def __init__(self):
+    rng = np.random.default_rng(1)
+    self.embed = nnx.Param(rng.normal(size=(30, 8)).astype('float32'))
+    self.head = nnx.Param(rng.normal(size=(8, 30)).astype('float32'))
+
+  def __call__(self, tokens_bt, *, positions, segment_ids, rng):
+    return base.Output(hidden_btd=self.embed[tokens_bt])
+
+  def logits(self, hidden_btd):
+    return hidden_btd @ self.head[...]
+
+
+@pytest.fixture(scope='module')
+def model():
+  return Bigram()
+
+
+def test_metrics_equal_a_float64_computation(model, batch):
+  embed, head = (
+    np.asarray(p[...], 'float64') for p in (model.embed, model.head)
+  )
+  logits = embed[batch['tokens_bt']] @ head
+  lse = np.log(np.exp(logits).sum(-1))
+  picked = np.take_along_axis(logits, batch['targets_bt'][..., None], -1)[
+    ..., 0
+  ]
+  nats = ((lse - picked) * batch['loss_mask_bt']).sum()
+  is_best = logits.argmax(-1) == batch['targets_bt']
+  hits = is_best * batch['loss_mask_bt']
+
+  objective = next_token.Config().make()
+  loss = objective(model, batch, jax.random.key(0))
+  assert float(loss.sum_nats) == pytest.approx(nats, rel=1e-6)
+  assert float(loss.weight) == 14
+  value = {name: float(mean.value) for name, mean in loss.metrics.items()}
+  num_bytes = batch['num_bytes_bt'].sum()
+  assert value == pytest.approx(
+    {
+      'nats': nats / 14,
+      'bpb': nats / np.log(2) / num_bytes,
+      'accuracy': hits.sum() / 14,
+      'tokens_per_byte': 14 / num_bytes,
+    },
+    rel=1e-6,
+  )
+  rows = objective.per_row(model, batch, jax.random.key(0))
+  for name, mean in rows.items():
+    total = float(loss.metrics[name].total)
+    assert mean.total.shape == mean.weight.shape == (2,)
+    assert float(mean.total.sum()) == pytest.approx(total, rel=1e-6)
+
+
+def test_z_loss_is_minimised_but_not_reported(model, batch):
+  plain = next_token.Config().make()(model, batch, jax.random.key(0))
+  with_z = next_token.Config(z_loss=0.1).make()(model, batch, jax.random.key(0))
+  assert with_z.sum_nats > plain.sum_nats
+  assert with_z.metrics['bpb'].total == plain.metrics['bpb'].total
+
+
+@pytest.mark.parametrize('field, value', [('z_loss', -1.0), ('num_chunks', -1)])
+def test_negative_settings_are_refused_by_name(field, value):
+  with pytest.raises(ValueError, match=f'{field} must be >= 0, got -1'):
+    next_token.Config(**{field: value})
