@@ -59,6 +59,21 @@ class Objective(Protocol):
   ) -> Loss: ...
 
 
+class RowObjective(Objective, Protocol):
+  """An objective whose metrics evals can also have row by row."""
+
+  def per_row(
+    self, model: Any, batch: dict[str, Array], rng: Array
+  ) -> dict[str, Mean]:
+    """The metrics as for evaluation, i.e. without dropout.
+
+    Returns:
+      Name to `Mean` whose total and weight are arrays `[b]`, from which evals
+      take standard errors. `rng` serves bounds that are estimated by sampling.
+    """
+    ...
+
+
 def token_nats(
   logits_btv: Float[Array, 'b t v'], targets_bt: Array
 ) -> Float[Array, 'b t']:

@@ -31,13 +31,17 @@ def batch():
 class Bigram(nnx.Module):
   """The state of a position is the embedding of its token."""
 
-  def __init__(self):
+  def __init__(self, dropout=False):
+    self.dropout = dropout
     rng = np.random.default_rng(1)
-    self.embed = nnx.Param(rng.normal(size=(30, 8)).astype('float32'))
-    self.head = nnx.Param(rng.normal(size=(8, 30)).astype('float32'))
+    self.embed = nnx.Param(jnp.asarray(rng.normal(size=(30, 8)), 'float32'))
+    self.head = nnx.Param(jnp.asarray(rng.normal(size=(8, 30)), 'float32'))
 
   def __call__(self, tokens_bt, *, positions, segment_ids, rng):
-    return base.Output(hidden_btd=self.embed[tokens_bt])
+    hidden_btd = self.embed[tokens_bt]
+    if rng is not None and self.dropout:
+      hidden_btd *= jax.random.bernoulli(rng, 0.5, hidden_btd.shape)
+    return base.Output(hidden_btd=hidden_btd)
 
   def logits(self, hidden_btd):
     return hidden_btd @ self.head[...]
@@ -58,7 +62,7 @@ def test_metrics_equal_a_float64_computation(model, batch):
     ..., 0
   ]
   nats = ((lse - picked) * batch['loss_mask_bt']).sum()
-  is_best = logits.argmax(-1) == batch['targets_bt']
+  is_best = logits.argmax(-1) == targets
   hits = is_best * batch['loss_mask_bt']
 
   objective = next_token.Config().make()
@@ -94,3 +98,14 @@ def test_z_loss_is_minimised_but_not_reported(model, batch):
 def test_negative_settings_are_refused_by_name(field, value):
   with pytest.raises(ValueError, match=f'{field} must be >= 0, got -1'):
     next_token.Config(**{field: value})
+
+
+def test_rows_are_measured_without_dropout(model, batch):
+  objective, rng = next_token.Config().make(), jax.random.key(0)
+  want = objective.per_row(model, batch, rng)['bpb'].total
+  noisy = Bigram(dropout=True)
+  np.testing.assert_array_equal(
+    objective.per_row(noisy, batch, rng)['bpb'].total, want
+  )
+  train = objective(noisy, batch, rng).metrics['bpb'].total
+  assert float(train) != pytest.approx(float(want.sum()), rel=1e-3)
