@@ -56,21 +56,21 @@ def test_metrics_equal_a_float64_computation(model, batch):
   embed, head = (
     np.asarray(p[...], 'float64') for p in (model.embed, model.head)
   )
-  logits = embed[batch['tokens_bt']] @ head
+  logits = embed[np.asarray(batch['tokens_bt'])] @ head
   lse = np.log(np.exp(logits).sum(-1))
-  picked = np.take_along_axis(logits, batch['targets_bt'][..., None], -1)[
-    ..., 0
-  ]
-  nats = ((lse - picked) * batch['loss_mask_bt']).sum()
+  targets = np.asarray(batch['targets_bt'])
+  picked = np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+  mask = np.asarray(batch['loss_mask_bt'])
+  nats = ((lse - picked) * mask).sum()
   is_best = logits.argmax(-1) == targets
-  hits = is_best * batch['loss_mask_bt']
+  hits = is_best * mask
 
   objective = next_token.Config().make()
   loss = objective(model, batch, jax.random.key(0))
   assert float(loss.sum_nats) == pytest.approx(nats, rel=1e-6)
   assert float(loss.weight) == 14
   value = {name: float(mean.value) for name, mean in loss.metrics.items()}
-  num_bytes = batch['num_bytes_bt'].sum()
+  num_bytes = int(batch['num_bytes_bt'].sum())
   assert value == pytest.approx(
     {
       'nats': nats / 14,
