@@ -274,7 +274,8 @@ class Encoded:
 
   Attributes:
     hidden_bsd: Final states of the encoder.
-    segment_ids_bs: Document of each state, 0 is padding; None means one.
+    segment_ids_bs: Document of each state; document i of the decoder's row
+      sees document i of the context, 0 is padding. None: all see everything.
   """
 
   hidden_bsd: Any
@@ -446,6 +447,11 @@ class Transformer(nnx.Module):
       dtype=dtype or c.dtype,
     )
 
+  @property
+  def max_len(self) -> int:
+    """Most tokens of a row; 0 means that there is no limit."""
+    return self.config.max_len if self.config.position == 'learned' else 0
+
   def flops(self, shape: base.Shape) -> dict[str, float]:
     """Matmul FLOPs of one forward pass (2 per multiply-add), by part.
 
@@ -537,7 +543,8 @@ class Transformer(nnx.Module):
     layout = masks.Layout(
       t,
       kvs[0][0].shape[1],
-      q_segments_bt=segment_ids,
+      # A context without documents is seen by all documents of the row.
+      q_segments_bt=None if segments_bs is None else segment_ids,
       kv_segments_bs=segments_bs,
     )
     return cache, kvs, layout

@@ -29,6 +29,7 @@ class Embed(nnx.Module):
 
   def __call__(self, ids: Int[Array, '*n']) -> Float[Array, '*n d']:
     """Rows of the table; ids outside 0..num-1 give NaN, never another row."""
+    ids = jnp.where(ids < 0, self.num, ids)  # Negative ids would wrap.
     rows = jnp.take(self.table[...], ids, axis=0, mode='fill')
     return rows.astype(self.dtype)
 
