@@ -26,7 +26,6 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from flax import nnx
-from orbax.checkpoint import checkpoint_managers
 
 from jaxtok.train import errors
 
@@ -295,9 +294,6 @@ class _NewestAndBest:
       i >= newest or (i == best and math.isfinite(scores[i]))
       for i in range(len(checkpoints))
     ]
-
-
-assert isinstance(_NewestAndBest(1), checkpoint_managers.PreservationPolicy)
 
 
 def _score(metrics: dict[str, Any] | None) -> float:

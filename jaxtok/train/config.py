@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from jaxtok.config import configclass
-from jaxtok.train import optim, sharding
+from jaxtok.train import optim as optim_lib
+from jaxtok.train import sharding
 
 
 @configclass
@@ -20,7 +21,7 @@ class Config:
   tokenizer: Any  # e.g. `tokenizers.bytes.Config`.
   model: Any  # e.g. `models.transformer.Config`; vocab_size=0 is filled in.
   objective: Any  # e.g. `objectives.next_token.Config`.
-  optim: optim.Config = dataclasses.field(default_factory=optim.Config)
+  optim: optim_lib.Config = dataclasses.field(default_factory=optim_lib.Config)
   mesh: sharding.Config = dataclasses.field(default_factory=sharding.Config)
   evals: dict[str, Any] = dataclasses.field(default_factory=dict)
   steps: int = 1000  # Optimizer steps; see also `train_flops`.
@@ -33,3 +34,29 @@ class Config:
   log_every: int = 10
   checkpoint_every: int = 500
   max_to_keep: int = 2  # Newest checkpoints; the best one is kept as well.
+
+  def __post_init__(self):
+    for name, least in _LEAST.items():
+      if getattr(self, name) < least:
+        raise ValueError(
+          f'{name} must be >= {least}, got {getattr(self, name)}.'
+        )
+    if not 0 <= self.ema < 1:
+      raise ValueError(f'ema must be in [0, 1), got {self.ema}. Try 0.999.')
+    if self.batch_size % self.num_microbatches:
+      raise ValueError(
+        f'batch_size={self.batch_size} must be a multiple of '
+        f'num_microbatches={self.num_microbatches}.'
+      )
+
+
+_LEAST = {
+  'steps': 1,
+  'train_flops': 0,
+  'batch_size': 1,
+  'num_microbatches': 1,
+  'seed': 0,
+  'log_every': 1,
+  'checkpoint_every': 1,
+  'max_to_keep': 1,
+}

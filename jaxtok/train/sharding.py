@@ -161,6 +161,20 @@ def batch_sharding(mesh: Mesh, rank: int) -> NamedSharding:
   return NamedSharding(mesh, partition.activation_spec(names, mesh.shape))
 
 
+def batch_shapes(
+  row: Mapping[str, Any], batch_size: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and shardings of a whole batch, from one of its rows."""
+  return {
+    key: jax.ShapeDtypeStruct(
+      (batch_size, *value.shape),
+      value.dtype,
+      sharding=batch_sharding(mesh, value.ndim + 1),
+    )
+    for key, value in row.items()
+  }
+
+
 def check_batch_size(
   batch_size: int, mesh_shape: Mapping[str, int], num_microbatches: int = 1
 ) -> None:

@@ -4,6 +4,7 @@
 
 import signal
 import threading
+from typing import Any
 
 import jax
 
@@ -22,6 +23,21 @@ class Stop:
   def __init__(self):
     self.reason = ''
     self._previous = {}
+
+  def requested(self, step: int, checkpoints: Any) -> bool:
+    """Whether the run shall save itself and stop after `step`.
+
+    All processes get the same answer.
+
+    Args:
+      step: Optimizer steps done.
+      checkpoints: `checkpoint.Checkpoints`, which asks the other processes.
+    """
+    if jax.process_count() == 1:
+      return bool(self.reason)
+    if checkpoints.reached_preemption(step):
+      self.reason = 'SIGTERM'
+    return bool(self.reason)
 
   def __enter__(self) -> 'Stop':
     in_main_thread = threading.current_thread() is threading.main_thread()

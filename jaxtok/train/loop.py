@@ -1,0 +1,180 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop.
+
+An experiment that needs another loop writes its own from the same parts.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from jaxtok import config as config_lib
+from jaxtok.runs import meta
+from jaxtok.runs import run as run_lib
+from jaxtok.train import (
+  checkpoint,
+  distributed,
+  errors,
+  evaluate,
+  progress,
+  record,
+  report,
+  restore,
+  setup,
+  stop,
+  trace,
+)
+from jaxtok.train import step as step_lib
+from jaxtok.train.config import Config
+
+
+def run(
+  config: Config,
+  workdir: str | os.PathLike | None,
+  *,
+  init_from: str | None = None,
+  allow_config_change: bool = False,
+  eval_only: bool = False,
+  dry_run: bool = False,
+  profile: tuple[int, ...] = (),
+  debug_nans: bool = False,
+  debug: bool = False,
+) -> run_lib.Run | None:
+  """Trains a model, or goes on training it: the same call resumes.
+
+  Args:
+    config: Everything that determines the run.
+    workdir: The run directory; continued if it has a checkpoint. May be None
+      in a dry run.
+    init_from: 'RUN' or 'RUN@STEP': a run directory whose weights this run
+      starts from, unless it has a checkpoint of its own.
+    allow_config_change: Continue although model, tokenizer, data or seed are
+      not those that the run began with.
+    eval_only: Restore, run all evals, and stop.
+    dry_run: Print the plan, compile, estimate memory, and stop.
+    profile: First and last step to trace into `<workdir>/profile`.
+    debug_nans: Stop at the operation that makes the first NaN.
+    debug: Run without jit, so that `print` and debuggers work in the model.
+
+  Returns:
+    The run directory; None after a dry run.
+
+  Raises:
+    RunError: One of `jaxtok.train.errors`, e.g. `Preempted`.
+    ValueError: If the config is impossible.
+  """
+  config_lib.check(config)
+  distributed.initialize()
+  out = progress.Progress(enabled=distributed.is_main())
+  with contextlib.ExitStack() as stack:
+    where = None if dry_run else workdir
+    stack.enter_context(setup.modes(where, debug=debug, debug_nans=debug_nans))
+    job = setup.prepare(config, where, allow_config_change=allow_config_change)
+    out.say(job.report())
+    step_fn = job.step_function()
+    if not debug:
+      step_fn = step_lib.compile_step(job.layout, step_fn, job.batch)
+      memory = report.memory_line(step_fn, job.layout.mesh.size)
+      out.say(report.block({'memory': memory}))
+    if dry_run:
+      return None
+    run_dir = stack.enter_context(_session(job))
+    stack.enter_context(jax.set_mesh(job.layout.mesh))
+    tracer = stack.enter_context(
+      contextlib.closing(trace.Tracer(job.workdir, profile))
+    )
+    checkpoints = stack.enter_context(
+      contextlib.closing(
+        checkpoint.Checkpoints(job.workdir, max_to_keep=config.max_to_keep)
+      )
+    )
+    batches, evals = job.batches(), evaluate.Evals(job)
+    start = restore.begin(job, checkpoints, batches, init_from)
+    state = start.state
+    out.say(report.block({'start': start.origin}))
+    recorder = stack.enter_context(
+      contextlib.closing(record.Recorder(job, start.tally, out))
+    )
+    if eval_only:
+      recorder.evals(evals.run(config.evals, state))
+      return run_dir
+    recorder.begin()
+    if start.due:
+      recorder.evals(evals.run(start.due, state))
+    stopping = stack.enter_context(stop.Stop())
+    for step in range(start.tally.step + 1, job.steps + 1):
+      tracer.before(step)
+      batch = next(batches)
+      arrays = distributed.put_batch(batch, job.layout.mesh)
+      state, metrics = step_fn(state, arrays)
+      recorder.push(batch, metrics)
+      due, score = evals.due(step), None
+      stops = stopping.requested(step, checkpoints)
+      saves = stops or step == job.steps or step % config.checkpoint_every == 0
+      if not due and not saves:
+        continue
+      recorder.collect()
+      if due and (not stops or step == job.steps):
+        results, due = evals.run(due, state), []
+        recorder.evals(results)
+        score = evaluate.score(results)
+      if saves:
+        recorder.flush()
+        checkpoints.save(
+          step,
+          state,
+          data=batches.get_state(),
+          meta=_meta(job, start.tally, due),
+          score=score,
+        )
+      recorder.skip_time()
+      if stops and step < job.steps:
+        checkpoints.wait()
+        raise errors.Preempted(
+          f'{stopping.reason}: saved step {step} of {job.steps} in '
+          f'{job.workdir}. The same command continues from there.'
+        )
+    checkpoints.wait()
+  out.say(_farewell(job))
+  return run_dir
+
+
+@contextlib.contextmanager
+def _session(job: setup.Job) -> Iterator[run_lib.Run]:
+  """The run directory, in which start and end of this process are recorded."""
+  run_dir = run_lib.Run(job.workdir)
+  if not distributed.is_main():
+    yield run_dir
+    return
+  run_dir = run_lib.start(job.workdir, job.config, allow_config_change=True)
+  run_dir.note(steps=job.steps, flops_per_step=job.flops_per_step)
+  try:
+    yield run_dir
+  except BaseException as e:
+    run_dir.finish(f'{type(e).__name__}: {e}'.splitlines()[0])
+    raise
+  run_dir.finish('finished')
+
+
+def _meta(job: setup.Job, tally: Any, due: list[str]) -> dict[str, Any]:
+  """What a checkpoint says about itself; `due` are evals not yet run."""
+  return {
+    'tally': tally.to_json(),
+    'due': due,
+    'config': config_lib.to_dict(job.config),
+    'versions': meta.versions(),
+    'tokenizer': job.tokenizer.fingerprint,
+  }
+
+
+def _farewell(job: setup.Job) -> str:
+  return report.block(
+    {
+      'written': f'{job.workdir}: metrics.jsonl, checkpoints/',
+      'compare': f'python -m jaxtok.runs.compare {job.workdir} OTHER_RUN',
+    }
+  )

@@ -1,0 +1,122 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run begins: its last checkpoint, another run's weights, or chance."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jaxtok.runs import run as run_lib
+from jaxtok.train import checkpoint, errors, tally
+from jaxtok.train import state as state_lib
+from jaxtok.train.setup import Job
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """Where a run goes on from.
+
+  Attributes:
+    state: The training state.
+    tally: The counters.
+    origin: A sentence that says where they come from.
+    due: Evals that a stopped run still owes for this step.
+  """
+
+  state: state_lib.State
+  tally: tally.Tally
+  origin: str
+  due: list[str]
+
+
+def begin(
+  job: Job,
+  checkpoints: checkpoint.Checkpoints,
+  batches: Any,
+  init_from: str | None,
+) -> Start:
+  """State and counters to go on from; moves `batches` to the same place.
+
+  Args:
+    job: The run.
+    checkpoints: Of its workdir; they come before `init_from`.
+    batches: The data iterator.
+    init_from: 'RUN' or 'RUN@STEP', or None.
+
+  Raises:
+    CheckpointError: If no checkpoint can be read.
+    ConfigError: If the weights of `init_from` do not fit the model.
+  """
+  found = checkpoints.restore(job.layout.shapes)
+  if found is not None:
+    counters = tally.Tally.from_json(found.meta['tally'], job.flops_per_step)
+    batches.set_state(found.data)
+    origin = f'continues after step {found.step} of {job.steps}'
+    return Start(found.state, counters, origin, found.meta['due'])
+  state = job.layout.init(job.config.seed)
+  counters = tally.Tally(flops_per_step=job.flops_per_step)
+  origin = f'random weights, seed {job.config.seed}'
+  if init_from is not None:
+    state = _with_weights(job, state, init_from)
+    origin = f'the weights of {init_from}'
+  return Start(state, counters, f'step 0, from {origin}', [])
+
+
+def _with_weights(
+  job: Job, state: state_lib.State, source: str
+) -> state_lib.State:
+  """Replaces the weights, and the averages, by those of another run."""
+  path, _, number = source.partition('@')
+  if number and not number.isdigit():
+    raise errors.ConfigError(
+      f'init_from={source!r} must be RUN or RUN@STEP, e.g. runs/a@500.'
+    )
+  run = run_lib.load(path)
+  if run.tokenizer.fingerprint != job.tokenizer.fingerprint:
+    raise errors.ConfigError(
+      f'init_from={source}: that run has another tokenizer '
+      f'({run.tokenizer!r}, here {job.tokenizer!r}), so its ids mean other '
+      'bytes. Use the same tokenizer.'
+    )
+  found = checkpoint.restore_params(path, int(number) if number else None)
+  _check_shapes(source, found, job.layout.shapes)
+  _, params, rest = nnx.split(_filled(job, found), nnx.Param, ...)
+  put = lambda tree, like: jax.device_put(
+    nnx.to_pure_dict(tree), jax.tree.map(lambda x: x.sharding, like)
+  )
+  shapes = job.layout.shapes
+  return dataclasses.replace(
+    state,
+    params=put(params, shapes.params),
+    rest=put(rest, shapes.rest),
+    ema=put(params, shapes.params) if state.ema else {},
+  )
+
+
+def _filled(job: Job, values: dict) -> nnx.Module:
+  model = job.layout.model(job.layout.shapes)
+  nnx.update(model, values)
+  return model
+
+
+def _check_shapes(source: str, found: dict, shapes: state_lib.State) -> None:
+  have = _shapes(found)
+  want = _shapes(shapes.params) | _shapes(shapes.rest)
+  differ = [
+    f'{name}: {have.get(name, "absent")} there, {want.get(name, "absent")} here'
+    for name in sorted(have.keys() | want.keys())
+    if have.get(name) != want.get(name)
+  ]
+  if differ:
+    more = f' and {len(differ) - 5} more' if len(differ) > 5 else ''
+    raise errors.ConfigError(
+      f'init_from={source} does not fit this model: {"; ".join(differ[:5])}'
+      f'{more}. Give the model the sizes of that run.'
+    )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  leaves = [x.shape for x in jax.tree.leaves(tree)]
+  return dict(zip(state_lib.names(tree), leaves, strict=True))
