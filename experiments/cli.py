@@ -8,12 +8,13 @@ the user come out as one paragraph and exit code 1 (run) or 2 (command line);
 """
 
 import ast
+import logging as std_logging
 import pathlib
 import sys
 import traceback
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import config_path
@@ -73,9 +74,25 @@ def main(file: str, doc: str | None) -> None:
   module = sys.modules['__main__']
   module.__doc__ = doc
   define_flags()
+  quiet_libraries()
   app.run(
     lambda argv: _run(folder), flags_parser=lambda argv: _parse(argv, folder)
   )
+
+
+def quiet_libraries() -> None:
+  """Shows our own log lines, and of other libraries only warnings.
+
+  Orbax and grain log through absl too, a page per checkpoint.
+  """
+
+  def is_shown(record: std_logging.LogRecord) -> bool:
+    ours = pathlib.PurePath(record.pathname).parts
+    return record.levelno >= std_logging.WARNING or 'jaxtok' in ours
+
+  handler = logging.get_absl_handler()
+  handler.addFilter(is_shown)
+  handler.setFormatter(std_logging.Formatter('%(message)s'))
 
 
 def list_configs(folder: pathlib.Path) -> str:

@@ -81,7 +81,7 @@ def _missing(config: Any, names: list[str]) -> str | None:
     fields = _fields(config)
     if name not in fields:
       near = difflib.get_close_matches(name, fields, n=1)
-      hint = f' Did you mean {name!r} -> {near[0]!r}?' if near else ''
+      hint = f' Did you mean {near[0]!r}?' if near else ''
       owner = type(config).__module__ + ':' + type(config).__qualname__
       return (
         f'{here} ({owner}) has no field {name!r}.{hint} It has: '

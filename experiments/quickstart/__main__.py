@@ -38,7 +38,9 @@ def main(argv: list[str]) -> None:
     for run in finished:
       _show_sample(run)
     print('\n== Comparison on held-out files\n')
-    compare.main([*map(str, (root / name for name in _CONFIGS)), f'--out={root}'])
+    compare.main(
+      [*map(str, (root / name for name in _CONFIGS)), f'--out={root}']
+    )
   except errors.Preempted as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

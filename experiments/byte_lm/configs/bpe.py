@@ -1,0 +1,26 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Decoder transformer over byte-pair tokens trained on the same text.
+
+  python -m experiments.byte_lm --workdir=runs/bpe \\
+      --config=experiments/byte_lm/configs/bpe.py:tiny
+
+The same model as `transformer.py`, so that at equal FLOPs the tokenizer is
+what differs. Sizes: tiny, quickstart, small.
+"""
+
+from experiments import sizes
+from experiments.byte_lm.configs import transformer
+from jaxtok import train
+from jaxtok.tokenizers import hf
+
+
+def get_config(size: str = 'small') -> train.Config:
+  """A BPE run of the given size."""
+  vocab_size, seq_len = sizes.pick(
+    size, tiny=(512, 64), quickstart=(2048, 128), small=(16_384, 512)
+  )
+  config = transformer.get_config(size)
+  config.tokenizer = hf.Train(vocab_size=vocab_size)
+  config.data.seq_len = seq_len
+  return config

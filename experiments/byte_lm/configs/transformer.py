@@ -1,0 +1,45 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Decoder transformer over bytes: the baseline of everything.
+
+  python -m experiments.byte_lm --workdir=runs/bytes \\
+      --config=experiments/byte_lm/configs/transformer.py:tiny
+
+Sizes: tiny (seconds on a laptop), quickstart (minutes), small (one
+accelerator, or a night on a workstation).
+"""
+
+from experiments import sizes
+from jaxtok import train
+from jaxtok.data import text
+from jaxtok.evals import bpb
+from jaxtok.models import transformer
+from jaxtok.objectives import next_token
+from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.train import optim
+
+
+def get_config(size: str = 'small') -> train.Config:
+  """A byte-level run of the given size."""
+  dim, layers, seq_len, batch_size, steps = sizes.pick(
+    size,
+    tiny=(64, 2, 128, 8, 100),
+    quickstart=(128, 4, 256, 16, 1500),
+    small=(512, 8, 1024, 64, 20_000),
+  )
+  every = max(steps // 10, 1)
+  return train.Config(
+    data=text.Config(source=text.Stdlib(), seq_len=seq_len),
+    tokenizer=byte_tokenizer.Config(),
+    model=transformer.Config(
+      dim=dim, num_layers=layers, num_heads=max(dim // 64, 2)
+    ),
+    objective=next_token.Config(),
+    optim=optim.Config(lr=2e-3 if dim < 256 else 1e-3, warmup_steps=every // 2),
+    evals={'val': bpb.Config(every_steps=every, max_bytes=seq_len * 1000)},
+    steps=steps,
+    train_flops=3e12 if size == 'quickstart' else 0.0,
+    batch_size=batch_size,
+    log_every=max(every // 5, 1),
+    checkpoint_every=every,
+  )
