@@ -1,0 +1,247 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Byte-level subword tokenizers, encoded by `tiktoken` or `tokenizers`.
+
+Byte-level BPE is encoded by tiktoken (the fast path) wherever that gives the
+same ids as `tokenizers`, and by `tokenizers` otherwise; `fast` and
+`slow_reason` of a tokenizer say which. tiktoken merges any adjacent pair that
+joins to a token, and emits a word at once if it is one. This equals BPE by a
+list of merges if every token re-encodes to itself, which is checked for the
+whole vocabulary.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int
+
+from jaxtok.tokenizers import (
+  base,
+  bytelevel,
+  concat,
+  files,
+  libraries,
+  training,
+  utf8,
+)
+from jaxtok.tokenizers import spec as spec_lib
+
+# The last 128 characters of Unicode, which are for private use. In the fast
+# path they stand for invalid bytes 0x80..0xFF.
+_ESCAPES = 0x10FF80
+
+# Encoded both ways when a tokenizer is made: what regex dialects differ in.
+_PROBE = (
+  "Don't DON'T we'll I'm 1234567 12,345.67 x=y+z\t\tif (a):\r\n\r\n    b  \n"
+  'naïve café ÅΩ ſK 日本語テキスト العربية हिन्दी ไทย '
+  '👩\u200d👩\u200d👧 ½²① _a__b --> ***   '
+).encode()
+
+
+def tokenizer_without_merges(
+  table: list[bytes], special: base.SpecialTokens
+) -> Any:
+  """A `tokenizers` object that emits single bytes.
+
+  Args:
+    table: The byte of each id; empty for other ids.
+    special: Ids of special tokens.
+  """
+  vocab = {bytelevel.to_chars(b): i for i, b in enumerate(table) if b}
+  names = {f'<{name}>': i for name, i in special.by_name().items()}
+  whole = bytelevel.byte_level(use_regex=False)
+  return libraries.build(bytelevel.make_spec(vocab, (), names, whole))
+
+
+class HfTokenizer(concat.ConcatTokenizer):
+  """A byte-level subword tokenizer: BPE, or WordPiece or Unigram over bytes.
+
+  Attributes:
+    spec: The content of its tokenizer.json.
+    slow_reason: What keeps it from the fast path; '' if nothing does.
+  """
+
+  libraries = ('numpy', 'tokenizers', 'tiktoken')
+
+  def __init__(
+    self,
+    spec: spec_lib.Spec,
+    roles: dict[str, str] | None = None,
+    *,
+    slow_reason: str | None = None,
+  ):
+    """Checks that the tokenizer can express any bytes.
+
+    Args:
+      spec: See the module `spec`.
+      roles: Role to name of special tokens, where names do not tell.
+      slow_reason: The result of an earlier check; None checks now.
+
+    Raises:
+      ValueError: If the tokenizer would change or lose bytes.
+    """
+    spec_lib.check_concat(spec)
+    self.spec, self.roles = spec, dict(roles or {})
+    names = {i: n.encode() for n, i in spec_lib.special_ids(spec).items()}
+    super().__init__(
+      spec_lib.token_table(spec),
+      spec_lib.special_tokens(spec, self.roles),
+      special_text=names,
+    )
+    self.prefix, self.suffix = spec_lib.around(spec, self.special)
+    if slow_reason is None:
+      slow_reason = spec_lib.why_not_fast(spec) or self._find_disagreement()
+    self.slow_reason = slow_reason
+    if slow_reason:
+      logging.warning('Slow encoding by `tokenizers`: %s.', slow_reason)
+
+  @property
+  def fast(self) -> bool:
+    """Whether tiktoken encodes."""
+    return not self.slow_reason
+
+  def encode_bytes(self, data: bytes) -> Int[np.ndarray, 'n']:
+    if self.fast:
+      try:
+        ids = self._encode_fast(data)
+        if self._lengths[ids].sum(dtype=np.int64) == len(data):
+          return ids
+        problem = 'its regex skips some of the text'
+      except ValueError as e:  # E.g. a run of a million spaces.
+        problem = str(e)
+      message = 'A text of %d bytes takes the slow path: %s'
+      logging.log_first_n(logging.WARNING, message, 3, len(data), problem)
+    return self._encode_slow(data)
+
+  def split(self, x: base.Data) -> Int[np.ndarray, 'w 2']:
+    """Byte ranges of words, int64; an invalid byte is a word of its own."""
+    ranges, start = [np.zeros((0, 2), np.int64)], 0
+    for i, piece in enumerate(utf8.runs(base.as_bytes(x))):
+      if i % 2:
+        edges = np.arange(len(piece) + 1)
+        words = np.stack([edges[:-1], edges[1:]], axis=1)
+      else:
+        edges = utf8.char_starts(piece)
+        found = self._slow.pre_tokenizer.pre_tokenize_str(piece)
+        spans = np.array([span for _, span in found], np.int64).reshape(-1, 2)
+        words = edges[spans]
+      ranges.append(start + words)
+      start += edges[-1]
+    return np.concatenate(ranges)
+
+  def truncate(self, vocab_size: int) -> 'HfTokenizer':
+    """The tokenizer without its last merges; see `spec.truncate`."""
+    return HfTokenizer(spec_lib.truncate(self.spec, vocab_size), self.roles)
+
+  def train(
+    self, documents: training.Documents, vocab_size: int
+  ) -> 'HfTokenizer':
+    """Byte-level BPE with the same words and special tokens, of other text."""
+    spec = training.train_spec(
+      documents,
+      vocab_size,
+      self.spec['pre_tokenizer'],
+      tuple(spec_lib.special_ids(self.spec)),
+    )
+    return HfTokenizer(spec, self.roles)
+
+  def identity(self) -> dict[str, Any]:
+    parts = ('model', 'pre_tokenizer', 'post_processor', 'added_tokens')
+    spec = {part: self.spec[part] for part in parts}
+    return {'tokenizer': 'hf', 'spec': spec, 'roles': self.roles}
+
+  def to_hf(self) -> Any:
+    return libraries.build(self.spec)
+
+  def save_config(self, path: Any) -> dict[str, Any]:
+    files.write(path, self.spec)
+    return {'roles': self.roles, 'slow_reason': self.slow_reason}
+
+  @classmethod
+  def from_config(cls, path: Any, config: dict[str, Any]) -> 'HfTokenizer':
+    spec, _ = files.read(str(path))
+    reason = config['slow_reason']
+    return cls(spec, config['roles'], slow_reason=reason)
+
+  def __getstate__(self) -> dict[str, Any]:
+    libraries = ('_slow', '_core', '_ids_of_ranks')
+    return {k: v for k, v in self.__dict__.items() if k not in libraries}
+
+  @functools.cached_property
+  def _slow(self) -> Any:
+    return libraries.build(spec_lib.without_special(self.spec))
+
+  @functools.cached_property
+  def _core(self) -> Any:
+    ranks, _ = bytelevel.ranks(self.spec)
+    first = len(ranks)
+    escapes = {chr(_ESCAPES + k): first + k for k in range(128)}
+    pattern = spec_lib.split_pattern(self.spec)
+    return libraries.encoding(ranks, pattern, escapes)
+
+  @functools.cached_property
+  def _ids_of_ranks(self) -> Int[np.ndarray, 'ranks']:
+    _, ids = bytelevel.ranks(self.spec)
+    return np.concatenate([ids, self._byte_ids[128:]]).astype(np.int32)
+
+  def _encode_fast(self, data: bytes) -> Int[np.ndarray, 'n']:
+    try:
+      text, allowed = data.decode('utf-8'), frozenset()
+    except UnicodeDecodeError:
+      text, allowed = utf8.shift_escapes(data, _ESCAPES), 'all'
+    if text is None:  # The text itself uses the private characters.
+      pieces = enumerate(utf8.runs(data))
+      rows = [
+        self._bytes_as_ids(p) if i % 2 else self._encode_fast(p.encode())
+        for i, p in pieces
+      ]
+      return np.concatenate(rows)
+    ranks = self._core.encode_to_numpy(
+      text, allowed_special=allowed, disallowed_special=()
+    )
+    return self._ids_of_ranks[ranks]
+
+  def _encode_slow(self, data: bytes) -> Int[np.ndarray, 'n']:
+    pieces = utf8.runs(data)
+    found = self._slow.encode_batch_fast(pieces[::2], add_special_tokens=False)
+    rows = [
+      self._bytes_as_ids(piece) if i % 2 else found[i // 2].ids
+      for i, piece in enumerate(pieces)
+    ]
+    ids = np.concatenate(rows).astype(np.int32)
+    if self._lengths[ids].sum(dtype=np.int64) != len(data):
+      raise ValueError(
+        f'{self!r} lost bytes of a text of {len(data)} bytes, although its '
+        'tokenizer.json promises not to. Please report it with the text.'
+      )
+    return ids
+
+  def _bytes_as_ids(self, data: bytes) -> Int[np.ndarray, 'n']:
+    return self._byte_ids[np.frombuffer(data, np.uint8)]
+
+  def _find_disagreement(self) -> str:
+    """Why the two paths give different ids; '' if they do not."""
+    model, ignore = self._slow.model, self.spec['model'].get('ignore_merges')
+    if ignore:
+      spec = spec_lib.without_special(self.spec)
+      plain = spec['model'] | {'ignore_merges': False}
+      model = libraries.build(spec | {'model': plain}).model
+    ranks, _ = bytelevel.ranks(self.spec)
+    for token in ranks:
+      num = len(model.tokenize(bytelevel.to_chars(token)))
+      # With ignore_merges, a token that merges do not make is emitted for
+      # whole words only; tiktoken agrees unless two parts would meet.
+      if num != 1 and not (ignore and num > 2):
+        return f'token {token!r} does not re-encode to itself'
+    try:
+      fast = self._encode_fast(_PROBE)
+    except ValueError as e:
+      return f'tiktoken cannot use its regex ({e})'
+    if not np.array_equal(fast, self._encode_slow(_PROBE)):
+      return 'tiktoken reads its regex differently'
+    return ''
+
+  def _repr_extra(self) -> str:
+    return f'fast={self.fast}, {super()._repr_extra()}'
