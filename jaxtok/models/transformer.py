@@ -25,6 +25,7 @@ from jaxtok.nn import (
   activations,
   attention,
   block,
+  cross,
   embed,
   masks,
   norms,
@@ -155,8 +156,8 @@ class Config:
     """The config of one layer."""
     num_branches = 2 * (self.num_layers + self.num_encoder_layers)
     inner = self.num_heads * self.head_width
-    # T5 folds 1/sqrt(h) into the initial queries instead of the scores.
-    fold = math.sqrt(self.attention_scale * math.sqrt(self.head_width))
+    # Scores start with variance 1 whatever their scale (T5: scale 1).
+    gain = self.attention_scale * math.sqrt(self.head_width) or 1.0
     return block.Config(
       attention=attention.Config(
         dim=self.dim,
@@ -169,7 +170,7 @@ class Config:
         norm_eps=self.norm_eps,
         scale=self.attention_scale,
         soft_cap=self.soft_cap,
-        q_std=1 / (math.sqrt(self.dim) * fold**2) if fold else 0.0,
+        q_std=1 / (math.sqrt(self.dim) * gain),
         out_std=1 / math.sqrt(inner * num_branches),
         dtype=self.dtype,
       ),
@@ -267,21 +268,6 @@ def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
     raise ValueError(f'{name}={value!r} must be one of {", ".join(allowed)}.')
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-  """What a decoder looks at: an encoder's states and their documents.
-
-  Attributes:
-    hidden_bsd: Final states of the encoder.
-    segment_ids_bs: Document of each state; document i of the decoder's row
-      sees document i of the context, 0 is padding. None: all see everything.
-  """
-
-  hidden_bsd: Any
-  segment_ids_bs: Any = None
-
-
 class Transformer(nnx.Module):
   """A decoder, an encoder, or (with `num_encoder_layers`) both."""
 
@@ -355,7 +341,7 @@ class Transformer(nnx.Module):
         the cache's length.
       segment_ids: Documents of a packed row, contiguous, counted from 1; 0 is
         padding. Attention never leaves a document. None means one document.
-      context: The encoder's input [b, s] as tokens, or its `Encoded` states.
+      context: The encoder's input [b, s] as tokens, or `cross.Encoded`.
         May be None if the cache has seen it.
       cache: Keys and values of earlier tokens; the t new ones are appended.
       mask: Replaces the default (causal, or full for an encoder), e.g.
@@ -373,9 +359,16 @@ class Transformer(nnx.Module):
       cache, slots_bt = cache.reserve(
         positions, segment_ids, tokens_bt.shape[1]
       )
-    cache, cross_kvs, cross_layout = self._cross(
-      context, cache, segment_ids, tokens_bt.shape[1]
-    )
+    cross_kvs, cross_layout = None, None
+    if self.encoder is not None or context is not None:
+      is_ready = context is None or isinstance(context, cross.Encoded)
+      cache, cross_kvs, cross_layout = cross.connect(
+        self.stack.blocks,
+        context if is_ready else self.encode(context),
+        cache,
+        tokens_bt.shape[1],
+        segment_ids,
+      )
     default = masks.Causal() if self.config.is_causal else masks.Full()
     shared = self._context(
       self.stack.bias,
@@ -404,7 +397,7 @@ class Transformer(nnx.Module):
     positions: Int[Array, '#b s'] | None = None,
     segment_ids: Int[Array, '#b s'] | None = None,
     rng: Array | None = None,
-  ) -> Encoded:
+  ) -> cross.Encoded:
     """Runs the encoder of an encoder-decoder, without a causal mask."""
     if self.encoder is None:
       raise ValueError(
@@ -421,7 +414,7 @@ class Transformer(nnx.Module):
     )
     x_bsd = self._embed(tokens_bs, positions, rng)
     hidden_bsd, _ = self.encoder(x_bsd, shared, rng=rng)
-    return Encoded(hidden_bsd, segment_ids)
+    return cross.Encoded(hidden_bsd, segment_ids)
 
   def logits(self, hidden_btd: Float[Array, 'b t d']) -> Float[Array, 'b t v']:
     """Unnormalised log-probabilities of the vocabulary, float32."""
@@ -458,26 +451,17 @@ class Transformer(nnx.Module):
     Attention counts all pairs of queries and keys, seen or not. Norms,
     activations, softmax and look-ups count nothing.
     """
-    c = self.config
-    inner, inner_kv = c.num_heads * c.head_width, c.kv_heads * c.head_width
-    rows, rows_s = shape.b * shape.t, shape.b * shape.s
-    mlp = (3 if c.gated else 2) * c.dim * c.mlp_width
-    projections = c.dim * (2 * inner + 2 * inner_kv)
-    pairs = lambda queries, keys: 2 * queries * keys * inner
-    head = c.dim * c.vocab_rows + c.head_transform * c.dim**2
-    macs = {
-      'projections': c.num_layers * rows * projections,
-      'attention': c.num_layers * pairs(rows, shape.kv or shape.t),
-      'mlp': c.num_layers * rows * mlp,
-      'head': rows * head,
-    }
+    c, rows = self.config, shape.b * shape.t
+    rows_s = shape.b * shape.s
+    block_parts = c.block_config(c.num_encoder_layers > 0).flops(
+      rows, shape.kv or shape.t, rows_s, shape.s
+    )
+    parts = {k: c.num_layers * value for k, value in block_parts.items()}
     if c.num_encoder_layers:
-      per_layer = rows_s * (projections + mlp) + pairs(rows_s, shape.s)
-      macs['encoder'] = c.num_encoder_layers * per_layer
-      kv_s = rows_s * c.dim * 2 * inner_kv
-      per_layer = rows * c.dim * 2 * inner + kv_s + pairs(rows, shape.s)
-      macs['cross'] = c.num_layers * per_layer
-    return {name: 2.0 * value for name, value in macs.items()}
+      encoder = c.block_config(False).flops(rows_s, shape.s)
+      parts['encoder'] = c.num_encoder_layers * sum(encoder.values())
+    head = c.vocab_rows + c.head_transform * c.dim
+    return parts | {'head': 2.0 * rows * c.dim * head}
 
   def _embed(self, tokens_bt, positions_bt, rng):
     x_btd = self.embed(tokens_bt, positions_bt)
@@ -509,42 +493,3 @@ class Transformer(nnx.Module):
       kv_positions = positions if cache is None else cache.positions_bs
       bias_nts = bias(positions, kv_positions)
     return block.Context(mask, layout, rotation, bias_nts, slots_bt)
-
-  def _cross(self, context, cache, segment_ids, t):
-    """Keys and values of the encoder's states per block, and the layout."""
-    if self.encoder is None:
-      if context is not None:
-        raise ValueError(
-          'context was given to a model without an encoder '
-          '(num_encoder_layers=0).'
-        )
-      return cache, None, None
-    if context is None:
-      if cache is None or not cache.cross_k:
-        raise ValueError(
-          'an encoder-decoder needs context: the tokens [b, s] of its '
-          'encoder, or what model.encode(tokens) returned. Only a cache that '
-          'has seen the context can replace it.'
-        )
-      kvs = list(zip(cache.cross_k, cache.cross_v, strict=True))
-      segments_bs = cache.cross_segment_ids_bs
-    else:
-      if not isinstance(context, Encoded):
-        context = self.encode(context)
-      kvs = [
-        blk.cross.keys_values(context.hidden_bsd) for blk in self.stack.blocks
-      ]
-      segments_bs = context.segment_ids_bs
-      if cache is not None:
-        k, v = zip(*kvs, strict=True)
-        cache = dataclasses.replace(
-          cache, cross_k=k, cross_v=v, cross_segment_ids_bs=segments_bs
-        )
-    layout = masks.Layout(
-      t,
-      kvs[0][0].shape[1],
-      # A context without documents is seen by all documents of the row.
-      q_segments_bt=None if segments_bs is None else segment_ids,
-      kv_segments_bs=segments_bs,
-    )
-    return cache, kvs, layout

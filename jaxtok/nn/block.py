@@ -33,6 +33,31 @@ class Config:
   out_std: float = 0.0  # Of the MLP's `down`; 0 means 1/sqrt(mlp_dim).
   dropout: float = 0.0  # Of each branch's output, if an rng is given.
 
+  def flops(
+    self, rows: int, keys: int, cross_rows: int = 0, cross_keys: int = 0
+  ) -> dict[str, float]:
+    """Matmul FLOPs of one block, forward, by part (2 per multiply-add).
+
+    Args:
+      rows: Positions, over the whole batch.
+      keys: Keys of each query; all are counted, seen or not.
+      cross_rows: Encoder states, over the whole batch.
+      cross_keys: Encoder states per row.
+    """
+    a = self.attention
+    inner, inner_kv = a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim
+    mlp = (3 if self.gated else 2) * a.dim * self.mlp_dim
+    pair = 2 * inner  # One query against one key: score and sum.
+    parts = {
+      'projections': 2 * rows * a.dim * 2 * (inner + inner_kv),
+      'attention': 2 * rows * keys * pair,
+      'mlp': 2 * rows * mlp,
+    }
+    if self.has_cross:
+      projections = rows * a.dim * 2 * inner + cross_rows * a.dim * 2 * inner_kv
+      parts['cross'] = 2 * (projections + rows * cross_keys * pair)
+    return {name: float(value) for name, value in parts.items()}
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

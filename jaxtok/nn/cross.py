@@ -1,0 +1,81 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a decoder looks at: an encoder's states, as keys and values per block.
+
+With a cache they are computed once, stored in it, and found there later.
+
+Axes: b rows, t positions of the decoder, s positions of the encoder, d width.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jaxtyping import Array, Int
+
+from jaxtok.nn import block, masks
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """States of an encoder and their documents.
+
+  Attributes:
+    hidden_bsd: Final states.
+    segment_ids_bs: Document of each state; document i of the decoder's row
+      sees document i of the context, 0 is padding. None: all see everything.
+  """
+
+  hidden_bsd: Any
+  segment_ids_bs: Any = None
+
+
+def connect(
+  blocks: Sequence[block.Block],
+  encoded: Encoded | None,
+  cache: Any,
+  num_queries: int,
+  segment_ids_bt: Int[Array, '#b t'] | None,
+) -> tuple[Any, list[Any], masks.Layout]:
+  """Keys and values of the context for each block.
+
+  Args:
+    blocks: The decoder's blocks.
+    encoded: The context; None takes what the cache has stored.
+    cache: A `cache.kv.KVCache` or None.
+    num_queries: t, static.
+    segment_ids_bt: Documents of the decoder's row.
+
+  Returns:
+    The cache (holding the context), one (keys, values) per block, and the
+    layout of queries and context.
+
+  Raises:
+    ValueError: If there is neither a context nor a cache that has seen it.
+  """
+  if encoded is not None:
+    kvs = [blk.cross.keys_values(encoded.hidden_bsd) for blk in blocks]
+    segments_bs = encoded.segment_ids_bs
+    if cache is not None:
+      k, v = zip(*kvs, strict=True)
+      cache = dataclasses.replace(
+        cache, cross_k=k, cross_v=v, cross_segment_ids_bs=segments_bs
+      )
+  elif cache is not None and cache.cross_k:
+    kvs = list(zip(cache.cross_k, cache.cross_v, strict=True))
+    segments_bs = cache.cross_segment_ids_bs
+  else:
+    raise ValueError(
+      'an encoder-decoder needs context: the tokens [b, s] of its encoder, or '
+      'what model.encode(tokens) returned. Only a cache that has seen the '
+      'context can replace it.'
+    )
+  layout = masks.Layout(
+    num_queries,
+    kvs[0][0].shape[1],
+    q_segments_bt=None if segments_bs is None else segment_ids_bt,
+    kv_segments_bs=segments_bs,
+  )
+  return cache, kvs, layout
