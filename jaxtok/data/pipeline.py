@@ -14,7 +14,8 @@ from typing import Any
 
 import grain
 import numpy as np
-from absl import logging
+from absl import flags, logging
+from grain import experimental
 
 from jaxtok.data import pack, window
 from jaxtok.data.batch import Batch
@@ -132,17 +133,13 @@ def _prefetched(source: Any, options: Options) -> grain.IterDataset:
     prefetch_buffer_size=-(-options.prefetch // source.num_batches),
   )
   groups = grain.MapDataset.source(source).to_iter_dataset(read)
-  return _in_workers(groups, options)
-
-
-def _in_workers(
-  batches: grain.IterDataset, options: Options
-) -> grain.IterDataset:
   if not options.num_workers:
-    return batches
-  return batches.mp_prefetch(
-    grain.MultiprocessingOptions(num_workers=options.num_workers)
-  )
+    return groups
+  # grain's worker processes read absl flags, which only `app.run` parses.
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
+  workers = grain.MultiprocessingOptions(num_workers=options.num_workers)
+  return groups.mp_prefetch(workers)
 
 
 class WindowIterator(grain.DatasetIterator):
@@ -205,28 +202,51 @@ class WindowIterator(grain.DatasetIterator):
     super().close()
 
 
+class _PackedIterator(grain.DatasetIterator):
+  """One batch after the other; the state is the number of the next piece."""
+
+  def __init__(self, pieces: pack.Pieces, num_rows: int):
+    super().__init__()
+    self._pieces, self._num_rows, self._next = pieces, num_rows, 0
+
+  def __next__(self) -> Batch:
+    taken, places = pack.assign(self._pieces, self._next, self._num_rows)
+    self._next += len(taken)
+    return pack.lay_out(self._pieces, taken, places, self._num_rows)
+
+  def get_state(self) -> dict[str, Any]:
+    return {'piece': self._next}
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    self._next = state['piece']
+
+
+class _Packed(grain.IterDataset):
+  """The same as a data set, which grain can prefetch."""
+
+  def __init__(self, pieces: pack.Pieces, num_rows: int):
+    super().__init__()
+    self._arguments = pieces, num_rows
+
+  def __iter__(self) -> grain.DatasetIterator:
+    return _PackedIterator(*self._arguments)
+
+
 class PackIterator(grain.DatasetIterator):
   """Endless training batches of packed documents.
 
   Args:
     pieces: The documents.
-    seq_len: Row length T.
     shard: Which of them.
     options: How.
   """
 
-  def __init__(
-    self, pieces: pack.Pieces, seq_len: int, shard: Shard, options: Options
-  ):
-    rows = pack.dataset(
-      pieces,
-      seq_len,
-      num_bins=shard.batch_size,
-      read=grain.ReadOptions(num_threads=options.num_threads),
+  def __init__(self, pieces: pack.Pieces, shard: Shard, options: Options):
+    batches = experimental.ThreadPrefetchIterDataset(
+      _Packed(pieces, shard.batch_size), prefetch_buffer_size=options.prefetch
     )
-    batches = rows.batch(shard.batch_size, drop_remainder=True)
     self._shard = shard
-    self._batches = iter(_in_workers(batches, options))
+    self._batches = iter(batches)
     super().__init__(self._batches)
 
   def __next__(self) -> Batch:
@@ -248,6 +268,11 @@ class PackIterator(grain.DatasetIterator):
           "number of processes and rows; packing='window' has no such limit."
         )
     self._batches.set_state(state['grain'])
+
+  def close(self) -> None:
+    """Ends the thread."""
+    self._batches.close()
+    super().close()
 
 
 def _check_packing(state: dict[str, Any], packing: str) -> None:

@@ -64,6 +64,11 @@ class Config:
         f'packing={self.packing!r} does not exist. Use one of: '
         f'{", ".join(_PACKINGS)}.'
       )
+    if self.packing == 'pack' and self.num_workers:
+      raise ValueError(
+        f"num_workers={self.num_workers} does not go with packing='pack', "
+        'which makes one batch after the other. Use num_workers=0.'
+      )
 
   def documents(self, split: str) -> Iterator[bytes]:
     """The documents of a split, without a tokenizer."""
@@ -226,7 +231,7 @@ class Text:
       process_index=process_index,
       process_count=process_count,
     )
-    return pipeline.PackIterator(pieces, seq_len, shard, self._options)
+    return pipeline.PackIterator(pieces, shard, self._options)
 
   @functools.cached_property
   def _options(self) -> Any:

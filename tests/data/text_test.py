@@ -141,42 +141,49 @@ def test_bytes_of_packed_documents_sum_to_the_corpus(
 ):
   tokenizer = tokenizers[kind]
   data = make(memory, documents, tokenizer, seq_len=seq_len)
-  pieces = [
-    pack.Pieces(
+  found = []
+  for index in range(count):
+    pieces = pack.Pieces(
       data.tokens('train'),
       seq_len,
       seed=seed,
       process_index=index,
       process_count=count,
-      num_epochs=2,
     )
-    for index in range(count)
-  ]
-  found = [part[i] for part in pieces for i in range(len(part))]
+    found += packed(pieces, 3, len(range(index, 2 * pieces.num_pieces, count)))
   assert sum(int(p['num_bytes_bt'].sum()) for p in found) == 2 * sum(
     map(len, documents)
   )
-  assert all(1 <= len(p['tokens_bt']) <= seq_len for p in found)
   bos = tokens.bos_id(tokenizer)
   want = []
   for document in documents:
     want += 2 * [*stream_of([document], tokenizer)[0][1:], bos]
-  targets = np.concatenate([p['targets_bt'] for p in found])
-  assert sorted(targets.tolist()) == sorted(want)
+  targets = [p['targets_bt'][p['loss_mask_bt'] > 0] for p in found]
+  assert sorted(np.concatenate(targets).tolist()) == sorted(want)
+
+
+def packed(pieces, num_rows, stop):
+  """The batches of the first `stop` pieces."""
+  batches, index = [], 0
+  while index < stop:
+    taken, places = pack.assign(pieces, index, num_rows, stop)
+    index += len(taken)
+    batches.append(pack.lay_out(pieces, taken, places, num_rows))
+    batch_lib.validate(batches[-1])
+  return batches
 
 
 def test_packed_rows_hold_whole_documents(memory, tokenizers):
-  import grain
-
   tokenizer = tokenizers['bytes']
   documents = [b'%d' % i * (i % 8) for i in range(40)] + [b'z' * 50]
-  data = make(memory, documents, tokenizer, seq_len=16, packing='pack')
-  pieces = pack.Pieces(data.tokens('train'), 16, seed=3, num_epochs=1)
-  rows = list(
-    pack.dataset(pieces, 16, num_bins=4, read=grain.ReadOptions(num_threads=1))
-  )
-  batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-  batch_lib.validate(batch)
+  data = make(memory, documents, tokenizer, seq_len=16)
+  pieces = pack.Pieces(data.tokens('train'), 16, seed=3)
+  batches = packed(pieces, 4, pieces.num_pieces)
+  batch = {key: np.concatenate([b[key] for b in batches]) for key in batches[0]}
+  rows = [
+    {key: value[i] for key, value in batch.items()}
+    for i in range(len(batch['tokens_bt']))
+  ]
   assert batch['num_bytes_bt'].sum() == sum(map(len, documents))
   assert (batch['loss_mask_bt'] == (batch['segment_ids_bt'] > 0)).all()
   found = []
