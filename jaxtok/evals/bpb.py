@@ -69,7 +69,7 @@ class BitsPerByte:
       )
     self._sums = jax.jit(self._batch_sums, static_argnums=0)
 
-  def __call__(self, model: nnx.Module, rng: Any) -> dict[str, float | str]:
+  def __call__(self, model: Any, rng: Any) -> dict[str, float | str]:
     config, context = self._config, self._context
     graph, params = nnx.split(model)
     parts = []

@@ -11,6 +11,7 @@
 `start` makes or continues one, `load` opens one for reading.
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
@@ -66,6 +67,63 @@ class Run:
     from jaxtok.tokenizers import base
 
     return base.load(folder)
+
+  @functools.cached_property
+  def model(self) -> Any:
+    """The model with the parameters of the newest checkpoint."""
+    import jax
+    from flax import nnx
+
+    from jaxtok.train import checkpoint
+
+    config = self.config.model
+    if config.vocab_size == 0:  # Filled in as by `train`.
+      vocab_size = self.tokenizer.vocab_size
+      config = dataclasses.replace(config, vocab_size=vocab_size)
+    model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+    params = checkpoint.restore_params(self.workdir)
+    nnx.update(model, jax.tree.map(jax.numpy.asarray, params))
+    return model
+
+  def generate(
+    self,
+    prompt: bytes | str = b'',
+    *,
+    num_bytes: int = 200,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+  ) -> display.Continuation:
+    """Continues a text; the result is the new bytes.
+
+    Args:
+      prompt: How a document begins: any bytes, or a str for its UTF-8.
+      num_bytes: Most bytes to generate; fewer if the document ends.
+      temperature: 0 takes the most likely token.
+      top_k: Keep this many tokens; 0 keeps all.
+      top_p: Keep the fewest tokens with this much probability.
+      min_p: Keep tokens with at least this share of the best one's.
+      seed: Of the random choices.
+    """
+    import jax
+
+    from jaxtok.decoding import sampling, text
+
+    prompt = prompt.encode() if isinstance(prompt, str) else prompt
+    config = sampling.Config(
+      temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
+    )
+    (continuation,) = text.complete(
+      self.model,
+      self.tokenizer,
+      [prompt],
+      num_bytes=num_bytes,
+      rng=jax.random.key(seed),
+      sampling=config,
+    )
+    return display.Continuation(prompt, continuation)
 
   def metrics(self, split: str | None = None) -> list[dict[str, Any]]:
     """Logged rows in order, e.g. of `split='train'` or `'eval/val'`."""

@@ -1,0 +1,172 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Continues a prompt with a trained model and shows the text as it comes.
+
+  python -m jaxtok.runs.generate --workdir=runs/a --prompt='def main' \\
+      --num_bytes=200 --temperature=0.8
+
+Any bytes are a valid prompt: in --prompt, `\\xff` and the like stand for bytes
+(write `\\\\` for a backslash); --prompt_file reads them from a file, or from
+standard input if it is `-`. What is printed is safe for a terminal: bytes that
+are no printable UTF-8 are shown as `\\xff`. With --raw the bytes themselves go
+to standard output.
+"""
+
+import argparse
+import codecs
+import logging
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import logging as absl_logging
+
+from jaxtok.runs import display
+from jaxtok.runs import run as run_lib
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command line; returns the exit code."""
+  args = _parser().parse_args(argv)
+  absl_logging.get_absl_logger().addFilter(_is_shown)
+  try:
+    prompt = _prompt(args)
+    run = run_lib.load(args.workdir)
+    if args.batch == 1:
+      _stream(run, prompt, args)
+    else:
+      _batch(run, prompt, args)
+  except Exception as error:
+    # Errors of runs, as of a damaged checkpoint, have an exit code.
+    is_for_user = isinstance(error, (ValueError, OSError))
+    if args.debug or not (is_for_user or hasattr(error, 'exit_code')):
+      raise
+    print(f'error: {error}', file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print(file=sys.stderr)
+    return 130
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m jaxtok.runs.generate',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--workdir', required=True, help='run directory')
+  add('--prompt', default='', help='beginning of the text')
+  add('--prompt_file', help='file with the beginning of the text')
+  add('--num_bytes', type=int, default=200, help='most bytes to generate')
+  add('--temperature', type=float, default=0.8, help='0: most likely token')
+  add('--top_k', type=int, default=0, help='keep so many tokens; 0: all')
+  add('--top_p', type=float, default=1.0, help='keep so much probability')
+  add('--min_p', type=float, default=0.0, help='keep tokens this near the best')
+  add('--seed', type=int, default=0, help='of the random choices')
+  add('--batch', type=int, default=1, help='number of samples')
+  add('--raw', action='store_true', help='write the bytes as they are')
+  add('--debug', action='store_true', help='show tracebacks')
+  return parser
+
+
+def parse_prompt(text: str) -> bytes:
+  """Bytes of a command-line prompt with escapes such as `\\xff` and `\\n`.
+
+  Raises:
+    ValueError: If an escape is not complete.
+  """
+  data = text.encode('utf-8', 'surrogateescape')
+  try:
+    return codecs.escape_decode(data)[0]
+  except ValueError as e:
+    raise ValueError(
+      f'--prompt={text!r} has a broken escape ({e}). Write \\\\ for a '
+      'backslash, or put the text into a file and use --prompt_file.'
+    ) from e
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+  """Hides what libraries say to absl while they read a checkpoint."""
+  is_ours = 'jaxtok' in pathlib.Path(record.pathname).parts
+  return is_ours or record.levelno >= logging.ERROR
+
+
+def _prompt(args: argparse.Namespace) -> bytes:
+  if args.prompt_file is None:
+    return parse_prompt(args.prompt)
+  if args.prompt:
+    raise ValueError('--prompt and --prompt_file were both given; choose one.')
+  if args.prompt_file == '-':
+    return sys.stdin.buffer.read()
+  return pathlib.Path(args.prompt_file).read_bytes()
+
+
+def _options(args: argparse.Namespace) -> dict:
+  import jax
+
+  from jaxtok.decoding import sampling
+
+  config = sampling.Config(
+    temperature=args.temperature,
+    top_k=args.top_k,
+    top_p=args.top_p,
+    min_p=args.min_p,
+  )
+  rng = jax.random.key(args.seed)
+  return {'num_bytes': args.num_bytes, 'rng': rng, 'sampling': config}
+
+
+def _stream(run: run_lib.Run, prompt: bytes, args: argparse.Namespace) -> None:
+  from jaxtok.decoding import text
+
+  options, printer = _options(args), display.StreamPrinter()
+  model = run.model
+  _write(prompt if args.raw else printer.push(prompt))
+  start, num_bytes = time.perf_counter(), 0
+  for piece in text.stream(model, run.tokenizer, prompt, **options):
+    _write(piece if args.raw else printer.push(piece))
+    num_bytes += len(piece)
+  if not args.raw:
+    _write(printer.push(b'', final=True) + '\n')
+  _report(num_bytes, time.perf_counter() - start)
+
+
+def _batch(run: run_lib.Run, prompt: bytes, args: argparse.Namespace) -> None:
+  from jaxtok.decoding import text
+
+  if args.batch < 1:
+    raise ValueError(f'--batch={args.batch} must be >= 1.')
+  if args.raw:
+    raise ValueError('--raw writes one text; use --batch=1.')
+  model, prompts = run.model, [prompt] * args.batch
+  start = time.perf_counter()
+  texts = text.complete(model, run.tokenizer, prompts, **_options(args))
+  for i, continuation in enumerate(texts, start=1):
+    print(f'--- sample {i} of {args.batch}')
+    print(display.printable(prompt + continuation))
+  _report(sum(map(len, texts)), time.perf_counter() - start)
+
+
+def _write(text: str | bytes) -> None:
+  if isinstance(text, bytes):
+    sys.stdout.buffer.write(text)
+  else:
+    print(text, end='')
+  sys.stdout.flush()
+
+
+def _report(num_bytes: int, seconds: float) -> None:
+  rate = num_bytes / seconds
+  print(
+    f'[{num_bytes} bytes in {seconds:.1f} s with compilation, {rate:.0f} '
+    'bytes/s]',
+    file=sys.stderr,
+  )
+
+
+if __name__ == '__main__':
+  sys.exit(main())
