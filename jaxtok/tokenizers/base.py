@@ -69,7 +69,7 @@ class SpecialTokens:
     return frozenset(self.by_name().values())
 
 
-def as_bytes(x: Data) -> bytes:
+def as_bytes(x: Any) -> bytes:
   """The bytes of an input; a `str` gives its UTF-8.
 
   Raises:
@@ -163,7 +163,7 @@ class Tokenizer(abc.ABC):
   suffix: tuple[int, ...] = ()
   special_text: Mapping[int, bytes] = types.MappingProxyType({})
   # Distributions whose versions are written down by `save`.
-  libraries: tuple[str, ...] = ('numpy',)
+  depends_on: tuple[str, ...] = ('numpy',)
 
   @abc.abstractmethod
   def encode_bytes(self, data: bytes) -> Int[np.ndarray, 'n']:

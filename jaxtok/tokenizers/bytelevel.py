@@ -8,7 +8,7 @@ In byte-level vocabularies each byte is written as one printable character
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 Spec = dict[str, Any]
@@ -58,7 +58,7 @@ def to_bytes(token: str) -> bytes | None:
 
 def make_spec(
   vocab: dict[str, int],
-  merges: Iterable[tuple[str, str]],
+  merges: Iterable[Sequence[str]],
   special: dict[str, int],
   pre_tokenizer: dict[str, Any],
   *,

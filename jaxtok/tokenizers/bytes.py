@@ -131,11 +131,9 @@ class ByteTokenizer(concat.ConcatTokenizer):
     if not skip_special:
       return super().decode(ids, skip_special=False)
     ids = base.as_ids(ids)
-    if (
-      self._taken
-      or ids.min(initial=256) < self.offset
-      or ids.max() > (self.offset + 255)
-    ):
+    first, last = self.offset, self.offset + 255
+    is_plain = first <= ids.min(initial=first) and ids.max(initial=0) <= last
+    if self._taken or not is_plain:
       ids = base.check_ids(ids, self.vocab_size, self.special.pad)
       ids = ids[self._lengths[ids] == 1]
     return (ids - self.offset).astype(np.uint8).tobytes()

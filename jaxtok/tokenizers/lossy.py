@@ -12,17 +12,19 @@ from jaxtyping import Int
 from jaxtok.tokenizers import base, files, libraries, utf8
 from jaxtok.tokenizers import spec as spec_lib
 
+_ESCAPED = re.compile('[\udc80-\udcff]')
+
 
 class LossyHfTokenizer(base.Tokenizer):
   """Any pipeline of `tokenizers`, as it is, with its losses.
 
   Encoding and decoding are the library's; `decode(encode(x))` is a fixed
-  point as far as the file's decoder inverts its normalizer. Invalid UTF-8
+  point as far as the file's decoder inverts its normalizer. An invalid byte
   becomes U+FFFD. Offsets are the source range that the library reports, in
   bytes; they need not tile the input.
   """
 
-  libraries = ('numpy', 'tokenizers')
+  depends_on = ('numpy', 'tokenizers')
 
   def __init__(self, spec: spec_lib.Spec, roles: dict[str, str] | None = None):
     self.kind, self.lossless = 'lossy', 'no'
@@ -35,7 +37,7 @@ class LossyHfTokenizer(base.Tokenizer):
     self.prefix, self.suffix = spec_lib.around(spec, self.special)
 
   def encode_bytes(self, data: bytes) -> Int[np.ndarray, 'n']:
-    text = data.decode('utf-8', 'replace')
+    text = _ESCAPED.sub('�', data.decode('utf-8', 'surrogateescape'))
     found = self._slow.encode(text, add_special_tokens=False)
     return np.array(found.ids, np.int32)
 
@@ -44,9 +46,8 @@ class LossyHfTokenizer(base.Tokenizer):
   ) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n 2']]:
     text = base.as_bytes(x).decode('utf-8', 'surrogateescape')
     starts = utf8.char_starts(text)
-    found = self._slow.encode(
-      re.sub('[\udc80-\udcff]', '�', text), add_special_tokens=False
-    )
+    text = _ESCAPED.sub('�', text)
+    found = self._slow.encode(text, add_special_tokens=False)
     spans = starts[np.array(found.offsets, np.int64).reshape(-1, 2)]
     if not add_special:
       return np.array(found.ids, np.int32), spans

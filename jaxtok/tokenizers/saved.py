@@ -31,7 +31,7 @@ def save(tokenizer: base.Tokenizer, path: Any) -> None:
     'version': __version__,
     'config': tokenizer.save_config(folder),
     'fingerprint': tokenizer.fingerprint,
-    'libraries': {n: _library_version(n) for n in tokenizer.libraries},
+    'libraries': {n: _library_version(n) for n in tokenizer.depends_on},
   }
   text = json.dumps(data, indent=2, ensure_ascii=False) + '\n'
   (folder / FILE_NAME).write_bytes(text.encode())

@@ -367,5 +367,11 @@ def truncate(spec: Spec, vocab_size: int) -> Spec:
       'ids. Remove its template first.'
     )
   ids = {name: new.pop(name) for name in special}
-  made = bytelevel.make_spec(new, merges, ids, spec['pre_tokenizer'])
+  made = bytelevel.make_spec(
+    new,
+    merges,
+    ids,
+    spec['pre_tokenizer'],
+    ignore_merges=model.get('ignore_merges', False),
+  )
   return made | {'post_processor': spec['post_processor']}

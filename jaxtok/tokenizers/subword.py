@@ -11,6 +11,7 @@ whole vocabulary.
 """
 
 import functools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,19 @@ from jaxtok.tokenizers import (
   concat,
   files,
   libraries,
+  parallel,
   training,
   utf8,
 )
 from jaxtok.tokenizers import spec as spec_lib
 
-# The last 128 characters of Unicode, which are for private use. In the fast
-# path they stand for invalid bytes 0x80..0xFF.
+# The last characters of Unicode are for private use. In the fast path, 128 of
+# them stand for invalid bytes 0x80..0xFF, and one for the end of a text.
 _ESCAPES = 0x10FF80
+_ESCAPE_CHARS = frozenset(map(chr, range(_ESCAPES, _ESCAPES + 128)))
+_END = chr(_ESCAPES - 1)
+_END_ID = -1
+_GROUP_BYTES = 1 << 18
 
 # Encoded both ways when a tokenizer is made: what regex dialects differ in.
 _PROBE = (
@@ -63,7 +69,7 @@ class HfTokenizer(concat.ConcatTokenizer):
     slow_reason: What keeps it from the fast path; '' if nothing does.
   """
 
-  libraries = ('numpy', 'tokenizers', 'tiktoken')
+  depends_on = ('numpy', 'tokenizers', 'tiktoken')
 
   def __init__(
     self,
@@ -106,14 +112,57 @@ class HfTokenizer(concat.ConcatTokenizer):
     if self.fast:
       try:
         ids = self._encode_fast(data)
-        if self._lengths[ids].sum(dtype=np.int64) == len(data):
+        if self._num_bytes(ids) == len(data):
           return ids
         problem = 'its regex skips some of the text'
       except ValueError as e:  # E.g. a run of a million spaces.
         problem = str(e)
       message = 'A text of %d bytes takes the slow path: %s'
       logging.log_first_n(logging.WARNING, message, 3, len(data), problem)
-    return self._encode_slow(data)
+    return self._encode_slow([data])[0]
+
+  def encode_batch(
+    self,
+    xs: Iterable[base.Data],
+    *,
+    add_special: bool = False,
+    num_threads: int | None = None,
+  ) -> base.Ragged:
+    datas = [base.as_bytes(x) for x in xs]
+    if add_special:
+      return super().encode_batch(
+        datas, add_special=add_special, num_threads=num_threads
+      )
+    if not self.fast:  # That library has threads of its own.
+      return base.Ragged.from_rows(self._encode_slow(datas))
+    end = _END.encode()
+    joined = [
+      b''.join(part for data in group for part in (data, end))
+      for group in _groups(datas)
+    ]
+    rows = parallel.map_bytes(self._encode_joined, joined, num_threads)
+    ids = np.concatenate([np.zeros(0, np.int32), *rows])
+    ends = np.flatnonzero(ids == _END_ID)
+    if len(ends) != len(datas):  # A text holds `_END` itself.
+      return super().encode_batch(datas, num_threads=num_threads)
+    splits = np.append(0, ends - np.arange(len(ends)))
+    return base.Ragged(ids[ids != _END_ID], splits)
+
+  def _encode_joined(self, data: bytes) -> Int[np.ndarray, 'n']:
+    """The ids of texts that end in `_END`, each followed by `_END_ID`."""
+    texts = data.split(_END.encode())[:-1]
+    num_bytes = sum(map(len, texts))
+    try:
+      ids = self._encode_fast(data, is_joined=True)
+      if self._num_bytes(ids[ids != _END_ID]) == num_bytes:
+        return ids
+    except ValueError:  # `encode_bytes` finds out which text it was.
+      pass
+    rows = [np.append(self.encode_bytes(t), _END_ID) for t in texts]
+    return np.concatenate(rows).astype(np.int32)
+
+  def _num_bytes(self, ids: Int[np.ndarray, 'n']) -> int:
+    return int(self._lengths[ids].sum(dtype=np.int64))
 
   def split(self, x: base.Data) -> Int[np.ndarray, 'w 2']:
     """Byte ranges of words, int64; an invalid byte is a word of its own."""
@@ -166,8 +215,8 @@ class HfTokenizer(concat.ConcatTokenizer):
     return cls(spec, config['roles'], slow_reason=reason)
 
   def __getstate__(self) -> dict[str, Any]:
-    libraries = ('_slow', '_core', '_ids_of_ranks')
-    return {k: v for k, v in self.__dict__.items() if k not in libraries}
+    rebuilt = ('_slow', '_core', '_ids_of_ranks')
+    return {k: v for k, v in self.__dict__.items() if k not in rebuilt}
 
   @functools.cached_property
   def _slow(self) -> Any:
@@ -177,25 +226,33 @@ class HfTokenizer(concat.ConcatTokenizer):
   def _core(self) -> Any:
     ranks, _ = bytelevel.ranks(self.spec)
     first = len(ranks)
-    escapes = {chr(_ESCAPES + k): first + k for k in range(128)}
+    special = {chr(_ESCAPES + k): first + k for k in range(128)}
+    special[_END] = first + 128
     pattern = spec_lib.split_pattern(self.spec)
-    return libraries.encoding(ranks, pattern, escapes)
+    return libraries.encoding(ranks, pattern, special)
 
   @functools.cached_property
   def _ids_of_ranks(self) -> Int[np.ndarray, 'ranks']:
     _, ids = bytelevel.ranks(self.spec)
-    return np.concatenate([ids, self._byte_ids[128:]]).astype(np.int32)
+    ids = np.concatenate([ids, self._byte_ids[128:], [_END_ID]])
+    return ids.astype(np.int32)
 
-  def _encode_fast(self, data: bytes) -> Int[np.ndarray, 'n']:
+  def _encode_fast(
+    self, data: bytes, *, is_joined: bool = False
+  ) -> Int[np.ndarray, 'n']:
+    """Ids by tiktoken; `_END_ID` for each `_END` if `is_joined`."""
+    allowed = {_END} if is_joined else set()
     try:
-      text, allowed = data.decode('utf-8'), frozenset()
+      text = data.decode('utf-8')
     except UnicodeDecodeError:
-      text, allowed = utf8.shift_escapes(data, _ESCAPES), 'all'
+      text = utf8.shift_escapes(data, _ESCAPES)
+      allowed |= _ESCAPE_CHARS
     if text is None:  # The text itself uses the private characters.
-      pieces = enumerate(utf8.runs(data))
       rows = [
-        self._bytes_as_ids(p) if i % 2 else self._encode_fast(p.encode())
-        for i, p in pieces
+        self._bytes_as_ids(piece)
+        if i % 2
+        else self._encode_fast(piece.encode(), is_joined=is_joined)
+        for i, piece in enumerate(utf8.runs(data))
       ]
       return np.concatenate(rows)
     ranks = self._core.encode_to_numpy(
@@ -203,20 +260,25 @@ class HfTokenizer(concat.ConcatTokenizer):
     )
     return self._ids_of_ranks[ranks]
 
-  def _encode_slow(self, data: bytes) -> Int[np.ndarray, 'n']:
-    pieces = utf8.runs(data)
-    found = self._slow.encode_batch_fast(pieces[::2], add_special_tokens=False)
-    rows = [
-      self._bytes_as_ids(piece) if i % 2 else found[i // 2].ids
-      for i, piece in enumerate(pieces)
-    ]
-    ids = np.concatenate(rows).astype(np.int32)
-    if self._lengths[ids].sum(dtype=np.int64) != len(data):
-      raise ValueError(
-        f'{self!r} lost bytes of a text of {len(data)} bytes, although its '
-        'tokenizer.json promises not to. Please report it with the text.'
-      )
-    return ids
+  def _encode_slow(self, datas: Sequence[bytes]) -> list[Int[np.ndarray, 'n']]:
+    """Ids of several texts by `tokenizers`."""
+    pieces = [utf8.runs(data) for data in datas]
+    texts = [text for runs in pieces for text in runs[::2]]
+    found = iter(self._slow.encode_batch_fast(texts, add_special_tokens=False))
+    rows = []
+    for data, runs in zip(datas, pieces, strict=True):
+      ids: list[int] = []
+      for i, piece in enumerate(runs):
+        ids += (
+          self._byte_ids[list(piece)].tolist() if i % 2 else next(found).ids
+        )
+      rows.append(np.array(ids, np.int32))
+      if self._lengths[rows[-1]].sum(dtype=np.int64) != len(data):
+        raise ValueError(
+          f'{self!r} lost bytes of a text of {len(data)} bytes, although its '
+          'tokenizer.json promises not to. Please report it with the text.'
+        )
+    return rows
 
   def _bytes_as_ids(self, data: bytes) -> Int[np.ndarray, 'n']:
     return self._byte_ids[np.frombuffer(data, np.uint8)]
@@ -239,9 +301,22 @@ class HfTokenizer(concat.ConcatTokenizer):
       fast = self._encode_fast(_PROBE)
     except ValueError as e:
       return f'tiktoken cannot use its regex ({e})'
-    if not np.array_equal(fast, self._encode_slow(_PROBE)):
+    if not np.array_equal(fast, self._encode_slow([_PROBE])[0]):
       return 'tiktoken reads its regex differently'
     return ''
 
   def _repr_extra(self) -> str:
     return f'fast={self.fast}, {super()._repr_extra()}'
+
+
+def _groups(datas: Sequence[bytes]) -> Iterator[list[bytes]]:
+  """Neighbours of together about `_GROUP_BYTES` bytes."""
+  group, size = [], 0
+  for data in datas:
+    group.append(data)
+    size += len(data)
+    if size >= _GROUP_BYTES:
+      yield group
+      group, size = [], 0
+  if group:
+    yield group

@@ -9,7 +9,7 @@ one of the 128 characters U+DC80..U+DCFF, which valid text cannot contain.
 import re
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt32
 
 _ESCAPED = re.compile('([\udc80-\udcff]+)')
 _FIRST_ESCAPE = 0xDC00  # Plus the byte.
@@ -32,7 +32,7 @@ def runs(data: bytes) -> list[str | bytes]:
   ]
 
 
-def codepoints(text: str) -> Int[np.ndarray, 'c']:
+def codepoints(text: str) -> UInt32[np.ndarray, 'c']:
   """The code points of a text, escaped bytes included, uint32."""
   data = text.encode('utf-32-le', 'surrogatepass')
   return np.frombuffer(data, np.uint32)
