@@ -68,6 +68,27 @@ class Run:
 
     return base.load(folder)
 
+  def _abstract_model(self) -> Any:
+    """The model with shapes for parameters."""
+    from flax import nnx
+
+    config = self.config.model
+    if config.vocab_size == 0:  # Filled in as by `train`.
+      vocab_size = self.tokenizer.vocab_size
+      config = dataclasses.replace(config, vocab_size=vocab_size)
+    return nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+
+  @functools.cached_property
+  def num_parameters(self) -> int:
+    """Trained numbers of the model."""
+    if 'parameters' in self.meta:
+      return self.meta['parameters']
+    import jax
+    from flax import nnx
+
+    state = nnx.state(self._abstract_model(), nnx.Param)
+    return sum(x.size for x in jax.tree.leaves(state))
+
   @functools.cached_property
   def model(self) -> Any:
     """The model with the parameters of the newest checkpoint."""
@@ -76,11 +97,7 @@ class Run:
 
     from jaxtok.train import checkpoint
 
-    config = self.config.model
-    if config.vocab_size == 0:  # Filled in as by `train`.
-      vocab_size = self.tokenizer.vocab_size
-      config = dataclasses.replace(config, vocab_size=vocab_size)
-    model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+    model = self._abstract_model()
     params = checkpoint.restore_params(self.workdir)
     nnx.update(model, jax.tree.map(jax.numpy.asarray, params))
     return model
@@ -129,6 +146,12 @@ class Run:
     """Logged rows in order, e.g. of `split='train'` or `'eval/val'`."""
     rows = metrics.read(self.workdir)
     return [row for row in rows if split is None or row['split'] == split]
+
+  def plot(self, x: str = 'step', y: str | None = None) -> Any:
+    """The course of the run; see `plots.training`."""
+    from jaxtok.runs import plots
+
+    return plots.training(self, x, y)
 
   def samples(self, step: int | None = None) -> display.Text:
     """The text samples written at `step`, by default the newest.

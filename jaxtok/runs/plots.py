@@ -1,0 +1,161 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of runs. Needs matplotlib: `pip install 'jaxtok[plots]'`.
+
+Figures are made without pyplot, so that no window system and no global state
+is involved; the same data gives the same svg, byte for byte.
+"""
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxtok.runs import curves, files
+from jaxtok.runs import run as run_lib
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+_COLORS = (
+  *('#0072b2', '#d55e00', '#009e73', '#cc79a7'),
+  *('#e69f00', '#56b4e9', '#000000'),
+)
+_STYLE = {
+  'axes.axisbelow': True,
+  'axes.grid': True,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'figure.constrained_layout.use': True,
+  'figure.dpi': 150,
+  'figure.figsize': (6.4, 4.0),
+  'font.size': 10,
+  'grid.alpha': 0.5,
+  'grid.color': '#d8d8d8',
+  'legend.frameon': False,
+  'lines.linewidth': 1.8,
+  'lines.markersize': 4,
+  'svg.fonttype': 'none',  # Text stays text.
+  'svg.hashsalt': 'jaxtok',
+}
+
+
+class Picture:
+  """A figure that a notebook shows and `save` writes."""
+
+  def __init__(self, figure: Any):
+    self.figure = figure
+
+  def render(self, kind: str) -> bytes:
+    """The picture as 'svg' or 'png'."""
+    with _style():
+      buffer = io.BytesIO()
+      metadata = {'Date': None} if kind == 'svg' else None
+      self.figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+  def save(self, stem: files.PathLike) -> list[pathlib.Path]:
+    """Writes `stem`.svg and `stem`.png; returns their paths."""
+    paths = [pathlib.Path(f'{stem}.{kind}') for kind in ('svg', 'png')]
+    for path in paths:
+      files.write_atomic(path, self.render(path.suffix[1:]))
+    return paths
+
+  def _repr_png_(self) -> bytes:
+    return self.render('png')
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+  try:
+    import matplotlib as mpl
+  except ImportError as e:
+    raise ImportError(
+      "pictures need matplotlib: pip install 'jaxtok[plots]'."
+    ) from e
+  with mpl.rc_context():
+    mpl.rcdefaults()
+    mpl.rcParams.update(_STYLE)
+    mpl.rcParams['axes.prop_cycle'] = mpl.cycler(color=_COLORS)
+    yield
+
+
+def _axes(x: str, y_label: str) -> Any:
+  from matplotlib import figure
+
+  axes = figure.Figure().subplots()
+  axes.set_xlabel(curves.X_LABELS[x])
+  axes.set_ylabel(y_label)
+  return axes
+
+
+def label_of(y: str) -> str:
+  """Axis label of a metric, e.g. 'bits per byte (eval/val)'."""
+  split, _, key = y.rpartition('/')
+  words = {'bpb': 'bits per byte', 'nats': 'nats per token'}
+  return f'{words.get(key, key.replace("_", " "))} ({split})'
+
+
+def training(
+  run: run_lib.Run, x: str = 'step', y: str | None = None
+) -> Picture:
+  """The course of one run.
+
+  Args:
+    run: The run.
+    x: A key of `curves.X_LABELS`.
+    y: Split and metric, e.g. 'eval/val/bpb'; None draws bits per byte of
+      training and of all evals.
+  """
+  wanted = [y] if y is not None else _bits(run)
+  with _style():
+    axes = _axes(x, label_of(wanted[0]) if y else 'bits per byte')
+    for name in wanted:
+      curve = curves.load(run, x, name)
+      is_train = name.startswith('train/')
+      style = {'linewidth': 0.9, 'alpha': 0.6} if is_train else {'marker': 'o'}
+      axes.plot(curve.x, curve.y, label=curve.metric, **style)
+    axes.set_title(run.name, loc='left')
+    if len(wanted) > 1:
+      axes.legend()
+    return Picture(axes.figure)
+
+
+def _bits(run: run_lib.Run) -> list[str]:
+  have = curves.names(run)
+  found = [n for n in have if n.rpartition('/')[2] in ('bpb', 'bpb_bound')]
+  if not found:
+    raise ValueError(
+      f'{run.workdir} has logged no bits per byte. Give y; it has: '
+      f'{", ".join(have) or "nothing yet"}.'
+    )
+  return sorted(found, reverse=True)  # Training first, below the evals.
+
+
+def comparison(
+  x: str,
+  y: str,
+  lines: Sequence[tuple[str, bool, np.ndarray, np.ndarray, np.ndarray]],
+) -> Picture:
+  """Several methods against each other, x logarithmic.
+
+  Args:
+    x: A key of `curves.X_LABELS`.
+    y: The metric.
+    lines: For each method its name, whether its values are bounds, x [n],
+      y [n] and the standard error over seeds [n] (nan: one seed).
+  """
+  with _style():
+    axes = _axes(x, label_of(y))
+    axes.set_xscale('log')
+    for name, is_bound, xs, ys, errors in lines:
+      style = '--' if is_bound else '-'
+      label = f'{name} (bound)' if is_bound else name
+      (line,) = axes.plot(xs, ys, style, marker='o', label=label)
+      low, high = ys - errors, ys + errors
+      axes.fill_between(
+        xs, low, high, color=line.get_color(), alpha=0.2, linewidth=0
+      )
+    axes.legend()
+    return Picture(axes.figure)
