@@ -342,7 +342,7 @@ def _read_params(folder: epath.Path) -> dict[str, Any]:
   with ocp.CheckpointManager(
     folder.parent,
     item_handlers=handlers,
-    options=ocp.CheckpointManagerOptions(read_only=True),
+    options=ocp.CheckpointManagerOptions(create=False),
   ) as manager:
     step = int(folder.name)
     tree = manager.item_metadata(step)['state'].tree

@@ -7,6 +7,7 @@ and does nothing on one machine or in a notebook. It must come before the first
 JAX computation, so it is never called on import.
 """
 
+import json
 import os
 import urllib.request
 from collections.abc import Mapping
@@ -147,6 +148,22 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     )
     for key, value in batch.items()
   }
+
+
+def gather(value: Any) -> list[Any]:
+  """A JSON value of each process, in order, on all of them."""
+  if jax.process_count() == 1:
+    return [value]
+  from jax.experimental import multihost_utils
+
+  text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  lengths = multihost_utils.process_allgather(np.array(len(text)))
+  padded = np.pad(text, (0, int(lengths.max()) - len(text)))
+  rows = multihost_utils.process_allgather(padded)
+  return [
+    json.loads(row[:length].tobytes())
+    for row, length in zip(rows, lengths, strict=True)
+  ]
 
 
 def _rows(piece: slice, batch_size: int) -> range:

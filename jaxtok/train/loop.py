@@ -92,7 +92,8 @@ def run(
         checkpoint.Checkpoints(job.workdir, max_to_keep=config.max_to_keep)
       )
     )
-    batches, evals = job.batches(), evaluate.Evals(job)
+    batches = stack.enter_context(contextlib.closing(job.batches()))
+    evals = evaluate.Evals(job)
     start = restore.begin(job, checkpoints, batches, init_from)
     state = start.state
     out.say(report.block({'start': start.origin}))
@@ -127,7 +128,7 @@ def run(
         checkpoints.save(
           step,
           state,
-          data=batches.get_state(),
+          data=distributed.gather(batches.get_state()),
           meta=_meta(job, start.tally, due),
           score=score,
         )

@@ -32,6 +32,8 @@ class Recorder:
     self._writer = None
     if distributed.is_main():
       self._writer = metrics_lib.Writer(job.workdir)
+      if self._writer.tensorboard:
+        import tensorboardX  # noqa: F401 (slow; not in the first row's time)
 
   def begin(self) -> None:
     """Drops the rows of steps that will be done again, and shows the bar."""
@@ -79,7 +81,7 @@ class Recorder:
       values = dict(values)
       if 'samples' in values:
         samples[name] = values.pop('samples')
-      if self._writer is not None:
+      if values and self._writer is not None:
         flops = {'flops': self.tally.flops}
         self._writer.write(step, f'eval/{name}', flops | values)
     self._out.say(progress.eval_table(step, results))

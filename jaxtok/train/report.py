@@ -13,16 +13,19 @@ from jaxtok.train import progress, sharding, state
 
 def config_lines(config: Any) -> list[str]:
   """What a config chooses: the class of each part, and changed fields."""
-  parts, plain = [], []
+  lines, plain = [], []
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
-    if dataclasses.is_dataclass(value):
-      parts.append((field.name, value))
-    elif isinstance(value, dict):
-      parts += [(f'{field.name}.{name}', v) for name, v in value.items()]
-    elif value != field.default:
-      plain.append(f'{field.name}={_show(value)}')
-  lines = [f'{name:<10} {_describe(value)}' for name, value in parts]
+    if isinstance(value, dict):
+      for name, part in value.items():
+        lines.append(f'{field.name}.{name}: {_describe(part)}')
+    elif not dataclasses.is_dataclass(value):
+      if value != field.default:
+        plain.append(f'{field.name}={_show(value)}')
+    elif field.default_factory is dataclasses.MISSING:
+      lines.append(f'{field.name}: {_describe(value)}')
+    elif changed := _changed(value):
+      lines.append(f'{field.name}: {changed}')
   return lines + ([' '.join(plain)] if plain else [])
 
 
@@ -53,16 +56,18 @@ def memory_line(compiled: Any, num_devices: int) -> str:
   )
 
 
-def data_line(text: Any, rows_per_step: int, steps: int) -> str:
-  """Size of the training split, and how often the run reads it."""
-  num_bytes = text.num_bytes('train')
-  num_rows = len(text.rows('train'))
-  epochs = rows_per_step * steps / num_rows
-  return (
-    f'train {progress.quantity(num_bytes)} in {num_rows:,} rows, read '
-    f'{epochs:.3g} times; validation '
-    f'{progress.quantity(text.num_bytes("validation"))}'
+def data_lines(config: Any, text: Any, steps: int) -> list[str]:
+  """Size of the splits in use, and how often the run reads the first."""
+  splits = dict.fromkeys(
+    split
+    for c in config.evals.values()
+    if (split := getattr(c, 'split', '')) not in ('', 'train')
   )
+  epochs = config.batch_size * steps / len(text.rows('train'))
+  return [
+    f'{text.describe("train")}; read {epochs:.3g} times',
+    *map(text.describe, splits),
+  ]
 
 
 def block(facts: Mapping[str, str | list[str]]) -> str:
@@ -89,15 +94,20 @@ def _show(value: Any) -> str:
 
 
 def _describe(config: Any) -> str:
-  """E.g. 'transformer: dim=96 num_layers=2'."""
+  """E.g. 'transformer dim=96 num_layers=2'."""
   cls = type(config)
   name = cls.__module__.rpartition('.')[2]
   if cls.__name__ != 'Config':
     name = f'{name}.{cls.__name__}'
+  changed = _changed(config)
+  return f'{name} {changed}' if changed else name
+
+
+def _changed(config: Any) -> str:
+  """Fields that differ from the class's defaults."""
   changed = []
   for field in dataclasses.fields(config):
-    value = getattr(config, field.name)
-    default = field.default
+    value, default = getattr(config, field.name), field.default
     if field.default_factory is not dataclasses.MISSING:
       default = field.default_factory()
     if value == default:
@@ -106,4 +116,4 @@ def _describe(config: Any) -> str:
       changed.append(f'{field.name}=({_describe(value)})')
     else:
       changed.append(f'{field.name}={_show(value)}')
-  return f'{name}: {" ".join(changed)}' if changed else name
+  return ' '.join(changed)

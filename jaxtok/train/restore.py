@@ -52,7 +52,9 @@ def begin(
   found = checkpoints.restore(job.layout.shapes)
   if found is not None:
     counters = tally.Tally.from_json(found.meta['tally'], job.flops_per_step)
-    batches.set_state(found.data)
+    # A pipeline whose processes differ says so if their number has changed.
+    is_same = len(found.data) == jax.process_count()
+    batches.set_state(found.data[jax.process_index() if is_same else 0])
     origin = f'continues after step {found.step} of {job.steps}'
     return Start(found.state, counters, origin, found.meta['due'])
   state = job.layout.init(job.config.seed)

@@ -80,11 +80,7 @@ class Job:
     config = self.config
     batch = self.batch['tokens_bt'].shape
     tokens = batch[0] * batch[1]
-    num_bytes = (
-      tokens
-      * self.text.num_bytes('train')
-      / (len(self.text.rows('train')) * batch[1])
-    )
+    row_bytes = self.text.num_bytes('train') / len(self.text.rows('train'))
     total = self.flops_per_step * self.steps
     return report.block(
       {
@@ -98,9 +94,9 @@ class Job:
         ),
         'batch': (
           f'{batch[0]} rows of {batch[1]} tokens = {tokens:,} tokens, about '
-          f'{num_bytes:,.0f} bytes per step'
+          f'{batch[0] * row_bytes:,.0f} bytes per step'
         ),
-        'data': report.data_line(self.text, batch[0], self.steps),
+        'data': report.data_lines(config, self.text, self.steps),
       }
     )
 

@@ -95,7 +95,7 @@ class Config:
     )
 
 
-def parameter_axes(state: nnx.State) -> dict:
+def parameter_axes(state: Any) -> dict:
   """The `axes` metadata of each variable, as a tree like the pure dict.
 
   Raises:

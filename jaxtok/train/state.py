@@ -80,8 +80,15 @@ class Layout:
         bool(self.shapes.ema),
       )
 
+    # It runs once, so on a CPU, where compiling takes long, the compiler need
+    # not try hard.
+    options = {}
+    if self.mesh.devices.flat[0].platform == 'cpu':
+      options = {'xla_backend_optimization_level': 0}
     with jax.set_mesh(self.mesh):
-      state = jax.jit(create, out_shardings=self.shardings)()
+      state = jax.jit(
+        create, out_shardings=self.shardings, compiler_options=options
+      )()
     return jax.device_put(state, self.shardings)  # For `jax.disable_jit`.
 
   def model(self, state: State, *, averaged: bool = True) -> nnx.Module:

@@ -155,7 +155,7 @@ def _average(average, params, step, decay: float):
 
 
 def _metrics(params, grads, loss, batch, lr) -> StepMetrics:
-  norm = optax.global_norm(grads)
+  norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
   one = jnp.ones(())
   return StepMetrics(
     means=loss.metrics
