@@ -10,16 +10,22 @@ from jaxtok_kernels.dispatch import (
 )
 from jaxtok_kernels.flash_attention import flash_attention
 from jaxtok_kernels.masks import BlockLists, MaskSpec
+from jaxtok_kernels.prefix_attention import (
+  PrefixLevel,
+  shared_prefix_attention,
+)
 from jaxtok_kernels.state import AttentionState, merge
 
 __all__ = [
   'AttentionState',
   'BlockLists',
   'MaskSpec',
+  'PrefixLevel',
   'flash_attention',
   'interpret_mode',
   'last_dispatch',
   'lowering_platforms',
   'masks',
   'merge',
+  'shared_prefix_attention',
 ]

@@ -479,9 +479,9 @@ class Schedule:
   full: jax.Array
 
 
-def schedule(
+def touched_tiles(
   rows: jax.Array, pos: jax.Array, block_q: int, block_kv: int
-) -> Schedule:
+) -> tuple[jax.Array, jax.Array]:
   """Finds the tiles that intervals touch.
 
   Args:
@@ -491,26 +491,34 @@ def schedule(
     block_kv: Static.
 
   Returns:
-    Every tile with a visible pair is listed; a tile without one is listed only
-    if permuted positions make its range of positions overlap.
+    Two bools `[b|1, t tiles, s tiles]`: whether the tile has a visible pair,
+    and whether all its pairs are visible. A tile without a visible pair counts
+    as touched only if permuted positions make its range of positions overlap;
+    one that is full through two touching intervals does not count as full.
   """
   tiles = pos.reshape(pos.shape[0], -1, block_kv)
-  # Padding keys (negative) must not widen a tile's range downwards to hits.
+  # Padding keys are negative: they must not widen a tile's range.
   low = jnp.where(tiles < 0, MAX_POS, tiles).min(-1)[:, None, :]
-  high = tiles.max(-1)[:, None, :]
-  whole_low = tiles.min(-1)[:, None, :]
-  touched, complete = False, False
+  lowest, high = tiles.min(-1)[:, None, :], tiles.max(-1)[:, None, :]
+  touched = full = jnp.zeros((), bool)
   for i in range(rows.shape[-2]):
     start, end = rows[..., i, 0, None], rows[..., i, 1, None]
     touched = touched | ((start <= high) & (end > low) & (start < end))
-    complete = complete | ((start <= whole_low) & (end > high))
+    full = full | ((start <= lowest) & (end > high))
   by_tile = lambda x: x.reshape(
     x.shape[0], x.shape[1] // block_q, block_q, x.shape[2]
   )
-  touched, complete = by_tile(touched).any(2), by_tile(complete).all(2)
+  return by_tile(touched).any(2), by_tile(full).all(2)
+
+
+def schedule(
+  rows: jax.Array, pos: jax.Array, block_q: int, block_kv: int
+) -> Schedule:
+  """Lists the tiles that `touched_tiles` finds."""
+  touched, full = touched_tiles(rows, pos, block_q, block_kv)
   order = jnp.argsort(~touched, axis=-1, stable=True)
   return Schedule(
     ids=order.astype(jnp.int32),
     count=touched.sum(-1, dtype=jnp.int32),
-    full=jnp.take_along_axis(complete, order, axis=-1),
+    full=jnp.take_along_axis(full, order, axis=-1),
   )

@@ -99,8 +99,6 @@ def _call(name, options, q, k, v, mask, bias, sink, state_in):
 
 
 def _with_positions(mask, q_pos, kv_pos) -> masks.MaskSpec:
-  import dataclasses
-
   for name, value in (('q_pos', q_pos), ('kv_pos', kv_pos)):
     if value is None:
       continue

@@ -249,44 +249,39 @@ def _over_batch(fn: Callable, operands: Any, b: int, batch: int) -> Any:
 
 
 class _Walk(NamedTuple):
-  """Which key tiles each query tile visits.
+  """Which key tiles each query tile visits: full ones first, then partial.
 
   Attributes:
     ids: `[t tiles, m]` if all batch elements visit the same tiles, else (block
       lists) `[b|1, k|1, t tiles, m]`.
-    count: `[t tiles]`, loop bounds.
-    full: Like `ids`: tiles that need no mask.
-    limit: For block lists, the count of each `[b|1, k|1, t tiles]`.
+    num_full: `[t tiles]`, tiles that need no mask.
+    count: `[t tiles]`, all tiles to visit.
+    lists: The mask's block lists, whose `full` and `count` are per element.
   """
 
   ids: jax.Array
+  num_full: jax.Array
   count: jax.Array
-  full: jax.Array
-  limit: jax.Array | None = None
+  lists: masks.BlockLists | None = None
 
 
 def _walk(plan: _Plan, x: Operands) -> _Walk:
   if (lists := x.lists) is not None:
-    return _Walk(lists.ids, lists.count.max((0, 1)), lists.full, lists.count)
-  shape = (plan.num_q, plan.num_kv)
-  if not plan.is_masked or x.bits is not None or shape == (1, 1):
-    ids = jnp.broadcast_to(jnp.arange(plan.num_kv, dtype=jnp.int32), shape)
-    count = jnp.full(plan.num_q, plan.num_kv)
-    return _Walk(ids, count, jnp.full(shape, not plan.is_masked))
-  found = masks.schedule(x.rows, x.pos, plan.block_q, plan.block_kv)
-  return _Walk(*_union(found))
-
-
-def _union(found: masks.Schedule) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """One list for the batch: touched by any element, full for all of them."""
-  if found.ids.shape[0] == 1:
-    return found.ids[0], found.count[0], found.full[0]
-  place = jnp.argsort(found.ids, axis=-1)
-  touched = (place < found.count[..., None]).any(0)
-  full = jnp.take_along_axis(found.full, place, axis=-1).all(0)
-  order = jnp.argsort(~touched, axis=-1, stable=True).astype(jnp.int32)
-  full = jnp.take_along_axis(full, order, axis=-1)
-  return order, touched.sum(-1, dtype=jnp.int32), full
+    count = lists.count.max((0, 1)).astype(jnp.int32)
+    return _Walk(lists.ids, jnp.zeros_like(count), count, lists)
+  if not plan.is_masked or x.bits is not None or plan.num_kv == 1:
+    ids = jnp.arange(plan.num_kv, dtype=jnp.int32)
+    ids = jnp.broadcast_to(ids, (plan.num_q, plan.num_kv))
+    count = jnp.full(plan.num_q, plan.num_kv, jnp.int32)
+    return _Walk(ids, count * (not plan.is_masked), count)
+  touched, full = masks.touched_tiles(
+    x.rows, x.pos, plan.block_q, plan.block_kv
+  )
+  # Touched by any element of the chunk, full for all of them.
+  touched, full = touched.any(0), full.all(0)
+  order = jnp.argsort(~touched * 2 + ~full, axis=-1, stable=True)
+  number = lambda y: y.sum(-1, dtype=jnp.int32)
+  return _Walk(order.astype(jnp.int32), number(full), number(touched))
 
 
 class _Tile(NamedTuple):
@@ -319,9 +314,9 @@ def _key_tile(plan: _Plan, x: Operands, walk: _Walk, i, j, masked) -> _Tile:
   if not masked:
     return _Tile(ids, k, v, None)
   seen = _seen(plan, x, ids, i)
-  if walk.limit is not None:
-    seen = seen | walk.full[..., i, j][:, :, None, None, None]
-    live = (j < walk.limit[..., i])[:, :, None, None, None]
+  if (lists := walk.lists) is not None:
+    seen = seen | lists.full[..., i, j][:, :, None, None, None]
+    live = (j < lists.count[..., i])[:, :, None, None, None]
     pos = _key_positions(plan, x, ids)[1]
     seen = seen & live & (pos >= 0)
   # Keys that nobody in the tile sees may be NaN, which 0 * NaN would leak.
@@ -395,20 +390,17 @@ def _query_tile(plan: _Plan, x: jax.Array, i, axis: int = 3) -> jax.Array:
 
 def _loop(plan: _Plan, walk: _Walk, i, body: Callable, carry: Any) -> Any:
   """Runs `body(j, is masked, carry)` over the key tiles of query tile `i`."""
-  if plan.num_kv == 1 and walk.limit is None:
+  if plan.num_kv == 1 and walk.lists is None:
     return body(0, plan.is_masked, carry)
-  if not plan.is_masked:
-    step = lambda j, c: body(j, False, c)
-  elif walk.limit is not None:
-    step = lambda j, c: body(j, True, c)
-  else:
-    step = lambda j, c: jax.lax.cond(
-      walk.full[i, j],
-      lambda c: body(j, False, c),
-      lambda c: body(j, True, c),
-      c,
+  if walk.lists is None:
+    carry = jax.lax.fori_loop(
+      0, walk.num_full[i], lambda j, c: body(j, False, c), carry
     )
-  return jax.lax.fori_loop(0, walk.count[i], step, carry)
+  if not plan.is_masked:
+    return carry
+  return jax.lax.fori_loop(
+    walk.num_full[i], walk.count[i], lambda j, c: body(j, True, c), carry
+  )
 
 
 def _forward_chunk(plan: _Plan, options: Options, x: Operands):

@@ -1,0 +1,152 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The public function: checks, dispatch and one gradient for all parts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtok_kernels import dispatch, masks
+from jaxtok_kernels.flash_attention import xla as flash_xla
+from jaxtok_kernels.prefix_attention import reference, xla
+from jaxtok_kernels.prefix_attention.levels import PrefixLevel
+from jaxtok_kernels.state import AttentionState, merge
+
+_AVAILABLE = ('reference', 'xla')
+
+
+def shared_prefix_attention(
+  q_btnh: jax.Array,
+  levels: tuple[PrefixLevel, ...],
+  suffix_k_bskh: jax.Array,
+  suffix_v_bskh: jax.Array,
+  suffix_len_b: jax.Array,
+  *,
+  scale: float | None = None,
+  softcap: float | None = None,
+  implementation: str = 'auto',
+) -> AttentionState:
+  """Decodes sequences that share prefixes, reading each prefix once.
+
+  Equal to attention over the concatenation of each sequence's prefixes and its
+  suffix. Differentiable in q, the prefixes and the suffix; a prefix's gradient
+  sums over the sequences of its group.
+
+  Args:
+    q_btnh: Queries of the t newest tokens of each sequence.
+    levels: Shared prefixes, from the root of the tree to its leaves.
+    suffix_k_bskh: Keys of each sequence's own part, the newest t included.
+    suffix_v_bskh: Values likewise.
+    suffix_len_b: int32; valid keys of each suffix. Query `i` sees the first
+      `suffix_len - t + 1 + i`.
+    scale: Factor on `q.k`; default `h ** -0.5`.
+    softcap: Static; bound on the scores, None for none.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
+
+  Returns:
+    The state over all keys; `out` is float32.
+
+  Raises:
+    ValueError: If shapes do not fit.
+    NotImplementedError: If the named implementation cannot serve the call.
+  """
+  levels = tuple(levels)
+  _check(q_btnh, levels, suffix_k_bskh, suffix_v_bskh, suffix_len_b)
+  scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
+  options = flash_xla.Options(scale=scale, softcap=softcap)
+  found = dispatch.choose(
+    'shared_prefix_attention', implementation, _AVAILABLE, lambda name: None
+  )
+  call = lambda name, *arrays: _call(name, options, *arrays)
+  return dispatch.run(
+    found, call, q_btnh, levels, suffix_k_bskh, suffix_v_bskh, suffix_len_b
+  )
+
+
+def _call(name, options, q, levels, k, v, length) -> AttentionState:
+  if name == 'reference':
+    return reference.shared_prefix_attention(
+      q, levels, k, v, length, scale=options.scale, softcap=options.softcap
+    )
+  return _attend(options, q, levels, k, v, length)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(options, q, levels, k, v, length):
+  mask = masks.lengths(length, q.shape[1])
+  suffix = flash_xla.forward(q, k, v, mask, None, options)
+  prefixes = [xla.level_forward(q, level, options) for level in levels]
+  return merge([suffix, *prefixes])
+
+
+def _attend_fwd(options, q, levels, k, v, length):
+  state = _attend(options, q, levels, k, v, length)
+  return state, (q, levels, k, v, length, state)
+
+
+def _attend_bwd(options, residuals, cotangent):
+  """Every part uses the merged lse and delta: nothing goes through `merge`."""
+  q, levels, k, v, length, state = residuals
+  lse, dout = state.lse, cotangent.out
+  delta = (state.out * dout).sum(-1) - cotangent.lse
+  mask = masks.lengths(length, q.shape[1])
+  dq, dk, dv, _ = flash_xla.backward(
+    q, k, v, mask, None, lse, dout, delta, options
+  )
+  dlevels = []
+  for level in levels:
+    part, dk_mpkh, dv_mpkh = xla.level_backward(
+      q, level, lse, dout, delta, options
+    )
+    dq = dq + part.astype(dq.dtype)
+    dlevels.append(
+      PrefixLevel(
+        dk_mpkh.astype(k.dtype),
+        dv_mpkh.astype(v.dtype),
+        _no_gradient(level.length_m),
+        _no_gradient(level.group_b),
+      )
+    )
+  return dq, tuple(dlevels), dk, dv, None
+
+
+def _no_gradient(x: jax.Array):
+  return jnp.zeros(x.shape, jax.dtypes.float0)
+
+
+_attend.defvjp(_attend_fwd, _attend_bwd)
+
+
+def _check(q, levels, k, v, length) -> None:
+  b, _, n, h = q.shape
+  if k.shape != (b, *k.shape[1:3], h) or v.shape[:3] != k.shape[:3]:
+    raise ValueError(
+      f'q_btnh {q.shape}, suffix_k_bskh {k.shape} and suffix_v_bskh {v.shape} '
+      'do not fit: batch sizes, widths of q and k, and lengths and heads of k '
+      'and v must be equal.'
+    )
+  if n % k.shape[2]:
+    raise ValueError(
+      f'The {k.shape[2]} key heads must divide the {n} query heads.'
+    )
+  if length.shape != (b,):
+    raise ValueError(
+      f'suffix_len_b has shape {length.shape}; it must be ({b},).'
+    )
+  for i, level in enumerate(levels):
+    m = level.length_m.shape[0]
+    if level.k_mpkh.shape != (m, level.k_mpkh.shape[1], k.shape[2], h):
+      raise ValueError(
+        f'levels[{i}].k_mpkh has shape {level.k_mpkh.shape}; it must be '
+        f'[{m}, keys, {k.shape[2]}, {h}].'
+      )
+    if level.v_mpkh.shape[:3] != level.k_mpkh.shape[:3]:
+      raise ValueError(
+        f'levels[{i}].v_mpkh has shape {level.v_mpkh.shape}, k_mpkh '
+        f'{level.k_mpkh.shape}: they must agree in all but the width.'
+      )
+    if level.group_b.shape != (b,):
+      raise ValueError(
+        f'levels[{i}].group_b has shape {level.group_b.shape}; it must be '
+        f'({b},).'
+      )

@@ -1,0 +1,192 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Shared-prefix attention against float64 over concatenated keys."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import kernel_oracle
+import numpy as np
+import pytest
+from jaxtok_kernels import flash_attention, masks
+from jaxtok_kernels.prefix_attention import (
+  PrefixLevel,
+  cost,
+  shared_prefix_attention,
+)
+from jaxtok_kernels.prefix_attention.levels import group_tiles
+
+ATOL = 2e-5  # As in flash_attention_test.
+B, N, K, H = 7, 4, 2, 16
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+  """Three sequences per tile, so that groups take several tiles."""
+  monkeypatch.setattr(cost, 'sequences_per_tile', lambda b, t: min(b, 3))
+
+
+def make_case(t=1, s=9, dtype=np.float32, seed=0):
+  """Three levels with ragged groups, empty prefixes, sequences without one."""
+  rng = np.random.default_rng(seed)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+  groups = ([0] * 7, [1, 0, 1, 1, 1, 0, -1], [2, -1, 0, 3, 3, -1, 1])
+  lengths = ([20], [11, 0], [3, 7, 1, 5])
+  levels = tuple(
+    PrefixLevel(
+      draw(len(size), max(size) + 2, K, H),
+      draw(len(size), max(size) + 2, K, H),
+      jnp.asarray(size),
+      jnp.asarray(group),
+    )
+    for size, group in zip(lengths, groups, strict=True)
+  )
+  suffix_len = jnp.array([0, t, 3, 9, 5, 2, 9])
+  suffix_len = jnp.maximum(suffix_len, jnp.where(suffix_len > 0, t, 0))
+  arrays = draw(B, t, N, H), levels, draw(B, s, K, H), draw(B, s, K, H)
+  return *arrays, suffix_len
+
+
+def oracle(q, levels, k, v, suffix_len):
+  """Concatenates the keys of each sequence."""
+  t = q.shape[1]
+  out, lse = [], []
+  for b in range(len(q)):
+    parts = [(x, x.group_b[b]) for x in levels if x.group_b[b] >= 0]
+    num = suffix_len[b]
+    keys = [x.k_mpkh[g, : x.length_m[g]] for x, g in parts] + [k[b, :num]]
+    values = [x.v_mpkh[g, : x.length_m[g]] for x, g in parts] + [v[b, :num]]
+    keys, values = np.concatenate(keys), np.concatenate(values)
+    shared = len(keys) - num
+    row, key = np.arange(t)[:, None], np.arange(len(keys))
+    seen = (key < shared) | (key - shared <= num - t + row)
+    seen = np.broadcast_to(seen, (1, K, t, len(keys)))
+    one = kernel_oracle.attention(q[b : b + 1], keys[None], values[None], seen)
+    out.append(one[0][0])
+    lse.append(one[1][0])
+  return np.stack(out), np.stack(lse)
+
+
+@pytest.mark.parametrize('t', [1, 3])
+def test_shared_prefixes_equal_attention_over_concatenated_keys(t):
+  args = make_case(t)
+  want, lse = oracle(*args)
+  for implementation in ('reference', 'xla'):
+    got = jax.jit(
+      functools.partial(shared_prefix_attention, implementation=implementation)
+    )(*args)
+    np.testing.assert_allclose(got.out, want, atol=ATOL)
+    np.testing.assert_allclose(got.lse, lse, atol=ATOL)
+
+
+def test_gradients_equal_those_of_copied_prefixes():
+  with jax.enable_x64(True):
+    q, levels, k, v, length = make_case(3, dtype=np.float64)
+
+    def loss(name, q, kv, k, v):
+      parts = tuple(
+        PrefixLevel(*x, y.length_m, y.group_b)
+        for x, y in zip(kv, levels, strict=True)
+      )
+      state = shared_prefix_attention(
+        q, parts, k, v, length, implementation=name
+      )
+      lse = jnp.where(jnp.isfinite(state.lse), state.lse, 0)
+      return jnp.sin(state.out).sum() + jnp.sin(lse).sum()
+
+    kv = [(x.k_mpkh, x.v_mpkh) for x in levels]
+    grads = [
+      jax.jit(jax.grad(functools.partial(loss, name), argnums=(0, 1, 2, 3)))(
+        q, kv, k, v
+      )
+      for name in ('xla', 'reference')
+    ]
+    for x, y in zip(*map(jax.tree.leaves, grads), strict=True):
+      np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+def test_gradients_equal_those_of_one_packed_sequence():
+  """Responses to one prompt as a batch, or packed behind it in one row."""
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  p, r, s = 6, 3, 4
+  kp, vp = draw(1, p, K, H), draw(1, p, K, H)
+  q, k, v = draw(r, s, N, H), draw(r, s, K, H), draw(r, s, K, H)
+  weight = draw(r, s, N, H)
+
+  def shared(kp, vp, q, k, v):
+    level = PrefixLevel(kp, vp, jnp.array([p]), jnp.zeros(r, jnp.int32))
+    out = shared_prefix_attention(q, (level,), k, v, jnp.full(r, s)).out
+    return (out * weight).sum()
+
+  def packed(kp, vp, q, k, v):
+    row = lambda x: x.reshape(1, r * s, *x.shape[2:])
+    ids = jnp.repeat(jnp.arange(r + 1), jnp.array([p, s, s, s]))[None] + 1
+    mask = masks.shared_prompt(jnp.array([p]), ids)
+    q = jnp.concatenate([jnp.zeros((1, p, N, H)), row(q)], 1)
+    k = jnp.concatenate([kp, row(k)], 1)
+    v = jnp.concatenate([vp, row(v)], 1)
+    out = flash_attention(q, k, v, mask=mask, implementation='reference')
+    return (out[0, p:].reshape(r, s, N, H) * weight).sum()
+
+  args = kp, vp, q, k, v
+  got = jax.grad(shared, argnums=range(5))(*args)
+  want = jax.grad(packed, argnums=range(5))(*args)
+  for x, y in zip(got, want, strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-4)
+
+
+@pytest.mark.parametrize('block', [1, 3, 7])
+def test_tiles_hold_every_sequence_once_and_one_group_each(block):
+  group = np.array([1, 0, 1, -1, 1, 3, 1])
+  tiles = group_tiles(jnp.asarray(group), 4, block)
+  rows = np.asarray(tiles.rows)
+  used = rows[rows < 7]
+  assert sorted(used) == [0, 1, 2, 4, 5, 6]
+  for i, row in enumerate(rows):
+    assert (group[row[row < 7]] == tiles.group[i]).all()
+    assert (row < 7).any() == (i < tiles.count)
+
+
+def test_a_group_of_one_sequence_without_suffix_sees_its_prefix_only():
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  level = PrefixLevel(
+    draw(1, 5, 1, 8), draw(1, 5, 1, 8), jnp.array([5]), jnp.array([0])
+  )
+  q, k, v = draw(1, 1, 2, 8), draw(1, 4, 1, 8), draw(1, 4, 1, 8)
+  got = shared_prefix_attention(q, (level,), k, v, jnp.array([0]))
+  want = flash_attention(q, level.k_mpkh, level.v_mpkh, mask=masks.full())
+  np.testing.assert_allclose(got.out, want, atol=1e-6)
+
+
+def test_sharing_saves_the_bytes_of_the_copies():
+  sizes = dict(
+    prefix_lens=[4096],
+    prefix_rows=[64],
+    suffix_lens=[32] * 64,
+    t=1,
+    num_heads=8,
+    num_kv_heads=2,
+    head_dim=64,
+  )
+  shared, unshared = cost.forward(**sizes), cost.unshared(**sizes)
+  assert shared.flops == unshared.flops == 4 * 8 * 64 * 64 * (4096 + 32)
+  saved = unshared.num_bytes - shared.num_bytes
+  assert saved == 63 * 4096 * 2 * 2 * 64 * 2
+
+
+def test_wrong_arguments_are_named():
+  q, levels, k, v, length = make_case()
+  with pytest.raises(ValueError, match=r'suffix_len_b has shape \(1,\)'):
+    shared_prefix_attention(q, levels, k, v, length[:1])
+  short = PrefixLevel(
+    levels[0].k_mpkh, levels[0].v_mpkh, levels[0].length_m, jnp.zeros(2)
+  )
+  with pytest.raises(ValueError, match=r'levels\[0\].group_b has shape'):
+    shared_prefix_attention(q, (short,), k, v, length)
+  with pytest.raises(NotImplementedError, match='exists only as'):
+    shared_prefix_attention(
+      q, levels, k, v, length, implementation='mosaic_gpu'
+    )
