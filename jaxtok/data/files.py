@@ -105,7 +105,7 @@ class Library:
     copied = [file for file in files if not file.is_large]
     parts = (archives.read(file.path, file.member) for file in copied)
     array, ends = stored.concatenate(parts, cache.digest(copied))
-    self.arrays, places, start = [array], {}, 0
+    self.arrays, places, start = [array] if copied else [], {}, 0
     for file, stop in zip(copied, ends.tolist(), strict=True):
       places[file] = (0, start, stop)
       start = stop

@@ -78,11 +78,14 @@ class FileArray:
     width, zero = self.dtype.itemsize, bytes(self.dtype.itemsize)
     number, pread = _descriptor(*self._identity).number, os.pread
     parts = [
-      zero + pread(number, length * width, start * width)
-      if gap
-      else pread(number, length * width, start * width)
-      for start, length, gap in zip(starts, lengths, gaps, strict=True)
+      pread(number, length * width, start * width)
+      for start, length in zip(starts, lengths, strict=True)
     ]
+    if any(gaps):
+      parts = [
+        zero + part if gap else part
+        for part, gap in zip(parts, gaps, strict=True)
+      ]
     data = b''.join(parts)
     if len(data) != (sum(lengths) + sum(gaps)) * width:
       raise OSError(
@@ -148,19 +151,23 @@ class Stored:
       starts: First byte of each; -1 means a zero before the document.
       lengths: Bytes of each, with that zero.
     """
+    if not len(documents):
+      return np.zeros(0, np.uint8)
     gaps = starts < 0
-    firsts = (self.ranges[documents, 1] + starts + gaps).tolist()
-    lengths, gaps = (lengths - gaps).tolist(), gaps.tolist()
-    if len(self.arrays) == 1:
-      return read(self.arrays[0], firsts, lengths, gaps)
-    arrays = self.ranges[documents, 0].tolist()
-    parts = [
-      read(self.arrays[array], [first], [length], [gap])
-      for array, first, length, gap in zip(
-        arrays, firsts, lengths, gaps, strict=True
+    firsts = self.ranges[documents, 1] + starts + gaps
+    arrays = self.ranges[documents, 0]
+    used = np.unique(arrays).tolist()
+    parts = []
+    for number in used:
+      chosen = arrays == number if len(used) > 1 else slice(None)
+      stored = firsts[chosen], (lengths - gaps)[chosen], gaps[chosen]
+      parts.append(
+        read(self.arrays[number], *(part.tolist() for part in stored))
       )
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+    if len(parts) == 1:
+      return parts[0]
+    order = np.argsort(arrays, kind='stable')
+    return _unsorted(np.concatenate(parts), lengths, order)
 
   def __len__(self) -> int:
     return len(self.ranges)
@@ -181,6 +188,15 @@ class Stored:
     key = f'{self.key}:head={max_bytes}'
     names = None if self.names is None else self.names[:count]
     return Stored(self.arrays, ranges, names, key)
+
+
+def _unsorted(data, lengths, order) -> np.ndarray:
+  """Ranges of `lengths`, which follow each other in `order`, in their own."""
+  ends = np.cumsum(lengths[order])
+  starts = np.empty_like(lengths)
+  starts[order] = ends - lengths[order]
+  moves = starts - (np.cumsum(lengths) - lengths)
+  return data[np.arange(len(data)) + np.repeat(moves, lengths)]
 
 
 def pieces(array: Any, start: int, stop: int, max_bytes: int) -> Iterator:

@@ -12,6 +12,7 @@ target is predicted, and charged with no bytes.
 """
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -189,15 +190,15 @@ class Shuffled:
       rows: Their numbers, ascending.
     """
     epochs, numbers = np.divmod(rows, self.num_rows)
+    blocks, offsets = np.divmod(numbers, _BLOCK)
+    # Usually one block; epochs and blocks ascend with the rows.
+    changes = np.flatnonzero(np.diff(blocks) | np.diff(epochs)) + 1
+    edges = [0, *changes.tolist(), len(rows)]
     parts = []
-    for epoch in np.unique(epochs).tolist():
-      number = numbers[epochs == epoch]
-      blocks, offsets = np.divmod(number, _BLOCK)
-      shuffled = [
-        self._block(epoch, block)[offsets[blocks == block]]
-        for block in np.unique(blocks).tolist()
-      ]
-      parts.append(self._epoch(epoch).batch(np.concatenate(shuffled)))
+    for low, high in itertools.pairwise(edges):
+      epoch, block = int(epochs[low]), int(blocks[low])
+      shuffled = self._block(epoch, block)[offsets[low:high]]
+      parts.append(self._epoch(epoch).batch(shuffled))
     if len(parts) == 1:
       return parts[0]
     return {

@@ -126,17 +126,29 @@ def test_binary_files_without_lines_are_cut_exactly(tmp_path):
 
 
 def test_large_plain_files_are_not_copied(tmp_path):
-  line = b'0123456789abcde\n'
-  (tmp_path / 'a.txt').write_bytes(line * (1 << 17))  # 2 MiB.
-  (tmp_path / 'b.txt').write_bytes(line * (1 << 17))
-  config = Files(path=str(tmp_path))
+  lines = [b'%015d\n' % i for i in range(1 << 17)]  # 2 MiB.
+  (tmp_path / 'a.txt').write_bytes(b''.join(lines))
+  (tmp_path / 'b.txt').write_bytes(b''.join(lines[::-1]))
+  config = Files(path=str(tmp_path), max_document_bytes=1 << 16)
   source = config.make('train')
-  in_files = [a for a in source.arrays if isinstance(a, stored.FileArray)]
-  assert len(in_files) == 2
-  assert len(source.arrays[0]) == 0
-  assert whole(config) == line * (1 << 18)
+  assert [type(a) for a in source.arrays] == [stored.FileArray] * 2
+  assert sorted(whole(config).splitlines(True)) == sorted(2 * lines)
   copy = pickle.loads(pickle.dumps(source))
   assert copy[1] == source[1]
+  (tmp_path / 'small.txt').write_bytes(b'small')
+  assert len(config.make('train').arrays) == 3
+
+
+def test_ranges_of_several_arrays_come_in_the_order_asked_for():
+  arrays = [np.arange(10, dtype=np.uint8) + 10 * i for i in range(3)]
+  ranges = [(2, 0, 9), (0, 1, 10), (1, 2, 8), (0, 0, 5)]
+  source = stored.Stored(arrays, ranges, None, 'key')
+  got = source.read(
+    np.array([3, 0, 1, 0, 2]),
+    np.array([1, -1, 0, 3, 2]),
+    np.array([2, 3, 0, 1, 3]),
+  )
+  assert got.tolist() == [1, 2, 0, 20, 21, 23, 14, 15, 16]
 
 
 def test_more_than_fits_in_memory_goes_to_the_cache_once(

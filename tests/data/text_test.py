@@ -414,7 +414,7 @@ def test_workers_make_the_same_batches(memory, tokenizers, tmp_path):
       source=text.Files(path=str(tmp_path)), num_workers=num_workers
     ).make(tokenizers['bytes'])
     rows = window.Shuffled(data.tokens('train'), 256, 4)
-    assert isinstance(data.source('train').arrays[1], stored.FileArray)
+    assert isinstance(data.source('train').arrays[0], stored.FileArray)
     copy = pickle.loads(pickle.dumps(rows))
     batches.append((rows, copy)[num_workers].batch(np.arange(5)))
   assert all((batches[0][k] == batches[1][k]).all() for k in batches[0])
