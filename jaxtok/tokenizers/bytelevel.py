@@ -152,22 +152,14 @@ def merges_from_ranks(table: dict[bytes, int]) -> list[tuple[str, str]]:
   """
   merges = []
   for token, rank in sorted(table.items(), key=lambda item: item[1]):
-    parts = _merge_below(token, rank, table)
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+      pairs = [a + b for a, b in itertools.pairwise(parts)]
+      order = [table.get(pair, rank) for pair in pairs]
+      if (lowest := min(order)) >= rank:
+        break
+      at = order.index(lowest)
+      parts[at : at + 2] = [pairs[at]]
     if len(parts) == 2:
       merges.append((to_chars(parts[0]), to_chars(parts[1])))
   return merges
-
-
-def _merge_below(
-  token: bytes, limit: int, table: dict[bytes, int]
-) -> list[bytes]:
-  """BPE of one word with the tokens of rank below `limit`."""
-  parts = [token[i : i + 1] for i in range(len(token))]
-  while len(parts) > 1:
-    pairs = [a + b for a, b in itertools.pairwise(parts)]
-    best = min(pairs, key=lambda pair: table.get(pair, limit))
-    if table.get(best, limit) >= limit:
-      break
-    at = pairs.index(best)
-    parts[at : at + 2] = [best]
-  return parts

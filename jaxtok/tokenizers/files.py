@@ -46,7 +46,7 @@ def read(path: str, pattern: str = '') -> tuple[spec.Spec, dict[str, str]]:
       'path is empty. Name a tokenizer.json, a folder that holds one, or a '
       '.tiktoken file; to train a vocabulary, use hf.Train.'
     )
-  file = epath.Path(path)
+  file = epath.Path(path).expanduser()
   if file.is_dir():
     file = _in_folder(file)
   if not file.exists():
@@ -105,8 +105,9 @@ def _read_roles(folder: epath.Path) -> dict[str, str]:
   return roles
 
 
-def read_ranks(file: epath.Path) -> dict[bytes, int]:
+def read_ranks(path: Any) -> dict[bytes, int]:
   """The lines of a .tiktoken file: base64 of the token's bytes, and rank."""
+  file = epath.Path(path)
   ranks: dict[bytes, int] = {}
   for number, line in enumerate(file.read_bytes().splitlines(), 1):
     if not line.strip():

@@ -5,13 +5,19 @@
 A *spec* is that content as a dict, with its variants of spelling removed.
 """
 
+import copy
 from typing import Any
 
 from jaxtok.tokenizers import base, bytelevel
 
 Spec = dict[str, Any]
 
-# Each counts its characters; longer words become unknown tokens.
+# What an entry of "added_tokens" says of itself, by default.
+_ADDED = dict(
+  single_word=False, lstrip=False, rstrip=False, normalized=False, special=False
+)
+
+# WordPiece takes longer words for unknown ones.
 _MIN_WORD_CHARS = 1 << 20
 
 
@@ -36,16 +42,18 @@ def normalise(data: Any, source: Any) -> Spec:
       raise ValueError(f'{source}: merge {wrong[0]!r} is no pair of tokens.')
     model['merges'] = pairs
   parts = ('normalizer', 'pre_tokenizer', 'post_processor', 'decoder')
-  for step in flatten(data.get('pre_tokenizer'), 'pretokenizers'):
+  data = copy.deepcopy({part: data.get(part) for part in parts}) | {
+    'added_tokens': [_ADDED | token for token in data.get('added_tokens') or []]
+  }
+  for step in flatten(data['pre_tokenizer'], 'pretokenizers'):
     if step.get('behavior') == 'Removed' and step.get('invert'):
       # Keeps the words; what lies between them is kept too, not dropped.
       step.update(behavior='Isolated', invert=False)
   return {
-    'version': data.get('version', '1.0'),
+    'version': '1.0',
     'truncation': None,
     'padding': None,
-    'added_tokens': data.get('added_tokens') or [],
-    **{part: data.get(part) for part in parts},
+    **data,
     'model': model,
   }
 
@@ -322,14 +330,13 @@ def append_special(spec: Spec, names: tuple[str, ...]) -> Spec:
   """Appends new special tokens at the end of the vocabulary."""
   added, size = list(spec['added_tokens']), len(token_table(spec))
   known = {token['content'] for token in added} | set(vocabulary(spec))
-  flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False)
   for i, name in enumerate(names):
     if not name or name in known:
       raise ValueError(
         f'new_special_tokens={names}: {name!r} is '
         f'{"in the vocabulary already" if name else "empty"}.'
       )
-    added.append({'id': size + i, 'content': name, **flags, 'special': True})
+    added.append({**_ADDED, 'id': size + i, 'content': name, 'special': True})
     known.add(name)
   return spec | {'added_tokens': added}
 

@@ -215,12 +215,19 @@ class HfTokenizer(concat.ConcatTokenizer):
     return cls(spec, config['roles'], slow_reason=reason)
 
   def __getstate__(self) -> dict[str, Any]:
-    rebuilt = ('_slow', '_core', '_ids_of_ranks')
+    rebuilt = ('_slow', '_moved', '_core', '_ids_of_ranks')
     return {k: v for k, v in self.__dict__.items() if k not in rebuilt}
 
   @functools.cached_property
   def _slow(self) -> Any:
     return libraries.build(spec_lib.without_special(self.spec))
+
+  @functools.cached_property
+  def _moved(self) -> dict[int, int]:
+    """Id in `_slow` to id, where the absence of special tokens moved it."""
+    added = [t for t in self.spec['added_tokens'] if not t['special']]
+    pairs = {self._slow.token_to_id(t['content']): t['id'] for t in added}
+    return {found: i for found, i in pairs.items() if found != i}
 
   @functools.cached_property
   def _core(self) -> Any:
@@ -269,9 +276,10 @@ class HfTokenizer(concat.ConcatTokenizer):
     for data, runs in zip(datas, pieces, strict=True):
       ids: list[int] = []
       for i, piece in enumerate(runs):
-        ids += (
-          self._byte_ids[list(piece)].tolist() if i % 2 else next(found).ids
-        )
+        if i % 2:
+          ids += self._byte_ids[list(piece)].tolist()
+        else:
+          ids += self._unmoved(next(found).ids)
       rows.append(np.array(ids, np.int32))
       if self._lengths[rows[-1]].sum(dtype=np.int64) != len(data):
         raise ValueError(
@@ -279,6 +287,10 @@ class HfTokenizer(concat.ConcatTokenizer):
           'tokenizer.json promises not to. Please report it with the text.'
         )
     return rows
+
+  def _unmoved(self, ids: list[int]) -> list[int]:
+    moved = self._moved
+    return [moved.get(token, token) for token in ids] if moved else ids
 
   def _bytes_as_ids(self, data: bytes) -> Int[np.ndarray, 'n']:
     return self._byte_ids[np.frombuffer(data, np.uint8)]

@@ -307,6 +307,21 @@ def test_text_that_a_regex_skips_is_kept(bpe):
   assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT.encode()
 
 
+def test_added_words_between_special_tokens_keep_their_ids(bpe):
+  spec = spec_lib.append_special(bpe.spec, ('<a>', 'the value', '<b>', 'xyzzy'))
+  for token in spec['added_tokens']:
+    token['special'] = token['content'][0] == '<'
+  tokenizer = subword.HfTokenizer(spec)
+  assert 'has 2 added tokens that are not special' in tokenizer.slow_reason
+  text = 'of the value<b>xyzzy<a> the'
+  ids = tokenizer.encode(text)
+  assert {701, 703} < set(ids.tolist())
+  assert not {700, 702} & set(ids.tolist())
+  assert tokenizer.decode(ids) == text.encode()
+  text = 'of the value and xyzzy'
+  assert tokenizer.encode(text).tolist() == reference_ids(tokenizer, text)
+
+
 def test_words_tile_the_text_and_are_those_of_tokenizers(bpe):
   data = "Don't  split日本 me".encode() + b'\xff\xfe' + b' now'
   words = [data[a:b] for a, b in bpe.split(data)]
