@@ -140,7 +140,7 @@ class Comparison:
 
   def picture(self) -> plots.Picture:
     """The curves; seeds as a band."""
-    lines = [(g.name, g.is_bound, *g.mean_curve()) for g in self.methods]
+    lines = [(g.label, g.is_bound, *g.mean_curve()) for g in self.methods]
     return plots.comparison(self.x, self.y, lines)
 
   def save(self, folder: files.PathLike) -> list[pathlib.Path]:

@@ -30,6 +30,12 @@ class Group:
   members: Sequence[curves.Curve]
 
   @property
+  def label(self) -> str:
+    """The name with the number of seeds, if there are several."""
+    seeds = len(self.members)
+    return f'{self.name} ({seeds} seeds)' if seeds > 1 else self.name
+
+  @property
   def is_bound(self) -> bool:
     """Whether some values are bounds."""
     return any(curve.is_bound for curve in self.members)

@@ -1,22 +1,22 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Small tables as plain text and as Markdown; the first column is text."""
+"""Small tables as plain text and as Markdown."""
 
 from collections.abc import Sequence
 
 Rows = Sequence[Sequence[str]]
 
 
-def markdown(header: Sequence[str], rows: Rows) -> str:
-  """A Markdown table; numbers are aligned to the right."""
+def markdown(header: Sequence[str], rows: Rows, *, num_text: int = 1) -> str:
+  """A Markdown table; all but the first `num_text` columns are right-aligned."""
   line = lambda cells: f'| {" | ".join(cells)} |'
-  rule = ['---', *['---:'] * (len(header) - 1)]
+  rule = ['---' if i < num_text else '---:' for i in range(len(header))]
   escaped = [[cell.replace('|', '\\|') for cell in row] for row in rows]
   return '\n'.join(map(line, [list(header), rule, *escaped])) + '\n'
 
 
 def plain(header: Sequence[str], rows: Rows) -> str:
-  """The same table with aligned columns, for a terminal."""
+  """A table for a terminal; all but the first column are right-aligned."""
   table = [list(header), *map(list, rows)]
   widths = [max(map(len, column)) for column in zip(*table, strict=True)]
   lines = [

@@ -1,0 +1,162 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+import json
+import math
+import types
+
+import pytest
+
+from experiments.claims import __main__ as cli
+from experiments.claims import bpb_accounting
+from experiments.ledger import claim as claim_lib
+from experiments.ledger import docs, measure, methods
+
+
+def make_claim(**fields):
+  module = types.SimpleNamespace(
+    __doc__='A toy.',
+    TITLE='Toy',
+    PAPER='',
+    CLAIM='It is small.',
+    THRESHOLD={'size': '<= 1.5'},
+    SEEDS=(0, 1),
+    measure=lambda workdir, *, seed: {'size': seed + 1, 'other': 7},
+  )
+  vars(module).update(fields)
+  return claim_lib.from_module('toy', module)
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+  monkeypatch.setattr(claim_lib, 'RECORDS', tmp_path / 'records')
+  return tmp_path / 'records'
+
+
+@pytest.mark.parametrize('name', claim_lib.names())
+def test_every_claim_file_says_what_it_must(name):
+  claim = claim_lib.load(name)
+  assert len(claim.doc) > 300  # The check, and why it tests the effect.
+  assert claim.claim.endswith('.')
+  for device, record in claim.records().items():
+    assert claim.verdict(record) != claim_lib.NOT_MEASURED, device
+
+
+def test_methods_md_is_up_to_date():
+  assert docs.PATH.read_text() == docs.render(), (
+    'run `python -m experiments.claims --write_docs`'
+  )
+
+
+def test_every_method_has_its_config_test_and_claim():
+  assert methods.missing() == []
+
+
+def test_what_a_method_lacks_is_named(tmp_path):
+  for path in (
+    'jaxtok/models/base.py',  # Infrastructure.
+    'jaxtok/models/toy.py',
+    'jaxtok/decoding/drafters/trie.py',
+    'experiments/byte_lm/configs/toy.py',
+    'experiments/claims/toy.py',
+    'tests/decoding/drafters/trie_test.py',
+  ):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+  assert set(methods.find(tmp_path)) == {'toy', 'trie'}
+  problems = methods.missing(tmp_path)
+  assert [p.split(': expected')[0] for p in problems] == [
+    'jaxtok/decoding/drafters/trie.py has no config',
+    'jaxtok/decoding/drafters/trie.py has no claim',
+    'jaxtok/models/toy.py has no test',
+  ]
+
+
+@pytest.mark.parametrize(
+  'rule, values, want',
+  [
+    ('<= 1.5', [1.0, 2.0], True),
+    ('every <= 1.5', [1.0, 2.0], False),
+    ('>= 1e-3', [0.0], False),
+    ('every >= 2', [2.0, 3.0], True),
+    ('<= 1', [math.nan], False),
+  ],
+)
+def test_thresholds_hold_for_the_mean_or_for_every_seed(rule, values, want):
+  assert claim_lib.is_met(rule, values) == want
+
+
+@pytest.mark.parametrize('rule', ['< 1', '1', '<= one', 'all <= 1', '<= nan'])
+def test_a_broken_threshold_is_refused(rule):
+  with pytest.raises(ValueError, match='must look like'):
+    make_claim(THRESHOLD={'size': rule})
+
+
+def test_verdicts_follow_from_the_numbers(records, tmp_path):
+  claim = make_claim()
+  assert claim.verdict(None) == 'not measured'
+  device, entry = measure.measure(claim, tmp_path)
+  assert (device, entry['measured']['size']) == ('cpu', [1.0, 2.0])
+  assert entry['versions']['jax']
+  measure.record(claim, device, entry)
+  assert claim.verdict(claim.records()['cpu']) == 'reproduced'
+  strict = make_claim(THRESHOLD={'size': '<= 1.4'})
+  assert strict.verdict(strict.records()['cpu']) == 'not reproduced'
+  other = make_claim(THRESHOLD={'size': '<= 1.4', 'speed': '>= 1'})
+  assert other.verdict(other.records()['cpu']) == 'not measured'
+
+
+def test_devices_are_separate_entries(records, tmp_path):
+  claim = make_claim()
+  _, entry = measure.measure(claim, tmp_path)
+  measure.record(claim, 'cpu', entry)
+  slow = entry | {'measured': {'size': [9.0, 9.0]}}
+  measure.record(claim, 'NVIDIA H200', slow)
+  stored = json.loads((records / 'toy.json').read_text())
+  assert list(stored['devices']) == ['NVIDIA H200', 'cpu']
+  rows = docs._rows(claim, {})
+  assert [row[-2:] for row in rows] == [
+    ['NVIDIA H200', 'not reproduced'],
+    ['cpu', 'reproduced'],
+  ]
+  with pytest.raises(ValueError, match='gpu or tpu, but JAX runs on cpu'):
+    measure.measure(make_claim(DEVICES=('gpu', 'tpu')), tmp_path)
+
+
+def test_numbers_that_are_none_are_not_recorded(records, tmp_path):
+  claim = make_claim(measure=lambda workdir, *, seed: {'size': math.nan})
+  device, entry = measure.measure(claim, tmp_path)
+  with pytest.raises(ValueError, match='nan'):
+    measure.record(claim, device, entry)
+  assert claim.records() == {}
+  claim = make_claim(measure=lambda workdir, *, seed: {'weight': 1})
+  with pytest.raises(ValueError, match='returned no size'):
+    measure.measure(claim, tmp_path)
+
+
+def test_the_command_line_names_what_is_wrong(capsys, monkeypatch):
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  assert cli.main(['--list']) == 0
+  assert 'bpb_accounting' in capsys.readouterr().out
+  assert cli.main(['bpb']) == 1
+  assert "no claim 'bpb'. Claims: bpb_accounting" in capsys.readouterr().err
+  assert cli.main([]) == 1
+  assert cli.main(['--all', '--device']) == 1
+  assert 'only the CPU' in capsys.readouterr().err
+
+
+def test_a_byte_and_a_bpe_table_score_the_same(tmp_path):
+  got = bpb_accounting.measure(tmp_path, seed=5, num_texts=40, vocab_size=340)
+  assert got['bpb_difference'] < 1e-6
+  assert got['error_to_exact'] < 1e-6
+  assert got['start_error'] < 1e-9
+  assert got['bpe_tokens_per_byte'] < 0.8  # The tokenizers do differ.
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
+  from experiments.claims import resume_exactness
+
+  got = resume_exactness.measure(tmp_path, seed=7)
+  assert got['rows_that_differ'] == got['arrays_that_differ'] == 0
+  assert got['kills'] == 2
+  assert got['rows'] > 20
