@@ -8,7 +8,7 @@ Rows = Sequence[Sequence[str]]
 
 
 def markdown(header: Sequence[str], rows: Rows, *, num_text: int = 1) -> str:
-  """A Markdown table; all but the first `num_text` columns are right-aligned."""
+  """A Markdown table; columns after the first `num_text` go to the right."""
   line = lambda cells: f'| {" | ".join(cells)} |'
   rule = ['---' if i < num_text else '---:' for i in range(len(header))]
   escaped = [[cell.replace('|', '\\|') for cell in row] for row in rows]
