@@ -6,6 +6,7 @@ The format of grain and TFDS for random access; see google/array_record. Data
 sets that TFDS has prepared hold tf.Examples: read those with `tfds.Tfds`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,19 @@ class Records:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    data, name = self._records[index], f'{self._name}, record {index}'
-    if self._field:
-      data = jsonl.parse(data, self._field, name)
-    return {'data': data, 'name': name}
+    return self.many([index])[0]
+
+  def many(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Several documents, which is much faster than one after the other."""
+    found = []
+    for index, data in zip(
+      indices, self._records.__getitems__(list(indices)), strict=True
+    ):
+      name = f'{self._name}, record {index}'
+      if self._field:
+        data = jsonl.parse(data, self._field, name)
+      found.append({'data': data, 'name': name})
+    return found
 
 
 def _check(file: files.File) -> None:

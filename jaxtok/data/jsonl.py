@@ -3,6 +3,7 @@
 """JSON lines: one object per line, one of its fields is the document."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def parse(line: bytes, field: str, where: str) -> bytes:
   if field not in row:
     raise ValueError(
       f'{where}: there is no field {field!r}; the fields are '
-      f'{", ".join(row)}. Set field= to the one that holds the text.'
+      f'{", ".join(row)}. Set field= to the one that holds the text; on a '
+      'command line: --data=FILE.jsonl:FIELD.'
     )
   if not isinstance(row[field], str):
     raise ValueError(
@@ -121,3 +123,7 @@ class Lines:
     line = self._library.arrays[array][start:stop].tobytes()
     where = f'{name}, line {number}'
     return {'data': parse(line, self._field, where), 'name': where}
+
+  def many(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Several documents."""
+    return [self[index] for index in indices]

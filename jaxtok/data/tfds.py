@@ -6,6 +6,7 @@ They are read through `as_data_source`, which needs files in the ArrayRecord
 format; preparing them is one command, which the error message names.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,17 @@ class Examples:
     return len(self._examples)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    data = self._examples[index][self._field]
+    return self.many([index])[0]
+
+  def many(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Several documents, which is much faster than one after the other."""
+    examples = self._examples.__getitems__(list(indices))
+    return [
+      self._record(index, example[self._field])
+      for index, example in zip(indices, examples, strict=True)
+    ]
+
+  def _record(self, index: int, data: Any) -> dict[str, Any]:
     where = f'{self._name}, example {index}'
     if isinstance(data, str):
       data = data.encode()

@@ -22,7 +22,7 @@ import tqdm
 from absl import logging
 
 from jaxtok.data import cache, stored
-from jaxtok.data.source import Source
+from jaxtok.data.source import Source, documents
 
 _FORMAT = 1  # Of the cache on disk.
 _GROUP_BYTES = 4 << 20  # Source bytes tokenized at once.
@@ -177,9 +177,9 @@ def charges_of(
 
 def _groups(source: Source) -> Iterator[list[bytes]]:
   group, size = [], 0
-  for index in range(len(source)):
-    group.append(source[index]['data'])
-    size += len(group[-1])
+  for data in documents(source):
+    group.append(data)
+    size += len(data)
     if size >= _GROUP_BYTES:
       yield group
       group, size = [], 0

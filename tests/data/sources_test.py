@@ -217,6 +217,8 @@ def test_a_small_standard_library_keeps_its_held_out_text():
     ('some/folder', text.Files(path='some/folder')),
     ('*.txt.xz', text.Files(path='*.txt.xz')),
     ('a/*.JSONL.xz', text.Jsonl(path='a/*.JSONL.xz')),
+    ('a.jsonl:body', text.Jsonl(path='a.jsonl', field='body')),
+    ('a:b.txt', text.Files(path='a:b.txt')),
     ('b.array_record', text.ArrayRecord(path='b.array_record')),
   ],
 )
