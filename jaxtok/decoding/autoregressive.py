@@ -71,7 +71,7 @@ class _Choice:
 
   config: sampling_lib.Config = dataclasses.field(metadata=dict(static=True))
   rng: Any
-  stop_n: Any
+  stop_n: Any  # Filled up with -1.
   banned_v: Any
   pad_id: Any
 
@@ -182,9 +182,9 @@ def stream(
   choice = _Choice(
     config=sampling,
     rng=jax.random.key(0) if rng is None else rng,
-    stop_n=jnp.asarray(stop, jnp.int32),
-    banned_v=None if banned_v is None else jnp.asarray(banned_v),
-    pad_id=jnp.int32(pad_id),
+    stop_n=np.asarray([*stop, *[-1] * (-len(stop) % 8)], np.int32),
+    banned_v=banned_v,
+    pad_id=np.int32(pad_id),
   )
   width, max_len = _sizes(model, prompt_len_b, num_tokens)
   prompt_bt = prompt_bt[:, :width]

@@ -55,16 +55,18 @@ def connect(
   Raises:
     ValueError: If there is neither a context nor a cache that has seen it.
   """
+  heads_first = lambda xs: tuple(x.swapaxes(1, 2) for x in xs)
   if encoded is not None:
     kvs = [blk.cross.keys_values(encoded.hidden_bsd) for blk in blocks]
     segments_bs = encoded.segment_ids_bs
     if cache is not None:
-      k, v = zip(*kvs, strict=True)
+      k, v = map(heads_first, zip(*kvs, strict=True))
       cache = dataclasses.replace(
         cache, cross_k=k, cross_v=v, cross_segment_ids_bs=segments_bs
       )
   elif cache is not None and cache.cross_k:
-    kvs = list(zip(cache.cross_k, cache.cross_v, strict=True))
+    stored = map(heads_first, (cache.cross_k, cache.cross_v))
+    kvs = list(zip(*stored, strict=True))
     segments_bs = cache.cross_segment_ids_bs
   else:
     raise ValueError(

@@ -15,10 +15,12 @@ from jaxtok.decoding import autoregressive, sampling
 from jaxtok.models import transformer
 
 VOCAB = 13
+WIDTH = 35
 SMALL = dict(vocab_size=VOCAB, dim=32, num_layers=2, num_heads=2)
 CONFIGS = {
   'rope': transformer.Config(**SMALL, num_kv_heads=1),
-  'learned': transformer.Config.gpt2(**SMALL, max_len=60),
+  # The longest prompt of 16 and 20 tokens, the last of which is never read.
+  'learned': transformer.Config.gpt2(**SMALL, max_len=WIDTH),
 }
 ALL_ROW_LENGTHS = [3, 16, 9, 1]
 BANNED = sampling.ban(VOCAB, [0, 3], num_real=12)
@@ -26,10 +28,11 @@ BANNED = sampling.ban(VOCAB, [0, 3], num_real=12)
 DRAW = sampling.Config(temperature=1.3, top_p=0.95)
 
 
-def make(config):
+def make(config, build=None):
   """A model whose logits are spread enough for arg-maxes to be clear."""
   rng = np.random.default_rng(0)
-  graph, params = nnx.split(nnx.eval_shape(lambda: config.make(nnx.Rngs(0))))
+  build = build or (lambda: config.make(nnx.Rngs(0)))
+  graph, params = nnx.split(nnx.eval_shape(build))
   draw = lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.3, jnp.float32)
   return nnx.merge(graph, jax.tree.map(draw, params))
 
@@ -66,12 +69,12 @@ def rows_of(prompt, lengths, generation):
 
 def uncached(model, prompt, lengths, num_tokens):
   """Greedy tokens and their log-probabilities, one full call per token."""
-  tokens = np.zeros((len(prompt), 40), np.int32)
+  tokens = np.zeros((len(prompt), WIDTH + 1), np.int32)
   tokens[:, : prompt.shape[1]] = prompt
   at, chosen, logprobs = np.asarray(lengths), [], []
   index = np.arange(len(at))
   for _ in range(num_tokens):
-    scores = np.asarray(all_logprobs(model, jnp.asarray(tokens)))
+    scores = np.asarray(all_logprobs(model, jnp.asarray(tokens[:, :WIDTH])))
     scores = scores[index, at - 1]
     chosen.append(scores.argmax(-1))
     logprobs.append(scores.max(-1))
@@ -108,27 +111,22 @@ def test_drawn_tokens_are_allowed_and_have_the_logprobs_of_the_model(
   for row, n, logprobs in zip(
     rows_of(prompt, lengths, got), lengths, got.logprobs, strict=True
   ):
-    padded = np.zeros((1, 40), np.int32)
-    padded[0, : len(row)] = row
+    padded = np.zeros((1, WIDTH), np.int32)
+    padded[0, : len(row) - 1] = row[:-1]
     scores = all_logprobs(rope_model, jnp.asarray(padded))[0]
     want = scores[np.arange(n - 1, n + 19), row[n:]]
     np.testing.assert_allclose(logprobs, want, atol=1e-5)
 
 
-@pytest.mark.parametrize('config', [sampling.Config(temperature=0.0), DRAW])
-def test_other_rows_do_not_change_a_row(rope_model, config):
+@pytest.mark.parametrize('is_drawn', [False, True])
+def test_other_rows_do_not_change_a_row(rope_model, is_drawn):
   prompt, lengths = prompts()
   others, other_lengths = prompts([5, 2, 16, 16], seed=7)
   mixed = others.copy()
   mixed[1], other_lengths[1] = prompt[1], lengths[1]
+  drawn = dict(rng=jax.random.key(3), sampling=DRAW, banned_v=BANNED)
   run = lambda prompt, lengths: autoregressive.generate(
-    rope_model,
-    prompt,
-    lengths,
-    num_tokens=20,
-    rng=jax.random.key(3),
-    sampling=config,
-    banned_v=BANNED,
+    rope_model, prompt, lengths, num_tokens=20, **drawn if is_drawn else {}
   )
   one, two = run(prompt, lengths), run(mixed, other_lengths)
   np.testing.assert_array_equal(one.tokens[1], two.tokens[1])
@@ -177,17 +175,14 @@ def test_streamed_pieces_are_what_generate_returns(rope_model, chunk):
 
 def test_stream_ends_when_all_rows_have_stopped(rope_model):
   prompt, lengths = prompts()
-  free = autoregressive.generate(rope_model, prompt, lengths, num_tokens=20)
-  pieces = list(
+  args = dict(rng=jax.random.key(5), sampling=DRAW, banned_v=BANNED)
+  run = lambda **kwargs: list(
     autoregressive.stream(
-      rope_model,
-      prompt,
-      lengths,
-      num_tokens=20,
-      chunk=7,
-      stop=sorted(set(np.asarray(free.tokens[:, 0]).tolist())),
+      rope_model, prompt, lengths, num_tokens=20, chunk=7, **args, **kwargs
     )
   )
+  firsts = sorted(set(np.asarray(run()[0].tokens[:, 0]).tolist()))
+  pieces = run(stop=firsts)
   assert len(pieces) == 1
   np.testing.assert_array_equal(pieces[0].lengths, [1] * 4)
 
@@ -244,8 +239,10 @@ def test_sizes_in_one_bucket_share_a_program():
       calls += 1
       return super().__call__(*args, **kwargs)
 
-  model = Counted(CONFIGS['rope'], rngs=nnx.Rngs(0))
-  for t, num_tokens, stop in ((3, 1, [5]), (16, 16, [2]), (11, 9, [1])):
+  config = CONFIGS['rope']
+  model = make(config, lambda: Counted(config, rngs=nnx.Rngs(0)))
+  calls = 0
+  for t, num_tokens, stop in ((3, 17, [5]), (16, 24, [2]), (11, 19, [1, 3])):
     prompt, lengths = prompts([t])
     autoregressive.generate(
       model, prompt, lengths, num_tokens=num_tokens, stop=stop
@@ -260,17 +257,6 @@ def test_buckets_grow_by_half_or_a_third(size, want):
   assert autoregressive.bucket(size) == want
 
 
-def test_generation_ends_exactly_at_the_last_learned_position():
-  model = make(CONFIGS['learned'])
-  prompt, lengths = prompts([41])
-  got = autoregressive.generate(model, prompt, lengths, num_tokens=20)
-  assert np.isfinite(np.asarray(got.logprobs)).all()
-  with pytest.raises(
-    ValueError, match=r'41 tokens.*21 exceed the 60 .*most 20'
-  ):
-    autoregressive.generate(model, prompt, lengths, num_tokens=21)
-
-
 def test_wrong_arguments_are_explained(rope_model):
   prompt, lengths = prompts()
   run = lambda *args, **kwargs: autoregressive.generate(
@@ -282,6 +268,12 @@ def test_wrong_arguments_are_explained(rope_model):
     run(prompt, lengths * (np.arange(4) > 0))
   with pytest.raises(ValueError, match='must be 1 to 16'):
     run(prompt, lengths + 1)
+  with pytest.raises(
+    ValueError, match=r'16 tokens.*21 exceed the 35 .*most 20'
+  ):
+    autoregressive.generate(
+      make(CONFIGS['learned']), prompt, lengths, num_tokens=21
+    )
   with pytest.raises(ValueError, match='num_tokens=0'):
     run(prompt, lengths, num_tokens=0)
   with pytest.raises(ValueError, match=r'rng is None, but temperature=1\.0'):
