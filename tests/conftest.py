@@ -6,6 +6,7 @@ import jax
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
+pytest.register_assert_rewrite('tests.conformance')
 
 
 @pytest.fixture(autouse=True, scope='session')

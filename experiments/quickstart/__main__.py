@@ -15,6 +15,7 @@ import time
 
 from absl import app, flags
 
+from experiments import cli
 from experiments.byte_lm.configs import bpe, transformer
 from jaxtok import runs, train
 from jaxtok.data import source
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> None:
   """Runs what is missing, then shows the comparison."""
   if len(argv) > 1:
     sys.exit(f'error: {argv[1]!r} is not a flag. See --help.')
+  cli.quiet_libraries()
   start = time.perf_counter()
   root = pathlib.Path(FLAGS.workdir)
   try:
