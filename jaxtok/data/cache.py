@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from absl import logging
+
 
 def default_cache_dir() -> pathlib.Path:
   """`$JAXTOK_CACHE`, or `~/.cache/jaxtok`."""
@@ -37,7 +39,11 @@ def writing(path: pathlib.Path) -> Iterator[None]:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + '.lock'), 'w') as handle:
-      fcntl.flock(handle, fcntl.LOCK_EX)
+      try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        logging.info('Waiting for another process, which writes %s.', path)
+        fcntl.flock(handle, fcntl.LOCK_EX)
       yield
   except OSError as e:
     inside = str(e.filename or '').startswith(str(path.parent))

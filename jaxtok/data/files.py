@@ -21,14 +21,15 @@ from jaxtok.config import configclass
 from jaxtok.data import archives, cache, splits, stored
 
 _LARGE_BYTES = 1 << 20  # Plain files from here on are not copied.
+_RUN_FILES = {'config.json', 'meta.json'}  # Together they mark a run.
 
 
 @configclass
 class Files:
   """Text in files, divided by `splits.by_name`, else `splits.by_position`.
 
-  A folder is read with all its subfolders; names that start with a dot and
-  `__pycache__` are left out, as are empty files.
+  A folder is read with all its subfolders. Left out are names that start
+  with a dot, `__pycache__`, empty files, and the folders of jaxtok's own runs.
   """
 
   path: str = ''  # File, folder or glob (`**` for subfolders).
@@ -157,7 +158,13 @@ def _divide(files: tuple[File, ...], split: str) -> list:
 
 
 def _walk(folder: str) -> Iterator[str]:
+  own_cache = os.path.abspath(cache.default_cache_dir())
   for parent, folders, names in os.walk(folder):
+    # What jaxtok itself writes would change the text from run to run.
+    if _RUN_FILES <= set(names) or os.path.abspath(parent) == own_cache:
+      logging.info('%s is left out of the text: jaxtok wrote it.', parent)
+      folders.clear()
+      continue
     folders[:] = sorted(
       name
       for name in folders

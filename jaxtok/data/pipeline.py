@@ -14,7 +14,7 @@ from typing import Any
 
 import grain
 import numpy as np
-from absl import flags, logging
+from absl import logging
 from grain import experimental
 
 from jaxtok.data import pack, window
@@ -133,7 +133,9 @@ def _prefetched(source: Any, options: Options) -> grain.IterDataset:
   groups = grain.MapDataset.source(source).to_iter_dataset(read)
   if not options.num_workers:
     return groups
-  # grain's worker processes read absl flags, which only `app.run` parses.
+  # grain reads absl flags for its workers, which only `app.run` parses.
+  from absl import flags
+
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
   workers = grain.MultiprocessingOptions(num_workers=options.num_workers)
@@ -185,9 +187,9 @@ class WindowIterator(grain.DatasetIterator):
     _check_packing(state, 'window')
     if state['rows_per_epoch'] != self._rows.num_rows:
       logging.warning(
-        'The training data has changed since the checkpoint: %d rows per '
-        'epoch, then %d. The run continues, but not as it would have.',
-        *(self._rows.num_rows, state['rows_per_epoch']),
+        'The training data has changed since the checkpoint: it had %d rows '
+        'and has %d now. The run continues, but not as it would have.',
+        *(state['rows_per_epoch'], self._rows.num_rows),
       )
     self.close()
     self._row, self._closed = state['row'], False

@@ -70,44 +70,12 @@ def windowed():
   return Windowed()
 
 
-class Greedy:
-  """Stands in for BPE: bytes, and a few longer tokens, longest first."""
-
-  kind, lossless = 'concat', 'bytes'
-  special = types.SimpleNamespace(pad=None, bos=0, eos=None)
-  fingerprint = 'greedy'
-  table = (
-    *(b'', b'xyxyxy', b'abc', b'ab', b'\xff\xfe', b'\x01\x02\x03\x04'),
-    *(bytes([b]) for b in range(256)),
-  )
-  vocab_size = len(table)
-  token_byte_lengths = np.array([len(b) for b in table], np.int32)
-
-  def encode(self, data):
-    ids, at = [], 0
-    while at < len(data):
-      ids.append(
-        next(
-          i for i, t in enumerate(self.table) if i and data.startswith(t, at)
-        )
-      )
-      at += len(self.table[ids[-1]])
-    return np.array(ids, np.int32)
-
-  def encode_batch(self, batch):
-    rows = [self.encode(data) for data in batch]
-    splits = np.cumsum([0] + [len(row) for row in rows])
-    return types.SimpleNamespace(
-      values=np.concatenate(rows), row_splits=splits.astype(np.int64)
-    )
-
-  def encode_with_offsets(self, data):
-    ids = self.encode(data)
-    ends = np.cumsum(self.token_byte_lengths[ids]).astype(np.int64)
-    return ids, np.stack([ends - self.token_byte_lengths[ids], ends], axis=1)
-
-
-@pytest.fixture
+@pytest.fixture(scope='session')
 def bpe():
-  """A tokenizer of kind 'concat' with tokens of several bytes."""
-  return Greedy()
+  """Byte-level BPE with a few merges, trained here."""
+  from jaxtok.tokenizers import hf
+
+  text = [b'abcabc xyxyxy the cdefgh \n' * 9, bytes(range(256)) * 3]
+  tokenizer = hf.train_bpe(text, 300)
+  assert tokenizer.token_byte_lengths.max() > 1
+  return tokenizer

@@ -64,6 +64,22 @@ def test_a_folder_is_divided_by_file(folder):
       assert data == (folder / name).read_bytes()
 
 
+def test_runs_and_caches_inside_a_folder_are_not_text(folder, monkeypatch):
+  config = Files(path=str(folder))
+  before = config.make('train').key
+  monkeypatch.setenv('JAXTOK_CACHE', str(folder / 'cache'))
+  for name in (
+    'cache/a',
+    'runs/a/config.json',
+    'runs/a/meta.json',
+    'runs/a/x/y',
+  ):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'not text')
+  assert config.make('train').key == before
+
+
 def test_order_and_division_do_not_depend_on_where_the_folder_lies(
   folder, tmp_path
 ):
