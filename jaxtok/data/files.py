@@ -161,7 +161,7 @@ def _walk(folder: str) -> Iterator[str]:
   own_cache = os.path.abspath(cache.default_cache_dir())
   for parent, folders, names in os.walk(folder):
     # What jaxtok itself writes would change the text from run to run.
-    if _RUN_FILES <= set(names) or os.path.abspath(parent) == own_cache:
+    if set(names) >= _RUN_FILES or os.path.abspath(parent) == own_cache:
       logging.info('%s is left out of the text: jaxtok wrote it.', parent)
       folders.clear()
       continue
