@@ -84,7 +84,7 @@ class Train:
   vocab_size: int = 4096
   pattern: str = 'gpt2'  # How text is cut into words; see `PATTERNS`.
   min_frequency: int = 2  # Pairs seen less often are not merged.
-  max_bytes: int = 64_000_000  # Read at most this much text; 0 reads all.
+  max_bytes: int = 64_000_000  # Reads only the first so many; 0 reads all.
   max_token_bytes: int = 0  # Longest token; 0 sets no limit.
 
   def __post_init__(self):

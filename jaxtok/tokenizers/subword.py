@@ -206,12 +206,15 @@ class HfTokenizer(concat.ConcatTokenizer):
 
   def save_config(self, path: Any) -> dict[str, Any]:
     files.write(path, self.spec)
-    return {'roles': self.roles, 'slow_reason': self.slow_reason}
+    checked = {'slow_reason': self.slow_reason, 'with': libraries.VERSIONS}
+    return {'roles': self.roles, 'checked': checked}
 
   @classmethod
   def from_config(cls, path: Any, config: dict[str, Any]) -> 'HfTokenizer':
     spec, _ = files.read(str(path))
-    reason = config['slow_reason']
+    checked = config['checked']
+    is_same = checked['with'] == libraries.VERSIONS  # Else checks again.
+    reason = checked['slow_reason'] if is_same else None
     return cls(spec, config['roles'], slow_reason=reason)
 
   def __getstate__(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import tiktoken
 import tokenizers as library
 
-from jaxtok.tokenizers import base, bytelevel, hf, subword, training
+from jaxtok.tokenizers import base, bytelevel, hf, libraries, subword, training
 from jaxtok.tokenizers import spec as spec_lib
 
 PROSE = ''.join(pydoc_data.topics.topics.values())
@@ -256,6 +256,20 @@ def test_random_vocabularies_equal_tokenizers_on_random_words(whole):
     text = ' '.join(''.join(rng.choices('abc', k=k)) for k in range(1, 40))
     assert tokenizer.encode(text).tolist() == reference_ids(tokenizer, text)
   assert paths == {False, True}
+
+
+def test_a_saved_check_holds_for_the_same_libraries_only(tmp_path, monkeypatch):
+  spec = small_spec([('b', 'c'), ('a', 'b'), ('ab', 'c')])
+  tokenizer = subword.HfTokenizer(spec)
+  tokenizer.save(tmp_path)
+  monkeypatch.setattr(
+    subword.HfTokenizer, '_find_disagreement', lambda self: 'checked again'
+  )
+  loaded = subword.HfTokenizer.load(tmp_path)
+  assert loaded.slow_reason == tokenizer.slow_reason
+  monkeypatch.setitem(libraries.VERSIONS, 'tiktoken', '9.9')
+  loaded = subword.HfTokenizer.load(tmp_path)
+  assert loaded.slow_reason == 'checked again'
 
 
 def test_a_run_of_a_million_spaces_is_encoded():
