@@ -3,6 +3,12 @@
 """Attention kernels for TPU, GPU and CPU; needs jax and numpy only."""
 
 from jaxtok_kernels import masks
+from jaxtok_kernels.cache_write import (
+  compact_kv,
+  ring_slots,
+  write_kv,
+  write_rows,
+)
 from jaxtok_kernels.dispatch import (
   interpret_mode,
   last_dispatch,
@@ -14,18 +20,45 @@ from jaxtok_kernels.prefix_attention import (
   PrefixLevel,
   shared_prefix_attention,
 )
+from jaxtok_kernels.score_topk import (
+  block_scores,
+  column_sums,
+  decode_scores,
+  soft_vote,
+  topk_threshold,
+)
+from jaxtok_kernels.selected_decode import (
+  block_decode,
+  gather_decode,
+  paged_decode,
+)
 from jaxtok_kernels.state import AttentionState, merge
+from jaxtok_kernels.tree_attention import ancestor_bits, tree_attention
 
 __all__ = [
   'AttentionState',
   'BlockLists',
   'MaskSpec',
   'PrefixLevel',
+  'ancestor_bits',
+  'block_decode',
+  'block_scores',
+  'column_sums',
+  'compact_kv',
+  'decode_scores',
   'flash_attention',
+  'gather_decode',
   'interpret_mode',
   'last_dispatch',
   'lowering_platforms',
   'masks',
   'merge',
+  'paged_decode',
+  'ring_slots',
   'shared_prefix_attention',
+  'soft_vote',
+  'topk_threshold',
+  'tree_attention',
+  'write_kv',
+  'write_rows',
 ]

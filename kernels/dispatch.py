@@ -151,8 +151,13 @@ def choose(
         f'{kernel}(implementation={implementation!r}): {reason}.'
       )
     found = Dispatch(kernel, implementation, {'any': implementation}, {})
-  _local.last = found
+  record(found)
   return found
+
+
+def record(found: Dispatch) -> None:
+  """Makes `found` the last dispatch, after calls of other kernels."""
+  _local.last = found
 
 
 def _auto(kernel, available, unsupported) -> Dispatch:

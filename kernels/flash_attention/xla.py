@@ -125,6 +125,38 @@ def backward(
   )
 
 
+def column_sums(
+  q_btnh: jax.Array,
+  k_bskh: jax.Array,
+  mask: masks.MaskSpec,
+  lse_btn: jax.Array,
+  weight_btn: jax.Array,
+  options: Options,
+) -> jax.Array:
+  """Attention mass that each key receives, `[b, s, n]` in float32.
+
+  Args:
+    q_btnh: As in `forward`.
+    k_bskh: As in `forward`.
+    mask: As in `forward`.
+    lse_btn: Log-sum-exp of each row.
+    weight_btn: Weight of each row and head.
+    options: As in `forward`.
+  """
+  b, t, n, _ = q_btnh.shape
+  s, k = k_bskh.shape[1:3]
+  plan = _Plan.of(q_btnh, k_bskh, mask, options)
+  operands = _operands(plan, q_btnh, k_bskh, k_bskh[..., :0], mask, None)
+  row = lambda x, fill: _pad(
+    x.reshape(b, t, k, -1).transpose(0, 2, 3, 1), 3, plan.t, fill
+  )
+  lse_btn = jnp.where(jnp.isneginf(lse_btn), jnp.inf, lse_btn)
+  rows = row(lse_btn, jnp.inf), row(weight_btn.astype(lse_btn.dtype), 0)
+  fn = lambda x: _column_sums_chunk(plan, options, *x)
+  sums_bskg = _over_batch(fn, (operands, rows), b, plan.batch)
+  return sums_bskg[:, :s].reshape(b, s, n)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Plan:
   """Static sizes; `t` and `s` are padded to whole tiles."""
@@ -495,6 +527,28 @@ def _backward_chunk(plan: _Plan, options: Options, x: Operands, rows: Any):
     )
     dq = jnp.moveaxis(dq, 0, 3).reshape(x.q_bkgth.shape)
   return Gradients(options.scale * dq, options.scale * dk, dv, dbias)
+
+
+def _column_sums_chunk(plan: _Plan, options: Options, x: Operands, rows: Any):
+  walk = _walk(plan, x)
+  dtype = stats_dtype(x.q_bkgth.dtype)
+  b, k, g = x.q_bkgth.shape[:3]
+
+  def query_tile(i, sums):
+    q = _query_tile(plan, x.q_bkgth, i)
+    lse, weight = (_query_tile(plan, y, i) for y in rows)
+
+    def body(j, masked, sums):
+      tile = _key_tile(plan, x, walk, i, j, masked)
+      scores, _ = _scores(options, x, q, tile, i, plan)
+      p = jnp.exp(scores - lse[..., None])
+      part = jnp.einsum('bkgts,bkgt->bksg', p, weight)
+      return _add(plan, sums, part, tile.ids)
+
+    return _loop(plan, walk, i, body, sums)
+
+  sums = jnp.zeros((b, plan.s, k, g), dtype)
+  return jax.lax.fori_loop(0, plan.num_q, query_tile, sums)
 
 
 def _add(plan: _Plan, x_bskh, tile_bksh, ids) -> jax.Array:

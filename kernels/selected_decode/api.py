@@ -1,0 +1,264 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Public functions: token lists, block lists, page tables."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtok_kernels import dispatch
+from jaxtok_kernels.flash_attention.xla import Options
+from jaxtok_kernels.masks import MAX_POS
+from jaxtok_kernels.selected_decode import reference, xla
+from jaxtok_kernels.selected_decode.units import Pool, Units
+from jaxtok_kernels.state import AttentionState
+
+_AVAILABLE = ('reference', 'xla')
+
+
+def gather_decode(
+  q_btnh: jax.Array,
+  rows_rch: jax.Array,
+  idx: jax.Array,
+  count: jax.Array,
+  *,
+  rope: tuple[jax.Array, jax.Array] | None = None,
+  scale: float | None = None,
+  softcap: float | None = None,
+  implementation: str = 'auto',
+) -> AttentionState:
+  """Attention over selected tokens of a pool of rows.
+
+  Differentiable in the queries and the rows (scatter-add; not tuned).
+
+  Args:
+    q_btnh: Queries; all t of a sequence see all its selected tokens.
+    rows_rch: `[r, 2 k, h]`; row 2 i of a token is key head i, 2 i + 1 its
+      value.
+    idx: int32 `[b, k|1, u]`, row numbers; entries past `count` (-1) are
+      ignored.
+    count: int32 `[b, k|1]`, number of selected tokens.
+    rope: cos and sin `[u, h / 2]`, float32; rotates the gathered keys to the
+      compacted positions (keys are cached before rotation; rotate q yourself).
+    scale: Factor on `q.k`; default `h ** -0.5`.
+    softcap: Static; bound on the scores, None for none.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
+
+  Returns:
+    The state over the selected tokens, `out` in float32; empty lists give
+    `(0, -inf)`.
+
+  Raises:
+    ValueError: If shapes do not fit.
+    NotImplementedError: If the named implementation cannot serve the call.
+  """
+  _check_queries('rows_rch', q_btnh, rows_rch.shape[1] // 2, rows_rch.shape[2])
+  _check_lists('idx', idx, count, q_btnh.shape[0], rows_rch.shape[1] // 2)
+  cos, sin = rope or (None, None)
+  if rope and cos.shape != (idx.shape[-1], q_btnh.shape[-1] // 2):
+    raise ValueError(
+      f'rope has tables of shape {cos.shape}; they must be '
+      f'({idx.shape[-1]}, {q_btnh.shape[-1] // 2}): one row per list entry.'
+    )
+  units = Units(
+    ids=jnp.maximum(idx, 0).astype(jnp.int32),
+    count=count.astype(jnp.int32),
+    first=jnp.zeros(idx.shape, jnp.int32),
+    limit=jnp.full(q_btnh.shape[:2], MAX_POS, jnp.int32),
+    cos=cos,
+    sin=sin,
+  )
+  pool = Pool(rows_rch[:, None])
+  return _decode(
+    'gather_decode', q_btnh, pool, units, scale, softcap, implementation
+  )
+
+
+def block_decode(
+  q_btnh: jax.Array,
+  k_bskh: jax.Array,
+  v_bskh: jax.Array,
+  block_idx: jax.Array,
+  count: jax.Array,
+  *,
+  block: int,
+  length_b: jax.Array | None = None,
+  scale: float | None = None,
+  softcap: float | None = None,
+  implementation: str = 'auto',
+) -> AttentionState:
+  """Attention over selected blocks of per-sequence caches.
+
+  Args:
+    q_btnh: Queries of the t newest tokens.
+    k_bskh: Cached keys; s is a multiple of `block`.
+    v_bskh: Cached values.
+    block_idx: int32 `[b, k|1, u]`, block numbers, -1 padded at the end.
+    count: int32 `[b, k|1]`, number of selected blocks.
+    block: Static; tokens per block.
+    length_b: int32, valid tokens of each sequence, the t newest included: query
+      `i` sees positions below `length - t + 1 + i`. Default: all slots.
+    scale: Factor on `q.k`; default `h ** -0.5`.
+    softcap: Static; bound on the scores, None for none.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
+
+  Returns:
+    The state over the selected blocks, `out` in float32.
+
+  Raises:
+    ValueError: If shapes do not fit.
+    NotImplementedError: If the named implementation cannot serve the call.
+  """
+  b, s, k, h = k_bskh.shape
+  _check_queries('k_bskh', q_btnh, k, h)
+  _check_lists('block_idx', block_idx, count, b, k)
+  if s % block:
+    raise ValueError(f'k_bskh has {s} slots, no multiple of block={block}.')
+  ids = jnp.maximum(block_idx, 0).astype(jnp.int32)
+  offset = jnp.arange(b, dtype=jnp.int32)[:, None, None] * (s // block)
+  units = Units(
+    ids=ids + offset,
+    count=count.astype(jnp.int32),
+    first=ids * block,
+    limit=_limits(q_btnh, length_b),
+  )
+  cut = lambda x: x.reshape(b * s // block, block, *x.shape[2:])
+  pool = Pool(cut(k_bskh), cut(v_bskh))
+  return _decode(
+    'block_decode', q_btnh, pool, units, scale, softcap, implementation
+  )
+
+
+def paged_decode(
+  q_btnh: jax.Array,
+  pages_pzch: jax.Array,
+  page_table_bu: jax.Array,
+  length_b: jax.Array,
+  *,
+  block_idx: jax.Array | None = None,
+  count: jax.Array | None = None,
+  scale: float | None = None,
+  softcap: float | None = None,
+  implementation: str = 'auto',
+) -> AttentionState:
+  """Attention over pages, all of a sequence or a selection.
+
+  Args:
+    q_btnh: Queries of the t newest tokens.
+    pages_pzch: `[p, page, 2 k, h]`, heads interleaved as in `gather_decode`.
+    page_table_bu: int32, pages of each sequence in order; entries past its end
+      must be valid page numbers (e.g. 0).
+    length_b: int32, tokens of each sequence, the t newest included: query `i`
+      sees positions below `length - t + 1 + i`.
+    block_idx: int32 `[b, k|1, m]`; selects logical pages (entries of the page
+      table), -1 padded at the end. Default: all.
+    count: int32 `[b, k|1]`, number of selected pages; needs `block_idx`.
+    scale: Factor on `q.k`; default `h ** -0.5`.
+    softcap: Static; bound on the scores, None for none.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
+
+  Returns:
+    The state over the pages, `out` in float32.
+
+  Raises:
+    ValueError: If shapes do not fit.
+    NotImplementedError: If the named implementation cannot serve the call.
+  """
+  _, page, heads, h = pages_pzch.shape
+  _check_queries('pages_pzch', q_btnh, heads // 2, h)
+  if (block_idx is None) != (count is None):
+    raise ValueError('block_idx and count must be given together.')
+  if block_idx is None:
+    block_idx = jnp.arange(page_table_bu.shape[1], dtype=jnp.int32)
+    block_idx = jnp.broadcast_to(block_idx, page_table_bu.shape)[:, None]
+    count = -(-length_b.astype(jnp.int32) // page)[:, None]
+  _check_lists('block_idx', block_idx, count, q_btnh.shape[0], heads // 2)
+  logical = jnp.maximum(block_idx, 0).astype(jnp.int32)
+  table = jnp.broadcast_to(
+    page_table_bu[:, None].astype(jnp.int32),
+    (*logical.shape[:2], page_table_bu.shape[1]),
+  )
+  units = Units(
+    ids=jnp.take_along_axis(table, logical, axis=-1),
+    count=count.astype(jnp.int32),
+    first=logical * page,
+    limit=_limits(q_btnh, length_b),
+  )
+  return _decode(
+    'paged_decode',
+    q_btnh,
+    Pool(pages_pzch),
+    units,
+    scale,
+    softcap,
+    implementation,
+  )
+
+
+def _limits(q_btnh, length_b) -> jax.Array:
+  b, t = q_btnh.shape[:2]
+  if length_b is None:
+    return jnp.full((b, t), MAX_POS, jnp.int32)
+  if length_b.shape != (b,):
+    raise ValueError(f'length_b has shape {length_b.shape}; it must be ({b},).')
+  row = jnp.arange(t, dtype=jnp.int32)
+  return length_b.astype(jnp.int32)[:, None] - (t - 1) + row
+
+
+def _check_queries(name: str, q, num_kv_heads: int, width: int) -> None:
+  n, h = q.shape[2:]
+  if h != width or n % num_kv_heads:
+    raise ValueError(
+      f'q_btnh has {n} heads of width {h}, {name} {num_kv_heads} key heads of '
+      f'width {width}: the widths must be equal and the key heads divide the '
+      'query heads.'
+    )
+
+
+def _check_lists(name: str, ids, count, b: int, k: int) -> None:
+  if ids.ndim != 3 or ids.shape[0] != b or ids.shape[1] not in (1, k):
+    raise ValueError(
+      f'{name} has shape {ids.shape}; it must be [{b}, 1 or {k}, entries].'
+    )
+  if count.shape != ids.shape[:2]:
+    raise ValueError(
+      f'count has shape {count.shape}; it must be {ids.shape[:2]} as {name}.'
+    )
+
+
+def _decode(kernel, q, pool, units, scale, softcap, implementation):
+  scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+  options = Options(scale=scale, softcap=softcap)
+  found = dispatch.choose(kernel, implementation, _AVAILABLE, lambda name: None)
+  call = lambda name, *arrays: _call(name, options, *arrays)
+  return dispatch.run(found, call, q, pool, units)
+
+
+def _call(name, options, q, pool, units) -> AttentionState:
+  if name == 'reference':
+    return reference.decode(
+      q, pool, units, scale=options.scale, softcap=options.softcap
+    )
+  return _attend(options, q, pool, units)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(options, q, pool, units):
+  return xla.forward(q, pool, units, options)
+
+
+def _attend_fwd(options, q, pool, units):
+  state = xla.forward(q, pool, units, options)
+  return state, (q, pool, units, state)
+
+
+def _attend_bwd(options, residuals, cotangent):
+  q, pool, units, state = residuals
+  delta = (state.out * cotangent.out).sum(-1) - cotangent.lse
+  dq, dpool = xla.backward(
+    q, pool, units, state.lse, cotangent.out, delta, options
+  )
+  return dq, dpool, None
+
+
+_attend.defvjp(_attend_fwd, _attend_bwd)

@@ -1,0 +1,43 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Work of decoding over selected tokens, and tile sizes."""
+
+from jaxtok_kernels.hardware import Work
+
+
+def units_per_step(num_units: int, unit: int, tokens: int = 512) -> int:
+  """Units that the XLA form gathers at once."""
+  return max(1, min(num_units, tokens // unit))
+
+
+def forward(
+  *,
+  tokens_read: int,
+  b: int,
+  t: int,
+  num_heads: int,
+  num_kv_heads: int,
+  head_dim: int,
+  list_entries: int = 0,
+  itemsize: int = 2,
+) -> Work:
+  """Work of one call.
+
+  Args:
+    tokens_read: Selected tokens, summed over the batch.
+    b: Sequences.
+    t: Queries per sequence.
+    num_heads: Query heads.
+    num_kv_heads: Key heads.
+    head_dim: Width of a head.
+    list_entries: Entries of the selection lists, 4 bytes each.
+    itemsize: Bytes per element of the cache.
+  """
+  pairs = t * tokens_read
+  queries = b * t * num_heads * (2 * head_dim * itemsize + 4)
+  keys = 2 * num_kv_heads * head_dim * itemsize * tokens_read
+  return Work(
+    flops=4.0 * num_heads * head_dim * pairs,
+    num_bytes=float(keys + queries + 4 * list_entries),
+    exps=float(num_heads * pairs),
+  )

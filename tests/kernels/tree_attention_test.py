@@ -1,0 +1,93 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tree attention against its root-to-leaf paths."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import kernel_oracle
+import numpy as np
+import pytest
+from jaxtok_kernels.tree_attention import ancestor_bits, tree_attention
+
+ATOL = 2e-5  # As in flash_attention_test.
+B, N, K, H, S = 2, 4, 2, 16, 11
+# Two trees of 6; node 4 of the second does not exist.
+PARENT = np.array([[-1, 0, 0, 1, -1, 3], [-1, -1, 1, 2, 0, 3]])
+VALID = np.array([[1] * 6, [1, 1, 1, 1, 0, 1]], bool)
+
+
+def path(parent, node):
+  found = []
+  while node >= 0:
+    found.append(int(node))
+    node = parent[node]
+  return found[::-1]
+
+
+def draw(*shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def operands():
+  return (
+    draw(B, 6, N, H),
+    draw(B, S, K, H, seed=1).at[:, 9:].set(jnp.nan),
+    draw(B, S, K, H, seed=2).at[:, 9:].set(jnp.nan),
+    jnp.array([9, 0]),
+    draw(B, 6, K, H, seed=3),
+    draw(B, 6, K, H, seed=4),
+  )
+
+
+@pytest.mark.parametrize('size', [6, 33, 70])
+def test_bits_mark_exactly_the_ancestors(size):
+  rng = np.random.default_rng(0)
+  parent = np.array([[rng.integers(-1, i) for i in range(size)]] * 2)
+  parent[1] = np.arange(size) - 1  # A chain, the deepest tree.
+  bits = np.asarray(ancestor_bits(jnp.asarray(parent)))
+  for b, i in np.ndindex(2, size):
+    words = bits[b, i]
+    nodes = [j for j in range(size) if words[j >> 5] >> np.uint32(j & 31) & 1]
+    assert nodes == sorted(path(parent[b], i))
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+def test_each_node_equals_causal_attention_over_its_path(implementation):
+  q, k, v, length, k_new, v_new = operands()
+  got = jax.jit(
+    functools.partial(tree_attention, implementation=implementation)
+  )(
+    q,
+    k,
+    v,
+    length,
+    k_new,
+    v_new,
+    parent_bg=jnp.asarray(PARENT),
+    valid_bg=jnp.asarray(VALID),
+  )
+  for b, i in np.ndindex(B, 6):
+    if not VALID[b, i]:
+      assert not got.out[b, i].any()
+      assert np.isneginf(got.lse[b, i]).all()
+      continue
+    nodes = path(PARENT[b], i)
+    keys = np.concatenate([k[b, : length[b]], k_new[b, jnp.array(nodes)]])
+    values = np.concatenate([v[b, : length[b]], v_new[b, jnp.array(nodes)]])
+    seen = np.ones((1, K, 1, len(keys)), bool)
+    out, lse = kernel_oracle.attention(
+      q[b : b + 1, i : i + 1], keys[None], values[None], seen
+    )
+    np.testing.assert_allclose(got.out[b, i], out[0, 0], atol=ATOL)
+    np.testing.assert_allclose(got.lse[b, i], lse[0, 0], atol=ATOL)
+
+
+def test_wrong_arguments_are_named():
+  args = operands()
+  with pytest.raises(ValueError, match='exactly one of tree_bits and parent'):
+    tree_attention(*args)
+  with pytest.raises(ValueError, match='tree_bits has shape'):
+    tree_attention(*args, tree_bits=jnp.zeros((B, 6, 2), jnp.uint32))
