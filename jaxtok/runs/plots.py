@@ -7,6 +7,7 @@ is involved; the same data gives the same svg, byte for byte.
 """
 
 import contextlib
+import importlib.util
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,11 @@ def training(
       training and of all evals.
   """
   wanted = [y] if y is not None else _bits(run)
+  if not wanted:
+    raise ValueError(
+      f'{run.workdir} has logged no bits per byte. Give y; it has: '
+      f'{", ".join(curves.names(run)) or "nothing yet"}.'
+    )
   with _style():
     axes = _axes(x, label_of(wanted[0]) if y else 'bits per byte')
     for name in wanted:
@@ -122,15 +128,22 @@ def training(
     return Picture(axes.figure)
 
 
+def save_training(run: run_lib.Run) -> list[pathlib.Path]:
+  """Writes plots/bpb.svg and .png of a run; returns their paths.
+
+  Without matplotlib, in an object store, or if no bits per byte were logged,
+  there is nothing to write.
+  """
+  has_matplotlib = importlib.util.find_spec('matplotlib') is not None
+  if not has_matplotlib or not files.is_local(run.workdir) or not _bits(run):
+    return []
+  return training(run).save(run.workdir / 'plots' / 'bpb')
+
+
 def _bits(run: run_lib.Run) -> list[str]:
-  have = curves.names(run)
-  found = [n for n in have if n.rpartition('/')[2] in ('bpb', 'bpb_bound')]
-  if not found:
-    raise ValueError(
-      f'{run.workdir} has logged no bits per byte. Give y; it has: '
-      f'{", ".join(have) or "nothing yet"}.'
-    )
-  return sorted(found, reverse=True)  # Training first, below the evals.
+  """Names of the run's bits per byte; training first, below the evals."""
+  is_bits = lambda name: name.rpartition('/')[2] in ('bpb', 'bpb_bound')
+  return sorted(filter(is_bits, curves.names(run)), reverse=True)
 
 
 def comparison(

@@ -177,10 +177,13 @@ class Run:
     self._write_meta(self.meta | values)
 
   def finish(self, exit_reason: str) -> None:
-    """Records when and why this process stopped working on the run."""
+    """Records when and why this process stopped, and draws plots/bpb.*."""
+    from jaxtok.runs import plots
+
     stored = self.meta
     stored['sessions'][-1] |= {'stopped': meta.now(), 'exit': exit_reason}
     self._write_meta(stored)
+    plots.save_training(self)
 
   def _write_meta(self, value: dict[str, Any]) -> None:
     files.write_json(self.workdir / 'meta.json', value)

@@ -74,19 +74,17 @@ def run(
     where = None if dry_run else workdir
     stack.enter_context(setup.modes(where, debug=debug, debug_nans=debug_nans))
     job = setup.prepare(config, where, allow_config_change=allow_config_change)
+    tracer = stack.enter_context(
+      contextlib.closing(trace.Tracer(workdir, profile))
+    )
+    if init_from is not None:
+      restore.locate(init_from)
     out.say(job.report())
-    step_fn = job.step_function()
-    if not debug:
-      step_fn = step_lib.compile_step(job.layout, step_fn, job.batch)
-      memory = report.memory_line(step_fn, job.layout.mesh.size)
-      out.say(report.block({'memory': memory}))
     if dry_run:
+      _compile(job, out)
       return None
     run_dir = stack.enter_context(_session(job))
     stack.enter_context(jax.set_mesh(job.layout.mesh))
-    tracer = stack.enter_context(
-      contextlib.closing(trace.Tracer(job.workdir, profile))
-    )
     checkpoints = stack.enter_context(
       contextlib.closing(
         checkpoint.Checkpoints(job.workdir, max_to_keep=config.max_to_keep)
@@ -103,6 +101,7 @@ def run(
     if eval_only:
       recorder.evals(evals.run(config.evals, state))
       return run_dir
+    step_fn = job.step_function() if debug else _compile(job, out)
     recorder.begin()
     if start.due:
       recorder.evals(evals.run(start.due, state))
@@ -144,6 +143,14 @@ def run(
   return run_dir
 
 
+def _compile(job: setup.Job, out: progress.Progress) -> Any:
+  """The compiled step; prints the memory it needs."""
+  compiled = step_lib.compile_step(job.layout, job.step_function(), job.batch)
+  memory = report.memory_line(compiled, job.layout.mesh.size)
+  out.say(report.block({'memory': memory}))
+  return compiled
+
+
 @contextlib.contextmanager
 def _session(job: setup.Job) -> Iterator[run_lib.Run]:
   """The run directory, in which start and end of this process are recorded."""
@@ -152,7 +159,12 @@ def _session(job: setup.Job) -> Iterator[run_lib.Run]:
     yield run_dir
     return
   run_dir = run_lib.start(job.workdir, job.config, allow_config_change=True)
-  run_dir.note(steps=job.steps, flops_per_step=job.flops_per_step)
+  params = jax.tree.leaves(job.layout.shapes.params)
+  run_dir.note(
+    steps=job.steps,
+    flops_per_step=job.flops_per_step,
+    parameters=sum(x.size for x in params),
+  )
   try:
     yield run_dir
   except BaseException as e:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtok import runs
-from jaxtok.runs import compare, curves, groups
+from jaxtok.runs import compare, curves, groups, plots
 
 
 def make_run(
@@ -231,3 +231,8 @@ def test_a_run_draws_itself(tmp_path):
   assert run.plot(y='eval/val/bpb')._repr_png_().startswith(b'\x89PNG')
   with pytest.raises(ValueError, match='has logged no eval/val/x'):
     run.plot(y='eval/val/x')
+  assert [p.name for p in plots.save_training(run)] == ['bpb.svg', 'bpb.png']
+  (folder / 'metrics.jsonl').unlink()
+  assert plots.save_training(run) == []
+  with pytest.raises(ValueError, match='it has: nothing yet'):
+    run.plot()
