@@ -40,7 +40,7 @@ def check_readable(path: str) -> None:
     if path.lower().endswith(end):
       raise ValueError(
         f'{path} is a {end} file, which is not opened. Unpack it to a folder, '
-        'or pack it as .zip, .xz, .gz or .bz2.'
+        'pack it as .zip, .xz, .gz or .bz2, or leave it out by a glob.'
       )
 
 

@@ -124,7 +124,8 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> None:
   timer.start()
   total = read_rows(data, args.batch_size)
   timer.stop('rows in order', total)
-  both.stop('both', total)
+  if args.tokenizer != 'bytes':
+    both.stop('both together', total)
   if total != size:
     raise AssertionError(f'{total} bytes were charged, of {size}.')
   batches = data.train_iterator(batch_size=args.batch_size, seed=0)
