@@ -37,7 +37,7 @@ def per_step(model: Any, shape: Shape, *, remat: bool = False) -> float:
   return float(3 * forward + recomputed)
 
 
-def steps_within(budget: float, flops_per_step: float) -> int:
+def steps_within(budget: float | int, flops_per_step: float) -> int:
   """The number of steps that a budget of FLOPs pays for.
 
   Raises:

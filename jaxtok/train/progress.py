@@ -15,7 +15,7 @@ import tqdm
 _UNITS = ((1e12, 'TB'), (1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB'))
 
 
-def quantity(num_bytes: float) -> str:
+def quantity(num_bytes: float | int) -> str:
   """Bytes in decimal units, e.g. '41 kB'."""
   for size, unit in _UNITS:
     if num_bytes >= size:
@@ -23,7 +23,7 @@ def quantity(num_bytes: float) -> str:
   return f'{num_bytes:.3g} B'
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
   """E.g. '0:14' or '2:03:20'."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
@@ -33,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def train_line(
-  step: int, steps: int, row: Mapping[str, float], seconds_per_step: float
+  step: int, steps: int, row: Mapping[str, Any], seconds_per_step: float
 ) -> str:
   """One logged row as a line of text."""
   parts = [f'step {step}/{steps}']

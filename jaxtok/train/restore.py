@@ -66,15 +66,27 @@ def begin(
   return Start(state, counters, f'step 0, from {origin}', [])
 
 
+def locate(init_from: str) -> tuple[str, int | None]:
+  """Splits 'RUN' or 'RUN@STEP'.
+
+  Raises:
+    ConfigError: If it is neither.
+    FileNotFoundError: If RUN is not a run directory.
+  """
+  path, _, step = init_from.partition('@')
+  if '@' in init_from and not step.isdigit():
+    raise errors.ConfigError(
+      f'init_from={init_from!r} must be RUN or RUN@STEP, e.g. runs/a@500.'
+    )
+  run_lib.load(path)
+  return path, int(step) if step else None
+
+
 def _with_weights(
   job: Job, state: state_lib.State, source: str
 ) -> state_lib.State:
   """Replaces the weights, and the averages, by those of another run."""
-  path, _, number = source.partition('@')
-  if number and not number.isdigit():
-    raise errors.ConfigError(
-      f'init_from={source!r} must be RUN or RUN@STEP, e.g. runs/a@500.'
-    )
+  path, step = locate(source)
   run = run_lib.load(path)
   if run.tokenizer.fingerprint != job.tokenizer.fingerprint:
     raise errors.ConfigError(
@@ -82,7 +94,7 @@ def _with_weights(
       f'({run.tokenizer!r}, here {job.tokenizer!r}), so its ids mean other '
       'bytes. Use the same tokenizer.'
     )
-  found = checkpoint.restore_params(path, int(number) if number else None)
+  found = checkpoint.restore_params(path, step)
   _check_shapes(source, found, job.layout.shapes)
   _, params, rest = nnx.split(_filled(job, found), nnx.Param, ...)
   put = lambda tree, like: jax.device_put(

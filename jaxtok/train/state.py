@@ -34,10 +34,10 @@ class State:
   """
 
   step: Any
-  params: dict
-  rest: dict
+  params: Any
+  rest: Any
   opt_state: Any
-  ema: dict
+  ema: Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Tally:
       sums[1] += float(mean.weight)
     return int(metrics.bad)
 
-  def row(self) -> dict[str, float]:
+  def row(self) -> dict[str, Any]:
     """The means since the last row, and the counters; starts a new row."""
     step, num_bytes, seconds = self.window_start
     passed = max(self.seconds - seconds, 1e-9)

@@ -14,21 +14,21 @@ class Tracer:
   """Traces a range of steps into `<workdir>/profile`.
 
   Args:
-    workdir: The run directory.
+    workdir: The run directory; None if nothing will be traced.
     steps: () for nothing, (n,) for one step, (first, last) for a range.
 
   Raises:
     ConfigError: If `steps` is anything else.
   """
 
-  def __init__(self, workdir: str | os.PathLike, steps: tuple[int, ...]):
+  def __init__(self, workdir: str | os.PathLike | None, steps: tuple[int, ...]):
     in_order = list(steps) == sorted(steps) and min(steps, default=1) >= 1
     if len(steps) > 2 or not in_order:
       raise errors.ConfigError(
         f'profile={steps} must be one step or a first and a last one, counted '
         'from 1, e.g. --profile=20,25.'
       )
-    self._folder = epath.Path(workdir) / 'profile'
+    self._folder = epath.Path(workdir or '.') / 'profile'
     self._steps = range(steps[0], steps[-1] + 1) if steps else range(0)
     self._is_on = False
 
