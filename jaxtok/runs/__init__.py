@@ -16,10 +16,14 @@ _EXPORTS = {
   'Writer': 'metrics',
 }
 
-__all__ = sorted(_EXPORTS)
+_MODULES = ('compare', 'curves', 'metrics', 'plots', 'summary')
+
+__all__ = sorted([*_EXPORTS, *_MODULES])
 
 
 def __getattr__(name: str):
+  if name in _MODULES:
+    return importlib.import_module(f'jaxtok.runs.{name}')
   if name in _EXPORTS:
     module = importlib.import_module(f'jaxtok.runs.{_EXPORTS[name]}')
     return getattr(module, name)

@@ -195,6 +195,12 @@ class Run:
       sessions[-1]['exit'] = 'killed (no exit was recorded)'
     self._write_meta(stored | {'sessions': [*sessions, meta.session()]})
 
+  def _repr_html_(self) -> str:
+    """One line in a notebook: how far it is, and how good."""
+    from jaxtok.runs import summary
+
+    return display.Text(summary.summarize([self]))._repr_html_()
+
   def __repr__(self) -> str:
     return f'Run({os.fspath(self.workdir)!r})'
 
