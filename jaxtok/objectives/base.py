@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 
 @jax.tree_util.register_dataclass
@@ -72,12 +72,3 @@ class RowObjective(Objective, Protocol):
       take standard errors. `rng` serves bounds that are estimated by sampling.
     """
     ...
-
-
-def token_nats(
-  logits_btv: Float[Array, 'b t v'], targets_bt: Array
-) -> Float[Array, 'b t']:
-  """Cross-entropy of each target in nats, computed in float32."""
-  logits_btv = logits_btv.astype(jnp.float32)
-  picked_bt = jnp.take_along_axis(logits_btv, targets_bt[..., None], axis=-1)
-  return jax.nn.logsumexp(logits_btv, axis=-1) - picked_bt[..., 0]
