@@ -36,11 +36,12 @@ import tempfile
 import jax
 
 import jaxtok
-from jaxtok import runs, train
+from jaxtok import train
 from jaxtok.data import text
 from jaxtok.evals import bpb
 from jaxtok.models import transformer
 from jaxtok.objectives import next_token
+from jaxtok.runs import compare
 from jaxtok.tokenizers import bytes as byte_tokenizer
 from jaxtok.tokenizers import hf
 from jaxtok.train import optim
@@ -81,11 +82,13 @@ def make_config(tokenizer, seq_len):
   return train.Config(
     data=text.Config(source=corpus, seq_len=seq_len),
     tokenizer=tokenizer,
-    model=transformer.Config(dim=32 if TINY else 128, num_layers=2, num_heads=2),
+    model=transformer.Config(
+      dim=32 if TINY else 128, num_layers=2, num_heads=2
+    ),
     objective=next_token.Config(),
     optim=optim.Config(lr=3e-3, warmup_steps=20),
     evals={'val': bpb.Config(every_steps=20, max_bytes=30_000)},
-    train_flops=2e9 if TINY else 6e11,
+    train_flops=3e10 if TINY else 6e11,
     batch_size=16,
     log_every=10,
   )
@@ -117,7 +120,11 @@ for run in (by_bytes, by_pieces):
   print('import ' + continued.decode(errors='replace'), end='\n\n')
 
 # %%
-runs.compare([by_bytes, by_pieces])
+comparison = compare.compare([by_bytes, by_pieces])
+comparison.picture()
+
+# %%
+comparison
 
 # %% [markdown]
 # ## Next
