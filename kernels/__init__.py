@@ -15,11 +15,13 @@ from jaxtok_kernels.dispatch import (
   lowering_platforms,
 )
 from jaxtok_kernels.flash_attention import flash_attention
+from jaxtok_kernels.linear_attention import LinearState, linear_attention
 from jaxtok_kernels.masks import BlockLists, MaskSpec
 from jaxtok_kernels.prefix_attention import (
   PrefixLevel,
   shared_prefix_attention,
 )
+from jaxtok_kernels.ring_attention import ring_attention, sharded_order
 from jaxtok_kernels.score_topk import (
   block_scores,
   column_sums,
@@ -38,6 +40,7 @@ from jaxtok_kernels.tree_attention import ancestor_bits, tree_attention
 __all__ = [
   'AttentionState',
   'BlockLists',
+  'LinearState',
   'MaskSpec',
   'PrefixLevel',
   'ancestor_bits',
@@ -50,11 +53,14 @@ __all__ = [
   'gather_decode',
   'interpret_mode',
   'last_dispatch',
+  'linear_attention',
   'lowering_platforms',
   'masks',
   'merge',
   'paged_decode',
+  'ring_attention',
   'ring_slots',
+  'sharded_order',
   'shared_prefix_attention',
   'soft_vote',
   'topk_threshold',

@@ -1,0 +1,173 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The public function: prefix, padding, normaliser, dispatch."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtok_kernels import dispatch
+from jaxtok_kernels.linear_attention import features, reference, xla
+from jaxtok_kernels.state import stats_dtype
+
+_AVAILABLE = ('reference', 'xla')
+# A decay per feature is exponentiated over a sub-chunk of 16 tokens: 5 per
+# token keeps that within float32.
+MIN_LOG_DECAY = -5.0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearState:
+  """Everything that later tokens need of earlier ones.
+
+  Attributes:
+    sums_bnfe: Float32 `sum phi(k) [v, 1]^T`; the last column is the normaliser.
+  """
+
+  sums_bnfe: jax.Array
+
+
+def linear_attention(
+  q_btnh: jax.Array,
+  k_btnh: jax.Array,
+  v_btne: jax.Array,
+  *,
+  feature: str = 'taylor2',
+  k_enc: jax.Array | None = None,
+  v_enc: jax.Array | None = None,
+  prefix_len: jax.Array | None = None,
+  valid_bt: jax.Array | None = None,
+  decay: jax.Array | None = None,
+  initial_state: LinearState | None = None,
+  normalize: bool = True,
+  eps: float = 1e-6,
+  chunk: int = 128,
+  implementation: str = 'auto',
+) -> tuple[jax.Array, LinearState]:
+  """Causal linear attention, optionally after a bidirectional prefix.
+
+  `y_i = phi(q_i) S_i`, `S_i = exp(decay_i) S_{i-1} + phi(k_i) v_i^T`, divided
+  by the same sum without values plus `eps`. With a prefix (Arora et al. 2024,
+  arXiv:2407.05483), `S_0` holds all its keys, so that every row sees all of it.
+
+  Differentiable, also twice and in forward mode (xla).
+
+  Args:
+    q_btnh: Queries.
+    k_btnh: Keys.
+    v_btne: Values.
+    feature: Static; see `features`.
+    k_enc: `[b, m, n, h]`, keys of the prefix.
+    v_enc: `[b, m, n, e]`, values of the prefix.
+    prefix_len: int32 `[b]`, valid entries of the prefix; default all.
+    valid_bt: bool; others neither add to the state nor decay it.
+    decay: Log-decay <= 0, `[b, t, n]`, or per feature `[b, t, n, h]`
+      (feature='identity' only, clamped at -5 per token). It also decays the
+      prefix and the initial state.
+    initial_state: State after earlier tokens.
+    normalize: Static; whether to divide by the normaliser.
+    eps: Added to the normaliser.
+    chunk: Static; tokens per chunk. Does not change the result.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
+
+  Returns:
+    `y [b, t, n, e]` of q's type and the state after the last token.
+
+  Raises:
+    ValueError: If shapes do not fit or the feature map is unknown.
+    NotImplementedError: If the named implementation cannot serve the call.
+  """
+  _check(q_btnh, k_btnh, v_btne, feature, k_enc, v_enc, decay)
+  found = dispatch.choose(
+    'linear_attention', implementation, _AVAILABLE, lambda name: None
+  )
+  state = _start(
+    q_btnh, v_btne, feature, initial_state, k_enc, v_enc, prefix_len
+  )
+  v_btne = _with_one(v_btne, valid_bt, state.dtype)
+  log_decay = _log_decay(decay, valid_bt, state.dtype)
+
+  def call(name, q, k, v, log_decay, state):
+    if name == 'reference':
+      if log_decay is None:
+        log_decay = jnp.zeros((*q.shape[:3], 1), state.dtype)
+      return reference.linear_attention(
+        q, k, v, log_decay, state, feature=feature
+      )
+    return xla.linear_attention(
+      q, k, v, log_decay, state, feature=feature, chunk=chunk
+    )
+
+  out, state = dispatch.run(
+    found, call, q_btnh, k_btnh, v_btne, log_decay, state
+  )
+  y_btne = out[..., :-1]
+  if normalize:
+    y_btne = y_btne / (out[..., -1:] + eps)
+  return y_btne.astype(q_btnh.dtype), LinearState(state)
+
+
+def _start(q, v, feature, initial, k_enc, v_enc, prefix_len) -> jax.Array:
+  """State before the first token: earlier tokens and the prefix."""
+  b, _, n, h = q.shape
+  dtype = stats_dtype(q.dtype)
+  size = features.feature_dim(feature, h)
+  state = jnp.zeros((b, n, size, v.shape[-1] + 1), dtype)
+  if initial is not None:
+    if initial.sums_bnfe.shape != state.shape:
+      raise ValueError(
+        f'initial_state has shape {initial.sums_bnfe.shape}; it must be '
+        f'{state.shape}.'
+      )
+    state = state + initial.sums_bnfe
+  if k_enc is None:
+    return state
+  valid = None
+  if prefix_len is not None:
+    valid = jnp.arange(k_enc.shape[1]) < prefix_len[:, None]
+  phi = features.feature_map(k_enc, feature)
+  return state + jnp.einsum(
+    'bmnf,bmne->bnfe', phi, _with_one(v_enc, valid, dtype), precision='highest'
+  )
+
+
+def _with_one(v_btne, valid_bt, dtype) -> jax.Array:
+  """Values with a column of ones for the normaliser; zeros if not valid."""
+  one = jnp.ones_like(v_btne[..., :1])
+  v = jnp.concatenate([v_btne, one], -1).astype(dtype)
+  return v if valid_bt is None else jnp.where(valid_bt[..., None, None], v, 0)
+
+
+def _log_decay(decay, valid_bt, dtype) -> jax.Array | None:
+  if decay is None:
+    return None
+  if decay.ndim == 3:
+    decay = decay[..., None]
+  else:
+    decay = jnp.maximum(decay, MIN_LOG_DECAY)
+  decay = decay.astype(dtype)
+  if valid_bt is None:
+    return decay
+  return jnp.where(valid_bt[..., None, None], decay, 0)
+
+
+def _check(q, k, v, feature, k_enc, v_enc, decay) -> None:
+  features.check(feature)
+  if q.shape != k.shape or v.shape[:3] != q.shape[:3]:
+    raise ValueError(
+      f'q_btnh {q.shape}, k_btnh {k.shape} and v_btne {v.shape} do not fit: q '
+      'and k must be equal, v may differ in its width.'
+    )
+  if (k_enc is None) != (v_enc is None):
+    raise ValueError('k_enc and v_enc must be given together.')
+  if decay is None:
+    return
+  if decay.shape not in (q.shape[:3], q.shape):
+    raise ValueError(
+      f'decay has shape {decay.shape}; it must be {q.shape[:3]} or {q.shape}.'
+    )
+  if decay.ndim == 4 and feature != 'identity':
+    raise ValueError(
+      f'decay per feature needs feature="identity", got {feature!r}.'
+    )

@@ -1,0 +1,247 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Linear attention against the quadratic form in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtok_kernels.linear_attention import (
+  LinearState,
+  feature_dim,
+  feature_map,
+  linear_attention,
+)
+
+B, T, N, H, E, M = 2, 45, 3, 8, 5, 7
+
+
+def draw(*shape, seed=0, dtype=jnp.float32):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+def operands(dtype=jnp.float32, t=T):
+  return (
+    draw(B, t, N, H, dtype=dtype),
+    draw(B, t, N, H, seed=1, dtype=dtype),
+    draw(B, t, N, E, seed=2, dtype=dtype),
+  )
+
+
+def similar(q, k, feature):
+  """`[..., t, s]` in float64; independent of the feature maps."""
+  u = np.einsum('btnh,bsnh->bnts', q, k) / H**0.5
+  if feature == 'taylor2':
+    return 1 + u + u**2 / 2
+  if feature == 'identity':
+    return u
+  elu = lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+  return np.einsum('btnh,bsnh->bnts', elu(q), elu(k))
+
+
+def oracle(
+  q,
+  k,
+  v,
+  feature,
+  *,
+  k_enc=None,
+  v_enc=None,
+  prefix_len=None,
+  valid=None,
+  decay=None,
+  normalize=True,
+):
+  q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+  t = q.shape[1]
+  valid = np.ones((B, t), bool) if valid is None else np.asarray(valid)
+  a = similar(q, k, feature) * np.tril(np.ones((t, t)))
+  g = np.zeros((B, t, N, 1)) if decay is None else np.asarray(decay, np.float64)
+  g = g[..., None] if g.ndim == 3 else g
+  total = np.cumsum(np.where(valid[..., None, None], g, 0), 1)
+  gap = np.exp(np.minimum(total[:, :, None] - total[:, None], 0))
+  if g.shape[-1] > 1:
+    a = np.einsum('btnh,bsnh,btsnh->bnts', q, k, gap) / H**0.5
+    a = a * np.tril(np.ones((t, t)))
+  else:
+    a = a * gap[..., 0].transpose(0, 3, 1, 2)
+  a = a * valid[:, None, None]
+  if k_enc is not None:
+    k_enc, v_enc = (np.asarray(x, np.float64) for x in (k_enc, v_enc))
+    pre = similar(q, k_enc, feature)
+    pre = pre * (np.arange(M) < np.asarray(prefix_len)[:, None])[:, None, None]
+    pre = pre * np.exp(total[..., 0]).transpose(0, 2, 1)[..., None]
+    a, v = np.concatenate([pre, a], -1), np.concatenate([v_enc, v], 1)
+  y = np.einsum('bnts,bsne->btne', a, v)
+  if not normalize:
+    return y
+  return y / (a.sum(-1).transpose(0, 2, 1)[..., None] + 1e-6)
+
+
+def check(got, want, rtol=1e-5):
+  """Relative to the largest value: sums of up to 50 signed terms."""
+  np.testing.assert_allclose(got, want, atol=rtol * np.abs(want).max())
+
+
+CASES = {
+  'taylor2': dict(feature='taylor2'),
+  'elu': dict(feature='elu'),
+  'identity': dict(feature='identity', normalize=False),
+  'padded': dict(
+    feature='taylor2', valid_bt=jnp.arange(T) < jnp.array([[45], [30]])
+  ),
+  'prefix': dict(
+    feature='taylor2',
+    k_enc=draw(B, M, N, H, seed=3),
+    v_enc=draw(B, M, N, E, seed=4),
+    prefix_len=jnp.array([7, 3]),
+  ),
+  'decay': dict(
+    feature='identity',
+    normalize=False,
+    decay=-jnp.abs(draw(B, T, N, seed=5)),
+  ),
+  'prefix_decay': dict(
+    feature='taylor2',
+    k_enc=draw(B, M, N, H, seed=3),
+    v_enc=draw(B, M, N, E, seed=4),
+    prefix_len=jnp.array([7, 0]),
+    decay=-0.1 * jnp.abs(draw(B, T, N, seed=5)),
+  ),
+  'gated': dict(
+    feature='identity',
+    normalize=False,
+    decay=-jnp.abs(draw(B, T, N, H, seed=5)),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_chunks_and_recurrence_equal_the_quadratic_form(name):
+  case = dict(CASES[name])
+  want = oracle(
+    *operands(),
+    **{x.replace('valid_bt', 'valid'): y for x, y in case.items()},
+  )
+  if 'valid_bt' in case:
+    want = np.where(np.asarray(case['valid_bt'])[..., None, None], want, 0)
+  for implementation, chunk in (('reference', 1), ('xla', 8), ('xla', 128)):
+    got, _ = jax.jit(
+      functools.partial(
+        linear_attention, chunk=chunk, implementation=implementation, **case
+      )
+    )(*operands())
+    if 'valid_bt' in case:
+      got = jnp.where(case['valid_bt'][..., None, None], got, 0)
+    check(got, want)
+
+
+def test_two_calls_with_the_state_between_equal_one():
+  decay = -0.1 * jnp.abs(draw(B, T, N, seed=5))
+  fn = jax.jit(
+    functools.partial(linear_attention, chunk=8, implementation='xla')
+  )
+  want, state = fn(*operands(), decay=decay)
+  cut = lambda part: [x[:, part] for x in (*operands(), decay)]
+  *first, decay1 = cut(slice(0, 20))
+  *second, decay2 = cut(slice(20, None))
+  y1, middle = fn(*first, decay=decay1)
+  y2, end = fn(*second, decay=decay2, initial_state=middle)
+  check(jnp.concatenate([y1, y2], 1), want)
+  check(end.sums_bnfe, state.sums_bnfe)
+
+
+@pytest.mark.parametrize('name', ['taylor2', 'prefix_decay', 'gated'])
+def test_gradients_equal_those_of_the_recurrence(name):
+  with jax.enable_x64(True):
+    case = {
+      x: y.astype(np.float64) if hasattr(y, 'dtype') and y.ndim > 2 else y
+      for x, y in CASES[name].items()
+    }
+    arrays = {x: y for x, y in case.items() if hasattr(y, 'dtype')}
+    floats = {x: y for x, y in arrays.items() if y.ndim > 2}
+    static = {x: y for x, y in case.items() if x not in floats}
+
+    def loss(implementation, args, floats):
+      y, state = linear_attention(
+        *args, **floats, **static, chunk=8, implementation=implementation
+      )
+      return jnp.sin(y).sum() + jnp.sin(state.sums_bnfe).sum()
+
+    got, want = (
+      jax.jit(jax.grad(functools.partial(loss, x), argnums=(0, 1)))(
+        operands(jnp.float64), floats
+      )
+      for x in ('xla', 'reference')
+    )
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+      # Normalisers near zero amplify rounding.
+      np.testing.assert_allclose(x, y, atol=1e-9 * np.abs(y).max() + 1e-10)
+
+
+def test_symmetric_features_equal_the_full_taylor_features():
+  x, y = draw(20, 16), draw(20, 16, seed=1)
+  phi = lambda z: feature_map(z, 'taylor2')
+  assert phi(x).shape == (20, feature_dim('taylor2', 16)) == (20, 153)
+
+  def whole(z):
+    z = np.asarray(z, np.float64)
+    square = np.einsum('ti,tj->tij', z, z).reshape(20, -1)
+    return np.concatenate([np.ones((20, 1)), z / 2, square / (2**0.5 * 4)], -1)
+
+  np.testing.assert_allclose(
+    phi(x) @ phi(y).T, whole(x) @ whole(y).T, rtol=1e-5
+  )
+
+
+def test_rows_see_the_whole_prefix_but_no_later_token():
+  enc = draw(B, M, N, H, seed=3), draw(B, M, N, E, seed=4)
+
+  def row(i, q, k, v, k_enc):
+    y, _ = linear_attention(
+      q, k, v, k_enc=k_enc, v_enc=enc[1], implementation='xla', chunk=8
+    )
+    return y[0, i].sum()
+
+  grads = jax.jit(jax.grad(row, argnums=(2, 3, 4)))
+  for i in (0, 11):
+    dk, dv, dk_enc = grads(i, *operands(), enc[0])
+    assert not dk[0, i + 1 :].any()
+    assert not dv[0, i + 1 :].any()
+    assert (np.abs(dk_enc[0]).sum((1, 2)) > 0).all()
+
+
+def test_state_of_many_steps_does_not_drift():
+  q, k, v = operands(t=4096)
+  _, state = jax.jit(functools.partial(linear_attention, implementation='xla'))(
+    q, k, v
+  )
+  phi = np.asarray(feature_map(k, 'taylor2'), np.float64)
+  ones = np.concatenate([v, np.ones_like(v[..., :1])], -1).astype(np.float64)
+  want = np.einsum('btnf,btne->bnfe', phi, ones)
+  check(state.sums_bnfe, want, rtol=1e-5)
+
+
+def test_bfloat16_is_close_to_float32():
+  q, k, v = operands(jnp.bfloat16)
+  got, state = linear_attention(q, k, v)
+  assert got.dtype == jnp.bfloat16
+  assert state.sums_bnfe.dtype == jnp.float32
+  check(np.asarray(got, np.float32), oracle(q, k, v, 'taylor2'), rtol=2e-2)
+
+
+def test_wrong_arguments_are_named():
+  q, k, v = operands()
+  with pytest.raises(ValueError, match="feature='exp' is unknown"):
+    linear_attention(q, k, v, feature='exp')
+  with pytest.raises(ValueError, match='given together'):
+    linear_attention(q, k, v, k_enc=k)
+  with pytest.raises(ValueError, match='decay has shape'):
+    linear_attention(q, k, v, decay=jnp.zeros((B, T)))
+  with pytest.raises(ValueError, match='needs feature="identity"'):
+    linear_attention(q, k, v, decay=jnp.zeros((B, T, N, H)))
+  with pytest.raises(ValueError, match='initial_state has shape'):
+    linear_attention(q, k, v, initial_state=LinearState(jnp.zeros((1, 1))))
