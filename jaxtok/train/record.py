@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from jaxtok.runs import files
 from jaxtok.runs import metrics as metrics_lib
 from jaxtok.train import crash, distributed, progress, tally
@@ -61,8 +63,10 @@ class Recorder:
       return
     batch, metrics = self._waiting
     self._waiting = None
-    bad = self.tally.add(metrics, time.perf_counter() - self._clock)
-    self._clock = time.perf_counter()
+    metrics = jax.device_get(metrics)  # Waits; the clock is read after it.
+    now = time.perf_counter()
+    bad = self.tally.add(metrics, now - self._clock)
+    self._clock = now
     step = self.tally.step
     if bad >= 0:
       raise crash.error(self._job, step, bad, batch)

@@ -9,8 +9,6 @@ so that a run that continues in the middle of a row writes the same row.
 import dataclasses
 from typing import Any
 
-import jax
-
 from jaxtok.train.step import StepMetrics
 
 # Keys of a row that depend on the machine and its mood.
@@ -45,16 +43,15 @@ class Tally:
     return self.step * self.flops_per_step
 
   def add(self, metrics: StepMetrics, seconds: float) -> int:
-    """Adds a step's metrics, waiting for the devices.
+    """Adds a step's metrics.
 
     Args:
-      metrics: From the step.
+      metrics: From the step, fetched from the devices.
       seconds: How long the step took.
 
     Returns:
       `metrics.bad`.
     """
-    metrics = jax.device_get(metrics)
     self.step += 1
     self.tokens += int(metrics.tokens)
     self.bytes += int(metrics.bytes)

@@ -23,4 +23,5 @@ def get_config(size: str = 'small') -> train.Config:
   config = transformer.get_config(size)
   config.tokenizer = hf.Train(vocab_size=vocab_size)
   config.data.seq_len = seq_len
+  config.batch_size *= 2  # As many tokens per step; about 3 bytes in each.
   return config

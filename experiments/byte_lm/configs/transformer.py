@@ -24,10 +24,10 @@ def get_config(size: str = 'small') -> train.Config:
   dim, layers, seq_len, batch_size, steps = sizes.pick(
     size,
     tiny=(64, 2, 128, 8, 100),
-    quickstart=(128, 4, 256, 16, 1500),
+    quickstart=(128, 4, 256, 8, 450),
     small=(512, 8, 1024, 64, 20_000),
   )
-  every = max(steps // 10, 1)
+  every = max(steps // 6, 1)
   return train.Config(
     data=text.Config(source=text.Stdlib(), seq_len=seq_len),
     tokenizer=byte_tokenizer.Config(),
@@ -35,11 +35,11 @@ def get_config(size: str = 'small') -> train.Config:
       dim=dim, num_layers=layers, num_heads=max(dim // 64, 2)
     ),
     objective=next_token.Config(),
-    optim=optim.Config(lr=2e-3 if dim < 256 else 1e-3, warmup_steps=every // 2),
-    evals={'val': bpb.Config(every_steps=every, max_bytes=seq_len * 1000)},
+    optim=optim.Config(lr=2e-3 if dim < 256 else 1e-3, warmup_steps=every // 3),
+    evals={'val': bpb.Config(every_steps=every, max_bytes=seq_len * 400)},
     steps=steps,
-    train_flops=3e12 if size == 'quickstart' else 0.0,
+    train_flops=5e12 if size == 'quickstart' else 0.0,
     batch_size=batch_size,
-    log_every=max(every // 5, 1),
+    log_every=max(every // 3, 1),
     checkpoint_every=every,
   )
