@@ -11,8 +11,10 @@ import pytest
 from flax import nnx
 from scipy import stats
 
+from jaxtok import partition
 from jaxtok.decoding import autoregressive, sampling
 from jaxtok.models import transformer
+from jaxtok.train import sharding
 
 VOCAB = 13
 WIDTH = 35
@@ -214,6 +216,27 @@ def test_drawn_sequences_follow_the_enumerated_distribution(rope_model):
   assert len(expected) > 10
   expected *= num / expected.sum()  # Rounding only.
   assert stats.chisquare(observed, expected).pvalue > 1e-4
+
+
+def test_model_split_over_devices_gives_the_same_tokens(rope_model):
+  mesh = sharding.Config(data=2, model=2).make(jax.devices()[:4])
+  graph, params = nnx.split(rope_model)
+
+  def split(variable):
+    axes = variable.get_metadata()['axes']
+    value = variable.get_value()
+    spec = partition.parameter_spec(axes, value.shape, mesh.shape)
+    where = jax.NamedSharding(mesh, spec)
+    return variable.replace(jax.device_put(value, where))
+
+  is_variable = lambda x: isinstance(x, nnx.Variable)
+  params = jax.tree.map(split, params, is_leaf=is_variable)
+  prompt, lengths = prompts()
+  run = lambda model: autoregressive.generate(
+    model, prompt, lengths, num_tokens=20
+  )
+  want, got = run(rope_model), run(nnx.merge(graph, params))
+  np.testing.assert_array_equal(got.tokens, want.tokens)
 
 
 def test_encoder_decoder_equals_argmax_without_a_cache():

@@ -22,24 +22,16 @@ def read_config(
   mapping.require(raw, 'position_embedding_type', 'absolute', None)
   mapping.require(raw, 'is_decoder', False)
   mapping.require(raw, 'add_cross_attention', False)
-  return transformer.Config(
-    vocab_multiple=1,
+  return transformer.Config.bert(
     vocab_size=raw['vocab_size'],
     dim=raw['hidden_size'],
     num_layers=raw['num_hidden_layers'],
     num_heads=raw['num_attention_heads'],
     mlp_dim=raw['intermediate_size'],
     activation=gpt2.ACTIVATIONS[activation],
-    norm='layer',
     norm_eps=raw.get('layer_norm_eps', 1e-12),
-    is_pre_norm=False,
-    embed_norm=True,
-    position='learned',
     max_len=raw['max_position_embeddings'],
     token_types=raw.get('type_vocab_size', 2),
-    is_causal=False,
-    attention_bias='all',
-    mlp_bias=True,
     is_tied=raw.get('tie_word_embeddings', True),
     head_bias=has_head,
     head_transform=has_head,

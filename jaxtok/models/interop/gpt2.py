@@ -26,20 +26,15 @@ def read_config(
   mapping.require(raw, 'scale_attn_weights', True)
   mapping.require(raw, 'scale_attn_by_inverse_layer_idx', False)
   mapping.require(raw, 'add_cross_attention', False)
-  return transformer.Config(
-    vocab_multiple=1,
+  return transformer.Config.gpt2(
     vocab_size=raw['vocab_size'],
     dim=raw['n_embd'],
     num_layers=raw['n_layer'],
     num_heads=raw['n_head'],
     mlp_dim=raw.get('n_inner') or 4 * raw['n_embd'],
     activation=ACTIVATIONS[activation],
-    norm='layer',
     norm_eps=raw.get('layer_norm_epsilon', 1e-5),
-    position='learned',
     max_len=raw['n_positions'],
-    attention_bias='all',
-    mlp_bias=True,
     is_tied=raw.get('tie_word_embeddings', True),
   )
 

@@ -3,7 +3,7 @@
 """Llama (1 to 3), and Qwen 2 and 3, which differ by biases and norms."""
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxtok.models import transformer
@@ -54,15 +54,20 @@ def write_rope(config: rope.Config) -> dict[str, Any]:
 
 
 def _read(
-  raw: dict[str, Any], names: Collection[str], *, bias: str, qk_norm: bool
+  raw: dict[str, Any],
+  names: Collection[str],
+  *,
+  make: Callable[..., transformer.Config],
+  bias: str,
+  qk_norm: bool,
 ) -> transformer.Config:
   mapping.require(raw, 'hidden_act', 'silu')
   mapping.require(raw, 'use_sliding_window', False)
-  mapping.require(raw, 'pretraining_tp', 1, None)
-  if raw.get('attention_bias'):
+  # Qwen 2 has neither option, Qwen 3 no biases in the MLP.
+  if bias == 'none' and raw.get('attention_bias'):
     bias = 'all'
-  return transformer.Config(
-    vocab_multiple=1,
+  has_mlp_option = bias != 'qkv' and not qk_norm
+  return make(
     vocab_size=raw['vocab_size'],
     dim=raw['hidden_size'],
     num_layers=raw['num_hidden_layers'],
@@ -70,14 +75,12 @@ def _read(
     num_kv_heads=raw.get('num_key_value_heads') or 0,
     head_dim=raw.get('head_dim') or (128 if qk_norm else 0),
     mlp_dim=raw['intermediate_size'],
-    activation='silu',
-    gated=True,
     norm_eps=raw.get('rms_norm_eps', 1e-6),
     qk_norm=qk_norm,
     rotary=read_rope(raw),
     max_len=raw.get('max_position_embeddings', 0),
     attention_bias=bias,
-    mlp_bias=raw.get('mlp_bias', False),
+    mlp_bias=has_mlp_option and raw.get('mlp_bias', False),
     is_tied=raw.get('tie_word_embeddings', False),
   )
 
@@ -148,12 +151,17 @@ def tensors(config: transformer.Config) -> list[mapping.Tensor]:
 
 
 def _family(
-  model_type: str, architecture: str, *, bias: str, qk_norm: bool = False
+  model_type: str,
+  architecture: str,
+  make: Callable[..., transformer.Config],
+  *,
+  bias: str,
+  qk_norm: bool = False,
 ) -> mapping.Family:
   return mapping.Family(
     model_type=model_type,
     prefix='model.',
-    read_config=functools.partial(_read, bias=bias, qk_norm=qk_norm),
+    read_config=functools.partial(_read, make=make, bias=bias, qk_norm=qk_norm),
     write_config=functools.partial(_write, architecture=architecture),
     tensors=tensors,
     # Tied heads are sometimes stored all the same.
@@ -161,6 +169,16 @@ def _family(
   )
 
 
-LLAMA = _family('llama', 'LlamaForCausalLM', bias='none')
-QWEN2 = _family('qwen2', 'Qwen2ForCausalLM', bias='qkv')
-QWEN3 = _family('qwen3', 'Qwen3ForCausalLM', bias='none', qk_norm=True)
+LLAMA = _family(
+  'llama', 'LlamaForCausalLM', transformer.Config.llama, bias='none'
+)
+QWEN2 = _family(
+  'qwen2', 'Qwen2ForCausalLM', transformer.Config.qwen2, bias='qkv'
+)
+QWEN3 = _family(
+  'qwen3',
+  'Qwen3ForCausalLM',
+  transformer.Config.llama,
+  bias='none',
+  qk_norm=True,
+)

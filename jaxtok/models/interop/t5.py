@@ -38,8 +38,7 @@ def read_config(
   is_scaled = raw.get(
     'scale_decoder_outputs', raw.get('tie_word_embeddings', True)
   )
-  return transformer.Config(
-    vocab_multiple=1,
+  return transformer.Config.t5(
     vocab_size=raw['vocab_size'],
     dim=raw['d_model'],
     num_layers=raw.get('num_decoder_layers') or raw['num_layers'],
@@ -50,12 +49,10 @@ def read_config(
     activation=activation,
     gated=gated,
     norm_eps=raw.get('layer_norm_epsilon', 1e-6),
-    position='t5',
     num_buckets=raw.get('relative_attention_num_buckets', 32),
     max_distance=raw.get('relative_attention_max_distance', 128),
-    attention_scale=1.0,
     is_tied='lm_head.weight' not in names,
-    head_scale=raw['d_model'] ** -0.5 if is_scaled else 1.0,
+    **{} if is_scaled else {'head_scale': 1.0},
   )
 
 

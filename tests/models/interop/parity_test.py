@@ -273,3 +273,8 @@ def test_our_configs_by_name_are_those_of_transformers(checkpoint):
   assert config == transformer.Config.gpt2(
     vocab_size=VOCAB, max_len=64, dim=48, num_layers=2, mlp_dim=192
   )
+  config, _ = interop.load(checkpoint('t5_v1_1')[1])
+  sizes = dict(dim=32, head_dim=8, mlp_dim=48, num_heads=3, num_layers=3)
+  assert config == transformer.Config.byt5(
+    vocab_size=VOCAB, num_encoder_layers=2, **sizes
+  )
