@@ -36,7 +36,7 @@ class Chip:
   """
 
   default: str
-  hbm_bytes: float
+  hbm_bytes: int
   flops: float
   bandwidth: float
 
@@ -48,7 +48,7 @@ CHIPS = {
   'v5p': Chip('2x2x1', 95 * 2**30, 459e12, 2765e9),
   'v6e': Chip('2x2', 32 * 2**30, 918e12, 1640e9),
   'tpu7x': Chip('2x2x1', 192 * 2**30, 2307e12, 7380e9),
-  'h200': Chip('', 141e9, 989e12, 4800e9),
+  'h200': Chip('', 141 * 10**9, 989e12, 4800e9),
 }
 
 _MISSING = {
@@ -87,9 +87,9 @@ def parse(name: str) -> tuple[str, str]:
   Raises:
     ConfigError: If the name means nothing.
   """
-  chip, _, layout = name.partition(':')
-  good = (re.fullmatch(r'\d+(x\d+)*', layout) and chip != 'h200') or not layout
-  if chip not in CHIPS or not good:
+  chip, colon, layout = name.partition(':')
+  has_layout = chip != 'h200' and re.fullmatch(r'\d+(x\d+)*', layout)
+  if chip not in CHIPS or (colon and not has_layout):
     raise errors.ConfigError(
       f'topology={name!r} is unknown. Use CHIP or CHIP:LAYOUT, e.g. v5e:16x16, '
       f'v6e:4x4, tpu7x:2x2x1, h200; chips: {", ".join(CHIPS)}.'
@@ -295,7 +295,7 @@ def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
       ),
       'time': (
         f'{seconds:.3g} s per step by the compiler'
-        f'{left_out if unknown else ""}; {100 * usage:.0f} % of the highest '
+        f'{left_out if unknown else ""}; {100 * usage:.2g} % of the highest '
         'bfloat16 FLOP/s'
       ),
       'collectives': [
