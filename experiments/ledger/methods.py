@@ -17,7 +17,7 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/decoding': frozenset({'autoregressive', 'sampling', 'text'}),
   'jaxtok/decoding/drafters': frozenset({'base'}),
   'jaxtok/diffusion': frozenset(),
-  'jaxtok/models': frozenset({'base', 'transformer'}),
+  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
