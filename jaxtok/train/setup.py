@@ -120,6 +120,8 @@ def prepare(
     WorkdirError: If the workdir cannot be written or is too small.
   """
   path = None if workdir is None else epath.Path(workdir)
+  # Before the workdir is made: a wrong path to the text leaves nothing behind.
+  next(iter(config.data.documents('train')), None)
   mesh = config.mesh.make()
   sharding.check_batch_size(
     config.batch_size, mesh.shape, config.num_microbatches

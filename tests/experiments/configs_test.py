@@ -1,0 +1,51 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Every config of every experiment trains for two steps at `:tiny`."""
+
+import math
+import pathlib
+
+import pytest
+
+from experiments import config_path
+from jaxtok import train
+from jaxtok.data import text
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted(
+  path
+  for path in (ROOT / 'experiments').glob('*/configs/*.py')
+  if path.name != '__init__.py'
+)
+
+
+def shown(path: pathlib.Path) -> str:
+  return f'{path.parent.parent.name}/{path.stem}'
+
+
+def test_there_are_configs():
+  assert CONFIGS
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=shown)
+def test_docstring_has_the_command_that_runs_it(path):
+  doc = path.read_text()
+  assert f'--config={path.relative_to(ROOT)}' in doc
+  assert f'python -m experiments.{path.parent.parent.name}' in doc
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=shown)
+def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
+  config = config_path.load(f'{path}:tiny')
+  config.steps = config.log_every = 2
+  config.data.source = text.Stdlib(max_bytes=200_000)
+  for each in config.evals.values():
+    each.every_steps = 2
+    each.max_bytes = 2_000
+  run = train.run(config, tmp_path / 'run')
+  [row] = run.metrics('train')
+  assert row['step'] == 2
+  assert math.isfinite(row['loss'])
+  for name in config.evals:
+    bits = run.metrics(f'eval/{name}')[-1]['bpb']
+    assert 0 < bits < 10
