@@ -37,6 +37,7 @@ def sharpen(torch, model):
 def test_greedy_tokens_of_ragged_prompts_match(name, tmp_path):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
+  torch.set_num_threads(1)
   torch.manual_seed(0)
   cls = getattr(transformers, name)
   theirs = sharpen(torch, cls(cls.config_class(**SMALL, **DECODERS[name])))
@@ -61,6 +62,7 @@ def test_greedy_tokens_of_ragged_prompts_match(name, tmp_path):
 def test_greedy_tokens_of_an_encoder_decoder_match(tmp_path):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
+  torch.set_num_threads(1)
   torch.manual_seed(0)
   config = transformers.T5Config(
     vocab_size=VOCAB,
