@@ -1,6 +1,10 @@
 # `make quickstart` and `make test` need python3.11 or newer, pip and make.
-PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.13 python3,\
-	$(shell command -v $(p) 2>/dev/null)))
+# The first of these that runs and is new enough; name another by PYTHON=...
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	echo $$p && break; done)
+endif
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -43,11 +47,11 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "error: no python3 on PATH; jaxtok needs \
-	Python 3.11 or newer." >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: found no Python 3.11 or newer. \
+	Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: $(PYTHON) is older than Python 3.11. Name a newer one: \
-	make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	  echo "error: $(PYTHON) is not a Python 3.11 or newer. Name one: \
+	make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Creating $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 
