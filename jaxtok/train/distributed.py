@@ -95,7 +95,7 @@ def check_shared(workdir: str | os.PathLike) -> None:
   """Checks that all processes see the same workdir.
 
   Raises:
-    WorkdirError: In the processes that do not see what process 0 wrote.
+    WorkdirError: In all processes, if one does not see what process 0 wrote.
   """
   if jax.process_count() == 1:
     return
@@ -104,13 +104,13 @@ def check_shared(workdir: str | os.PathLike) -> None:
     token.parent.mkdir(parents=True, exist_ok=True)
     token.write_text('All processes of a run see this file.\n')
   barrier('workdir written')
-  if not token.exists():
+  blind = [i for i, sees in enumerate(gather(token.exists())) if not sees]
+  if blind:
     raise errors.WorkdirError(
-      f'process {jax.process_index()} does not see what process 0 wrote to '
-      f'workdir={workdir}. A run of several processes needs one workdir that '
-      'all of them share: a network file system or gs://...'
+      f'process {blind[0]} does not see what process 0 wrote to its workdir '
+      f'(here workdir={workdir}). A run of several processes needs one workdir '
+      'that all of them share: a network file system or gs://...'
     )
-  barrier('workdir seen')
 
 
 def reader(mesh: Mesh, batch_size: int) -> tuple[int, int]:
