@@ -8,7 +8,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import jax.test_util
-import kernel_oracle
 import numpy as np
 import pytest
 from jaxtok_kernels import (
@@ -20,6 +19,8 @@ from jaxtok_kernels import (
   merge,
 )
 from jaxtok_kernels.flash_attention import cost, xla
+
+from tests.kernels import kernel_oracle
 
 IMPLEMENTATIONS = ('reference', 'xla')
 # Float32 sums of N(0, 1) data: about 100 roundings of 6e-8 on values near 3.

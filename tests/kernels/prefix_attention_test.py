@@ -6,7 +6,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import kernel_oracle
 import numpy as np
 import pytest
 from jaxtok_kernels import flash_attention, masks
@@ -16,6 +15,8 @@ from jaxtok_kernels.prefix_attention import (
   shared_prefix_attention,
 )
 from jaxtok_kernels.prefix_attention.levels import group_tiles
+
+from tests.kernels import kernel_oracle
 
 ATOL = 2e-5  # As in flash_attention_test.
 B, N, K, H = 7, 4, 2, 16

@@ -6,7 +6,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import kernel_oracle
 import numpy as np
 import pytest
 from jaxtok_kernels.selected_decode import (
@@ -15,6 +14,8 @@ from jaxtok_kernels.selected_decode import (
   gather_decode,
   paged_decode,
 )
+
+from tests.kernels import kernel_oracle
 
 ATOL = 2e-5  # As in flash_attention_test.
 B, T, N, K, H = 3, 2, 4, 2, 16

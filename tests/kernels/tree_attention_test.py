@@ -6,10 +6,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import kernel_oracle
 import numpy as np
 import pytest
 from jaxtok_kernels.tree_attention import ancestor_bits, tree_attention
+
+from tests.kernels import kernel_oracle
 
 ATOL = 2e-5  # As in flash_attention_test.
 B, N, K, H, S = 2, 4, 2, 16, 11
