@@ -21,7 +21,7 @@ the same tokens, and rows do not influence one another.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -190,25 +190,27 @@ def stream(
   prompt_bt = prompt_bt[:, :width]
   prompt_bt = np.pad(prompt_bt, ((0, 0), (0, width - prompt_bt.shape[1])))
   graph, params = nnx.split(model)
-  state = None
+  start = functools.partial(
+    _start, graph, params, prompt_bt, prompt_len_b, context, max_len=max_len
+  )
+  advance = functools.partial(_advance, graph, params)
+  return _pieces(start, advance, choice, num_tokens, chunk)
+
+
+def _pieces(
+  start: Callable[..., tuple[_State, Generation]],
+  advance: Callable[..., tuple[_State, Generation]],
+  choice: _Choice,
+  num_tokens: int,
+  chunk: int,
+) -> Iterator[Generation]:
+  room, state = bucket(chunk), None
   for begin in range(0, num_tokens, chunk):
     limit = min(chunk, num_tokens - begin)
     if state is None:
-      state, piece = _start(
-        graph,
-        params,
-        prompt_bt,
-        prompt_len_b,
-        context,
-        choice,
-        limit,
-        max_len=max_len,
-        room=bucket(chunk),
-      )
+      state, piece = start(choice=choice, limit=limit, room=room)
     else:
-      state, piece = _advance(
-        graph, params, state, choice, limit, room=bucket(chunk)
-      )
+      state, piece = advance(state=state, choice=choice, limit=limit, room=room)
     yield dataclasses.replace(
       piece,
       tokens=piece.tokens[:, :limit],
@@ -233,6 +235,11 @@ def _check(
   lengths = np.broadcast_to(np.asarray(lengths, np.int32), (b,))
   if num_tokens < 1 or chunk < 1:
     raise ValueError(f'num_tokens={num_tokens} and chunk={chunk} must be >= 1.')
+  if prompt_bt.min(initial=0) < 0:
+    raise ValueError(
+      f'prompt_bt holds the id {prompt_bt.min()}; ids begin with 0. Pad with '
+      'any id and give prompt_len_b.'
+    )
   if b == 0 or lengths.min() < 1 or lengths.max() > t:
     raise ValueError(
       f'prompt_len_b={lengths.tolist()} must be 1 to {t}, the width of '
@@ -270,9 +277,9 @@ def _start(
   prompt_bt: Int[Array, 'b t'],
   prompt_len_b: Int[Array, 'b'],
   context: Any,
+  *,
   choice: _Choice,
   limit: Any,
-  *,
   max_len: int,
   room: int,
 ) -> tuple[_State, Generation]:
@@ -302,10 +309,10 @@ def _start(
 def _advance(
   graph: Any,
   params: Any,
+  *,
   state: _State,
   choice: _Choice,
   limit: Any,
-  *,
   room: int,
 ) -> tuple[_State, Generation]:
   """Generates the next piece."""

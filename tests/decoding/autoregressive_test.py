@@ -297,6 +297,10 @@ def test_wrong_arguments_are_explained(rope_model):
     autoregressive.generate(
       make(CONFIGS['learned']), prompt, lengths, num_tokens=21
     )
+  with pytest.raises(ValueError, match='the id -1; ids begin with 0'):
+    run(prompt - (prompt == 0), lengths)
+  with pytest.raises(ValueError, match='chunk=0'):  # Before the first piece.
+    autoregressive.stream(rope_model, prompt, num_tokens=4, chunk=0)
   with pytest.raises(ValueError, match='num_tokens=0'):
     run(prompt, lengths, num_tokens=0)
   with pytest.raises(ValueError, match=r'rng is None, but temperature=1\.0'):
