@@ -18,9 +18,21 @@ from jaxtok_kernels import AttentionState, dispatch
 from jaxtyping import Array, Float
 
 from jaxtok.config import configclass
-from jaxtok.nn import dense_attention, linear, lowering, masks, norms, rope
+from jaxtok.nn import (
+  cpu_attention,
+  dense_attention,
+  linear,
+  lowering,
+  masks,
+  norms,
+  platform,
+  rope,
+)
 
-IMPLEMENTATIONS = ('dense', *dispatch.IMPLEMENTATIONS)
+IMPLEMENTATIONS = ('dense', 'cpu', *dispatch.IMPLEMENTATIONS)
+
+# Fewer queries than this (decoding) are not worth a loop over rows.
+_MIN_CPU_QUERIES = 16
 
 
 def attention(
@@ -50,10 +62,10 @@ def attention(
     soft_cap: If > 0, scores become `soft_cap * tanh(scores / soft_cap)`.
     sink_n: A logit per query head that takes part in the denominator only.
     return_lse: Whether to return an `AttentionState`.
-    implementation: 'dense' (any mask; holds the scores of a block of queries),
-      or one of `jaxtok_kernels` ('auto', 'xla', 'tpu', 'triton', ...), which
-      take masks that `lowering.lower` can express. None takes 'dense' on CPU,
-      else 'auto' where the mask allows it.
+    implementation: 'dense' (holds all scores) or 'cpu' (loops over rows), for
+      any mask; or one of `jaxtok_kernels` ('auto', 'xla', 'tpu', 'triton',
+      ...), which take masks that `lowering.lower` can express. None takes
+      'cpu' or 'dense' on CPU, elsewhere 'auto' where the mask allows it.
 
   Returns:
     The mixed values in the queries' dtype, or an `AttentionState`.
@@ -66,9 +78,9 @@ def attention(
   layout = layout or masks.Layout(q_btnh.shape[1], k_bskh.shape[1])
   _check(q_btnh, k_bskh, v_bskh, layout)
   scale = q_btnh.shape[-1] ** -0.5 if scale is None else scale
-  spec = _kernel_mask(mask, layout, implementation)
-  if spec is None:
-    state = dense_attention.attention(
+  name = _choose(implementation, mask, layout)
+  if name in _HERE:
+    state = _HERE[name](
       q_btnh,
       k_bskh,
       v_bskh,
@@ -79,38 +91,41 @@ def attention(
       soft_cap=soft_cap,
       sink_n=sink_n,
     )
-    return state if return_lse else state.out
+    return state if return_lse else state.out.astype(q_btnh.dtype)
   return jaxtok_kernels.flash_attention(
     q_btnh,
     k_bskh,
     v_bskh,
-    mask=spec,
+    mask=lowering.lower(mask, layout),
     scale=scale,
     softcap=soft_cap or None,
     sink=sink_n,
     bias=bias,
     return_state=return_lse,
-    implementation=implementation or 'auto',
+    implementation=name,
   )
 
 
-def _kernel_mask(mask, layout, implementation):
-  """The mask for a kernel, or None if the dense form shall run."""
+_HERE = {'dense': dense_attention.attention, 'cpu': cpu_attention.attention}
+
+
+def _choose(implementation, mask, layout) -> str:
+  """The implementation for a call; see `attention`."""
   if implementation not in (None, *IMPLEMENTATIONS):
     raise ValueError(
       f'implementation={implementation!r} is unknown; use None or one of '
       f'{", ".join(IMPLEMENTATIONS)}.'
     )
-  if implementation == 'dense':
-    return None
   if implementation is not None:
-    return lowering.lower(mask, layout)
+    return implementation
   if dispatch.platforms() == ('cpu',):
-    return None
+    is_long = layout.num_queries >= _MIN_CPU_QUERIES
+    return 'cpu' if is_long and platform.is_single_cpu() else 'dense'
   try:
-    return lowering.lower(mask, layout)
+    lowering.lower(mask, layout)
   except NotImplementedError:
-    return None
+    return 'dense'
+  return 'auto'
 
 
 def _check(q_btnh, k_bskh, v_bskh, layout):

@@ -52,9 +52,12 @@ def attention(
     total_bkgt1 += jnp.exp(sink_kg11 - top_bkgt1)
   weight_bkgts = weight_bkgts / jnp.where(total_bkgt1 == 0, 1.0, total_bkgt1)
   out_btkgh = jnp.einsum(
-    'bkgts,bskh->btkgh', weight_bkgts.astype(v_bskh.dtype), v_bskh
+    'bkgts,bskh->btkgh',
+    weight_bkgts.astype(v_bskh.dtype),
+    v_bskh,
+    preferred_element_type=jnp.float32,
   )
-  out_btnh = out_btkgh.reshape(b, t, n, v_bskh.shape[3]).astype(q_btnh.dtype)
+  out_btnh = out_btkgh.reshape(b, t, n, v_bskh.shape[3])
   lse_bkgt = (top_bkgt1 + jnp.log(total_bkgt1))[..., 0]
   lse_btn = lse_bkgt.reshape(b, n, t).transpose(0, 2, 1)
   return AttentionState(out_btnh, lse_btn)

@@ -35,13 +35,8 @@ class Embed(nnx.Module):
 
   def scores(self, x_btd: Float[Array, 'b t d']) -> Float[Array, 'b t v']:
     """Products with all rows (a tied head), float32."""
-    table_vd = self.table[...].astype(self.dtype)
-    return jnp.einsum(
-      'btd,vd->btv',
-      x_btd.astype(self.dtype),
-      table_vd,
-      preferred_element_type=jnp.float32,
-    )
+    table_dv = self.table[...].astype(self.dtype).T
+    return linear.matmul(x_btd.astype(self.dtype), table_dv, jnp.float32)
 
 
 class Embedder(nnx.Module):

@@ -7,11 +7,14 @@ metadata `axes=`, which `train.sharding` turns into shardings.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+
+from jaxtok.nn import platform
 
 
 class Linear(nnx.Module):
@@ -53,5 +56,37 @@ class Linear(nnx.Module):
   def __call__(self, x: Float[Array, '...']) -> Float[Array, '...']:
     """Maps `[..., *in_dims]` to `[..., *out_dims]`, in `dtype`."""
     kernel = self.kernel[...].astype(self.dtype)
-    y = jnp.tensordot(x.astype(self.dtype), kernel, axes=self.num_in)
+    y = matmul(x.astype(self.dtype), kernel, num_in=self.num_in)
     return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+def matmul(
+  x: Float[Array, '...'],
+  kernel: Float[Array, '...'],
+  out_dtype: Any = None,
+  *,
+  num_in: int = 1,
+) -> Float[Array, '...']:
+  """Contracts the last `num_in` axes of x with the first of the kernel.
+
+  On one CPU the other axes of x are flattened first: the kernel's gradient
+  then contracts a single axis, for which XLA needs no transposed copies.
+
+  Args:
+    x: Left operand.
+    kernel: Right operand.
+    out_dtype: Type of sums and result; None means the operands'.
+    num_in: Number of contracted axes; static.
+  """
+  if not platform.is_single_cpu():
+    return jnp.tensordot(
+      x, kernel, axes=num_in, preferred_element_type=out_dtype
+    )
+  in_dims, out_dims = kernel.shape[:num_in], kernel.shape[num_in:]
+  num = math.prod(in_dims)
+  y = jnp.matmul(
+    x.reshape(-1, num),
+    kernel.reshape(num, -1),
+    preferred_element_type=out_dtype,
+  )
+  return y.reshape(*x.shape[: x.ndim - num_in], *out_dims)

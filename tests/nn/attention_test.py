@@ -70,6 +70,7 @@ def case_inputs(name):
 # The kernels have tests of their own; here, that arguments reach them.
 PAIRS = [
   *((name, 'dense') for name in CASES),
+  *((name, 'cpu') for name in CASES),
   *((name, 'xla') for name in ('packed with empty rows', 'sink', 'soft cap')),
 ]
 
