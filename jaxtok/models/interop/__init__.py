@@ -16,11 +16,12 @@ from jaxtok.models.interop.checkpoint import (
   save,
 )
 from jaxtok.models.interop.mapping import Unsupported, by_rules
-from jaxtok.models.interop.safetensors import FormatError
+from jaxtok.models.interop.safetensors import FormatError, MissingError
 
 __all__ = [
   'FAMILIES',
   'FormatError',
+  'MissingError',
   'Unsupported',
   'by_rules',
   'load',

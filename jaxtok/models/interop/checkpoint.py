@@ -70,8 +70,8 @@ def load(
   Raises:
     FileNotFoundError: If there is no checkpoint.
     Unsupported: If we have no such model.
-    KeyError: If config.json lacks a setting, or the files a tensor.
     FormatError: If the files are damaged or do not fit config.json.
+    MissingError: If the files lack a tensor.
   """
   raw = read_config(path)
   family = FAMILIES.get(raw['model_type'])
@@ -84,7 +84,7 @@ def load(
   try:
     config = family.read_config(raw, set(reader))
   except KeyError as e:
-    raise KeyError(
+    raise safetensors.FormatError(
       f'{os.path.join(path, "config.json")} lacks {e.args[0]!r}, which a '
       f'{family.model_type} model needs.'
     ) from e

@@ -209,7 +209,7 @@ def read(
     A state like `params`.
 
   Raises:
-    KeyError: If a tensor is missing.
+    safetensors.MissingError: If a tensor is missing.
     safetensors.FormatError: If a tensor has another shape.
   """
   flat = {_dotted(path): (path, v) for path, v in nnx.to_flat_state(params)}
@@ -232,9 +232,9 @@ def _stored(
   want = tensor.shape(shapes)
   try:
     stored = reader[tensor.name]
-  except KeyError as e:
-    raise KeyError(
-      f'{e.args[0]} Its shape should be {want}, for the parameter '
+  except safetensors.MissingError as e:
+    raise safetensors.MissingError(
+      f'{e} Its shape should be {want}, for the parameter '
       f'{", ".join(tensor.params)}.'
     ) from e
   if stored.shape != want:

@@ -55,6 +55,13 @@ class FormatError(ValueError):
   """A file or folder is not a whole, well-formed checkpoint."""
 
 
+class MissingError(KeyError):
+  """A checkpoint lacks a tensor."""
+
+  def __str__(self) -> str:
+    return self.args[0]  # KeyError would show the message in quotes.
+
+
 class Reader(Mapping):
   """Name -> read-only array of a checkpoint; nothing is copied.
 
@@ -82,7 +89,7 @@ class Reader(Mapping):
   def __getitem__(self, name: str) -> np.ndarray:
     if name not in self._tensors:
       near = difflib.get_close_matches(name, self._tensors, n=3, cutoff=0.5)
-      raise KeyError(
+      raise MissingError(
         f'{self.path} has no tensor {name!r}. '
         + (f'Nearest: {", ".join(near)}.' if near else f'It has {some(self)}.')
       )

@@ -166,7 +166,7 @@ def test_unknown_rope_scaling_is_refused(tmp_path):
 
 def test_incomplete_config_names_the_setting(folder):
   edit(folder, n_layer=None)
-  with pytest.raises(KeyError, match=r"config\.json lacks 'n_layer'"):
+  with pytest.raises(st.FormatError, match=r"config\.json lacks 'n_layer'"):
     interop.load(folder)
 
 
@@ -185,7 +185,7 @@ def test_absent_and_broken_config_is_explained(folder, tmp_path):
 
 def test_missing_tensor_is_named_with_its_shape_and_parameter(folder):
   rewrite(folder, lambda arrays: arrays.pop('transformer.h.1.ln_2.bias'))
-  with pytest.raises(KeyError) as error:
+  with pytest.raises(interop.MissingError) as error:
     interop.load(folder)
   for part in ("'transformer.h.1.ln_2.bias'", 'Nearest: ', '(16,)', 'mlp_norm'):
     assert part in str(error.value)

@@ -126,7 +126,9 @@ def test_placing_with_a_sharding_reads_each_part_once(tmp_path):
 
 def test_missing_tensor_is_named_with_its_nearest(tmp_path):
   st.write(tmp_path, pending(tensors()))
-  with pytest.raises(KeyError, match=r"no tensor 'a\.wight'.*Nearest: a\.wei"):
+  with pytest.raises(
+    st.MissingError, match=r"no tensor 'a\.wight'.*Nearest: a\.wei"
+  ):
     st.Reader(tmp_path)['a.wight']
 
 
