@@ -19,6 +19,7 @@ import math
 import os
 import pathlib
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from jaxtok.runs import curves, files, groups, plots, table
@@ -61,12 +62,11 @@ class Comparison:
     """Names of the table's columns."""
     key = self.y.rpartition('/')[2]
     unit = _UNITS.get(self.x, '')
-    columns = [f'{key} at {_short(x)} {unit}' for x in self.equal_x()]
+    columns = [f'{key}@{_short(x)}' for x in self.equal_x()]
     if columns:
-      baseline = self.methods[0].name
-      columns.append(f'{unit} to reach {baseline}')
+      columns.append(f'{unit} ratio')
     return [
-      *('method', 'seeds', 'parameters', 'tokens/byte'),
+      *('method', 'seeds', 'parameters', 'tok/byte'),
       *(columns or [f'final {key}']),
     ]
 
@@ -104,9 +104,9 @@ class Comparison:
     if points := self.equal_x():
       unit = _UNITS[self.x]
       notes.append(
-        f'The last column is the {unit} at which a method is as good as '
-        f'{self.methods[0].name} after {_short(points[-1])} {unit}, as a '
-        'multiple of those; > or <: outside what was logged.'
+        f'{unit} ratio: {unit} that a method needs to be as good as '
+        f'{self.methods[0].name} after {_short(points[-1])}, divided by that; '
+        '> and < are bounds, where the point lies outside what was logged.'
       )
     elif self.x != 'parameters':
       notes.append(
@@ -114,11 +114,16 @@ class Comparison:
       )
     return notes
 
+  def title(self) -> str:
+    """What is compared, e.g. 'bits per byte (eval/val) at equal FLOPs'."""
+    against = 'at equal ' if self.equal_x() else 'against '
+    return f'{plots.label_of(self.y)} {against}{curves.X_LABELS[self.x]}'
+
   def markdown(self) -> str:
     """The table with its notes."""
-    title = f'# {plots.label_of(self.y)} against {curves.X_LABELS[self.x]}'
     body = table.markdown(self.header(), self.rows())
-    return f'{title}\n\n{body}\n' + '\n'.join(f'- {n}' for n in self.notes())
+    notes = '\n'.join(f'- {note}' for note in self.notes())
+    return f'# {self.title()}\n\n{body}\n{notes}'
 
   def csv(self) -> str:
     """All logged points, a line each."""
@@ -154,7 +159,9 @@ class Comparison:
     return paths
 
   def __str__(self) -> str:
-    return table.plain(self.header(), self.rows()) + '\n'.join(self.notes())
+    body = table.plain(self.header(), self.rows())
+    notes = '\n'.join(textwrap.fill(note, 79) for note in self.notes())
+    return f'{self.title()}\n\n{body}\n{notes}'
 
   def _repr_markdown_(self) -> str:
     return self.markdown()

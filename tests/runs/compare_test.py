@@ -54,8 +54,8 @@ def test_values_at_equal_flops_are_interpolated_in_log_flops(tmp_path):
     for group in found.methods:
       assert group.at(x)[0] == pytest.approx(13 - math.log10(x))
   header, (row_a, row_b) = found.header(), found.rows()
-  assert header[-1] == 'FLOPs to reach a'
-  assert header[4] == 'bpb at 2.5e10 FLOPs'
+  assert header[-1] == 'FLOPs ratio'
+  assert header[4] == 'bpb@2.5e10'
   assert row_a[4:] == row_b[4:] == ['2.6021', '2.3010', '2.0000', '1.00x']
   assert row_a[:4] == ['a', '1', '1,000', '0.250']
 
@@ -201,11 +201,10 @@ def test_the_command_writes_four_files_and_prints_the_table(tmp_path, capsys):
   for kind in ('svg', 'png', 'csv', 'md'):
     assert (out / f'compare.{kind}').stat().st_size > 100
     assert f'compare.{kind}' in printed
-  assert 'FLOPs to reach a' in printed
+  assert 'FLOPs ratio' in printed
   markdown = (out / 'compare.md').read_text()
-  assert markdown.startswith(
-    '# bits per byte (eval/val) against training FLOPs'
-  )
+  title = '# bits per byte (eval/val) at equal training FLOPs'
+  assert markdown.startswith(title)
   assert '| b | 1 | 1,000 | 0.250 |' in markdown
   with open(out / 'compare.csv') as f:
     rows = list(csv.DictReader(f))
