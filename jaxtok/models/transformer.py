@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxtok import partition
 from jaxtok.cache import kv
 from jaxtok.config import configclass
 from jaxtok.models import base
@@ -465,6 +466,9 @@ class Transformer(nnx.Module):
 
   def _embed(self, tokens_bt, positions_bt, rng):
     x_btd = self.embed(tokens_bt, positions_bt)
+    # Without this the compiler may split d as in the table, not the rows, and
+    # then gathers whole batches in every layer.
+    x_btd = partition.constrain(x_btd, 'batch', 'length', None)
     return block.dropout(x_btd, self.config.dropout, rng)
 
   def _context(
