@@ -14,14 +14,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Sub-package of jaxtok -> sub-packages that it may import besides itself.
 # `config` and `partition` are modules that all may use.
 ALLOWED = {
-  'tokenizers': set(),
+  'tokenizers': {'entropy'},
   'nn': set(),
   'cache': set(),
   'data': set(),
   'evals': {'data', 'decoding', 'objectives', 'runs'},
   'objectives': set(),
   'entropy': set(),
-  'models': {'nn', 'cache'},
+  'models': {'nn', 'cache', 'entropy'},
   'decoding': set(),
   'runs': {'decoding', 'tokenizers', 'train'},
   'train': {'data', 'evals', 'objectives', 'models', 'runs', 'tokenizers'},
