@@ -8,26 +8,22 @@ found when it is read; the one before it is used then. Checksums and arrays do
 not depend on how the state is split, so a checkpoint restores onto any mesh
 and any number of processes.
 
-This module imports nothing else of `jaxtok.train` but its errors.
+This module imports nothing else of `jaxtok.train` but errors and checksums.
 """
 
 import dataclasses
-import json
 import math
 import os
-import shutil
-import zlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 from flax import nnx
 
-from jaxtok.train import errors
+from jaxtok.train import checksum, errors
 
 FOLDER = 'checkpoints'
 BAD_FOLDER = 'checkpoints_damaged'
@@ -95,8 +91,8 @@ class Checkpoints:
       return
     sealed = {
       'values': meta,
-      'arrays': checksums(state),
-      'json': _json_checksum(data, meta),
+      'arrays': checksum.of_arrays(state),
+      'json': checksum.of_json(data, meta),
     }
     self._manager.save(
       step,
@@ -162,7 +158,7 @@ class Checkpoints:
         meta=ocp.args.JsonRestore(),
       ),
     )
-    _verify(found.state, found.data['data'], found.meta)
+    checksum.verify(found.state, found.data['data'], found.meta)
     return Restored(step, found.state, found.data['data'], found.meta['values'])
 
   def _set_aside(self, problems: dict[int, str], good: int) -> None:
@@ -227,58 +223,6 @@ def restore_params(
   )
 
 
-def checksums(tree: Any) -> dict[str, int]:
-  """A 32-bit checksum of each array by its name.
-
-  The sum over elements of (bits times an odd number that depends on the
-  place), modulo 2**32: independent of shardings, and sure to change if a
-  single element does.
-  """
-  found = {
-    _name(path): _checksum(x) for path, x in jax.tree.leaves_with_path(tree)
-  }
-  return {name: int(value) for name, value in jax.device_get(found).items()}
-
-
-def check_space(
-  workdir: str | os.PathLike, checkpoint_bytes: int, max_to_keep: int
-) -> None:
-  """Checks, before any work is done, that a run can be saved.
-
-  Args:
-    workdir: The run directory; made if missing.
-    checkpoint_bytes: Size of one checkpoint.
-    max_to_keep: Checkpoints that are kept, besides the best one and the one
-      that is being written.
-
-  Raises:
-    WorkdirError: If the folder cannot be written, or its disk is too small.
-  """
-  workdir = epath.Path(workdir)
-  probe = workdir / f'.probe.{jax.process_index()}'
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    probe.write_bytes(b'0' * 4096)
-    probe.unlink()
-  except OSError as e:
-    raise errors.WorkdirError(
-      f'workdir={workdir} cannot be written: {e}. Choose a folder that you '
-      'may write to, on a disk with free space.'
-    ) from e
-  if '://' in os.fspath(workdir):
-    return  # Object stores have no size.
-  free = shutil.disk_usage(workdir).free
-  needed = checkpoint_bytes * (max_to_keep + 2) - _size(workdir / FOLDER)
-  if free < needed:
-    raise errors.WorkdirError(
-      f'workdir={workdir} has {free / 2**20:.0f} MiB free, but the run needs '
-      f'up to {needed / 2**20:.0f} MiB more: {max_to_keep + 2} checkpoints of '
-      f'{checkpoint_bytes / 2**20:.1f} MiB (max_to_keep={max_to_keep}, the '
-      'best one, and the one being written). Free some space, lower '
-      'max_to_keep, or choose another disk.'
-    )
-
-
 class _NewestAndBest:
   """Orbax preservation policy: the newest n and the best-scored one."""
 
@@ -299,38 +243,6 @@ class _NewestAndBest:
 def _score(metrics: dict[str, Any] | None) -> float:
   score = (metrics or {}).get('score')
   return math.inf if score is None else score
-
-
-@jax.jit
-def _checksum(x):
-  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-    x = jax.random.key_data(x)
-  if x.dtype == bool:
-    x = x.astype(jnp.uint8)
-  unsigned = jnp.dtype(f'uint{8 * min(x.dtype.itemsize, 4)}')
-  bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
-  place = jnp.zeros(bits.shape, jnp.uint32)
-  for axis, size in enumerate(bits.shape):
-    index = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-    place = place * jnp.uint32(size) + index
-  return jnp.sum(bits * (place * jnp.uint32(2654435762) + jnp.uint32(1)))
-
-
-def _name(path: Any) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
-def _json_checksum(data: Any, meta: Any) -> int:
-  return zlib.crc32(json.dumps([data, meta], sort_keys=True).encode())
-
-
-def _verify(state: Any, data: Any, meta: dict[str, Any]) -> None:
-  if _json_checksum(data, meta['values']) != meta['json']:
-    raise ValueError('the checksum of data and meta does not match')
-  want = meta['arrays']
-  bad = [k for k, v in checksums(state).items() if want.get(k) != v]
-  if bad:
-    raise ValueError(f'the checksum of {bad[0]} does not match')
 
 
 def _read_params(folder: epath.Path) -> dict[str, Any]:
@@ -363,7 +275,7 @@ def _read_params(folder: epath.Path) -> dict[str, Any]:
         meta=ocp.args.JsonRestore(),
       ),
     )
-  _verify(found.state, found.data['data'], found.meta)
+  checksum.verify(found.state, found.data['data'], found.meta)
   params = found.state.get('ema') or found.state['params']
   return nnx.restore_int_paths(_merge(params, found.state['rest']))
 
@@ -383,13 +295,3 @@ def _all_processes(ok: bool) -> bool:
   from jax.experimental import multihost_utils
 
   return bool(np.all(multihost_utils.process_allgather(np.array(ok))))
-
-
-def _size(folder: epath.Path) -> int:
-  if not folder.exists():
-    return 0
-  return sum(
-    os.path.getsize(os.path.join(root, name))
-    for root, _, names in os.walk(folder)
-    for name in names
-  )

@@ -21,6 +21,7 @@ from jaxtok.train import (
   flops,
   report,
   sharding,
+  space,
   state,
   step,
 )
@@ -127,7 +128,7 @@ def prepare(
     config.batch_size, mesh.shape, config.num_microbatches
   )
   if path is not None:
-    checkpoint.check_space(path, 0, 0)
+    space.check(path, 0, 0)
     distributed.check_shared(path)
     check_unchanged(config, path, allow_config_change)
   tokenizer = make_tokenizer(config, path)
@@ -151,7 +152,7 @@ def prepare(
     layout = plan(steps)
   if path is not None:
     size = state.num_bytes(layout.shapes)
-    checkpoint.check_space(path, size, config.max_to_keep)
+    space.check(path, size, config.max_to_keep)
   return Job(
     config=config,
     workdir=path,
