@@ -108,23 +108,22 @@ def test_the_newest_and_the_best_are_kept_across_restarts(tmp_path):
   assert save(tmp_path, 7, scores={7: 0.5}, max_to_keep=1) == [7]
 
 
-def array_file(folder):
-  """The file with the arrays: the largest one of Orbax' data folders."""
-  files = [path for path in folder.glob('state/**/d/*') if path.is_file()]
-  return max(files, key=lambda path: path.stat().st_size)
+def array_files(folder):
+  """The files with the arrays, in Orbax' data folders."""
+  return [path for path in folder.glob('state/**/d/*') if path.is_file()]
 
 
 def flip_bits(folder):
-  path = array_file(folder)
-  content = bytearray(path.read_bytes())
-  for i in range(256, len(content), 512):  # Some in every array.
-    content[i] ^= 0x10
-  path.write_bytes(content)
+  for path in array_files(folder):
+    content = bytearray(path.read_bytes())
+    for i in range(len(content) // 4, len(content), 512):
+      content[i] ^= 0x10
+    path.write_bytes(content)
 
 
 def truncate(folder):
-  path = array_file(folder)
-  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  for path in array_files(folder):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def lose_state(folder):
