@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import time
 from typing import Any
 
 import jax
@@ -108,6 +109,19 @@ def test_the_newest_and_the_best_are_kept_across_restarts(tmp_path):
   assert save(tmp_path, 7, scores={7: 0.5}, max_to_keep=1) == [7]
 
 
+# When a read fails, Orbax leaves its other reads alone with a closed event loop.
+orphans = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+@pytest.fixture
+def settle():
+  """Gives such reads the time to end before the next test."""
+  yield
+  time.sleep(0.3)
+
+
 def array_files(folder):
   """The files with the arrays, in Orbax' data folders."""
   return [path for path in folder.glob('state/**/d/*') if path.is_file()]
@@ -137,6 +151,8 @@ def change_meta(folder):
   path.write_text(json.dumps(meta))
 
 
+@orphans
+@pytest.mark.usefixtures('settle')
 @pytest.mark.parametrize(
   'damage', [flip_bits, truncate, lose_state, change_meta]
 )
@@ -157,6 +173,8 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
   assert restore(tmp_path, make_state()).step == 2
 
 
+@orphans
+@pytest.mark.usefixtures('settle')
 def test_if_all_checkpoints_are_damaged_each_is_named(tmp_path):
   save(tmp_path, 1, 2)
   for step in (1, 2):
@@ -181,6 +199,8 @@ def test_parameters_can_be_read_without_the_optimizer(tmp_path, ema):
     checkpoint.restore_params(tmp_path / 'nothing')
 
 
+@orphans
+@pytest.mark.usefixtures('settle')
 def test_reading_parameters_passes_over_damaged_checkpoints(tmp_path):
   save(tmp_path, 1, 2)
   flip_bits(tmp_path / 'checkpoints' / '2')
