@@ -109,7 +109,7 @@ def test_the_newest_and_the_best_are_kept_across_restarts(tmp_path):
   assert save(tmp_path, 7, scores={7: 0.5}, max_to_keep=1) == [7]
 
 
-# When a read fails, Orbax leaves its other reads alone with a closed event loop.
+# When a read fails, Orbax leaves its other reads with a closed event loop.
 orphans = pytest.mark.filterwarnings(
   'ignore::pytest.PytestUnraisableExceptionWarning'
 )
