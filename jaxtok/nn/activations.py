@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-
 _LINEAR, _CUBIC = 1.5957691216057308, 0.0713548162726009  # Of 2u, see below.
 
 
