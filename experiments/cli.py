@@ -74,10 +74,28 @@ def main(file: str, doc: str | None) -> None:
   module = sys.modules['__main__']
   module.__doc__ = doc
   define_flags()
+  if {'--help', '-help', '-h'} & set(sys.argv[1:]):
+    print(_help(doc))
+    sys.exit(0)
   quiet_libraries()
   app.run(
     lambda argv: _run(folder), flags_parser=lambda argv: _parse(argv, folder)
   )
+
+
+def _help(doc: str | None) -> str:
+  """The experiment's docstring and its flags."""
+  own = FLAGS.flags_by_module_dict()[__name__]
+  lines = [doc.strip() if doc else '', '', 'Flags:']
+  for flag in sorted(own, key=lambda flag: flag.name):
+    if flag.name != 'config':
+      name = flag.name if flag.boolean else f'{flag.name}=...'
+      lines.append(f'  --{name:<22} {flag.help}')
+  lines += [
+    f'  --{"config=FILE[:SIZE]":<22} Config file, see --list.',
+    f'  --{"config.FIELD=VALUE":<22} Changes a field, e.g. --config.steps=200.',
+  ]
+  return '\n'.join(lines)
 
 
 def quiet_libraries() -> None:
@@ -137,10 +155,12 @@ def _parse(argv: list[str], folder: pathlib.Path) -> list[str]:
   return rest
 
 
-def _fail(error: Any, code: int) -> None:
+def _fail(error: Any, code: int, hint: str = '') -> None:
   if '--debug' in sys.argv[1:] and isinstance(error, BaseException):
     traceback.print_exception(error)
-  print(f'error: {error}', file=sys.stderr)
+  # A KeyError's own words are the key alone.
+  text = repr(error) if isinstance(error, KeyError) else str(error)
+  print(f'error: {text}{hint}', file=sys.stderr)
   sys.exit(code)
 
 
@@ -150,9 +170,9 @@ def _run(folder: pathlib.Path) -> None:
 
   config = FLAGS.config
   try:
-    if FLAGS.data:
+    if FLAGS.data is not None:
       _replace_source(config, FLAGS.data)
-    if FLAGS.topology:
+    if FLAGS.topology is not None:
       _report_topology(config)
       return
     if not FLAGS.workdir and not FLAGS.dry_run:
@@ -167,15 +187,31 @@ def _run(folder: pathlib.Path) -> None:
       allow_config_change=FLAGS.allow_config_change,
       eval_only=FLAGS.eval_only,
       dry_run=FLAGS.dry_run,
-      profile=tuple(int(step) for step in FLAGS.profile),
+      profile=_profile_steps(),
       debug_nans=FLAGS.debug_nans,
       debug=FLAGS.debug,
     )
   except errors.Preempted as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
-  except (*_USER_ERRORS, errors.RunError) as error:
-    _fail(error, 1)
+  except KeyboardInterrupt:
+    print('stopped.', file=sys.stderr)
+    sys.exit(130)
+  except errors.RunError as error:
+    _fail(error, error.exit_code)
+  except _USER_ERRORS as error:
+    # Perhaps our own mistake after all.
+    hint = '' if FLAGS.debug else ' (--debug shows where this was found.)'
+    _fail(error, 1, hint)
+
+
+def _profile_steps() -> tuple[int, ...]:
+  if not all(step.isdigit() for step in FLAGS.profile):
+    raise ValueError(
+      f'--profile={",".join(FLAGS.profile)} must be the first and the last '
+      'step to trace, e.g. --profile=20,30.'
+    )
+  return tuple(map(int, FLAGS.profile))
 
 
 def _replace_source(config: Any, spec: str) -> None:
