@@ -60,6 +60,11 @@ def define_flags() -> None:
     'debug_nans', False, 'Stop at the operation that makes NaN.'
   )
   flags.DEFINE_bool('debug', False, 'No jit; full tracebacks.')
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    'Several processes started by hand: HOST:PORT,COUNT,INDEX.',
+  )
   flags.DEFINE_bool('list', False, 'List the configs of this experiment.')
 
 
@@ -166,10 +171,12 @@ def _fail(error: Any, code: int, hint: str = '') -> None:
 
 def _run(folder: pathlib.Path) -> None:
   from jaxtok import train
-  from jaxtok.train import errors
+  from jaxtok.train import distributed, errors
 
   config = FLAGS.config
   try:
+    if FLAGS.coordinator is not None:
+      distributed.set_coordinator(FLAGS.coordinator)
     if FLAGS.data is not None:
       _replace_source(config, FLAGS.data)
     if FLAGS.topology is not None:

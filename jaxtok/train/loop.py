@@ -20,6 +20,7 @@ from jaxtok.train import (
   distributed,
   errors,
   evaluate,
+  lock,
   progress,
   record,
   report,
@@ -177,10 +178,19 @@ def _session(job: setup.Job, eval_only: bool) -> Iterator[run_lib.Run]:
   An evaluation of a run that is there leaves config and sessions alone.
   """
   run_dir = run_lib.Run(job.workdir)
-  is_there = eval_only and setup.has_checkpoints(job.workdir)
-  if is_there or not distributed.is_main():
+  if not distributed.is_main():
     yield run_dir
     return
+  with lock.hold(job.workdir):
+    if eval_only and setup.has_checkpoints(job.workdir):
+      yield run_dir
+    else:
+      with _recorded(job) as run_dir:
+        yield run_dir
+
+
+@contextlib.contextmanager
+def _recorded(job: setup.Job) -> Iterator[run_lib.Run]:
   run_dir = run_lib.start(job.workdir, job.config, allow_config_change=True)
   params = jax.tree.leaves(job.layout.shapes.params)
   run_dir.note(
