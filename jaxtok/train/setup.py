@@ -128,8 +128,12 @@ def prepare(
     WorkdirError: If the workdir cannot be written or is too small.
   """
   path = None if workdir is None else epath.Path(workdir)
-  # Before the workdir is made: a wrong path to the text leaves nothing behind.
-  next(iter(config.data.documents('train')), None)
+  # Before the workdir is made: text that cannot be read leaves nothing behind.
+  evaluated = {
+    getattr(c, 'split', '') or 'train' for c in config.evals.values()
+  }
+  for split in sorted({'train', *evaluated}):
+    next(iter(config.data.documents(split)), None)
   mesh = config.mesh.make()
   sharding.check_batch_size(
     config.batch_size, mesh.shape, config.num_microbatches
