@@ -28,6 +28,7 @@ from jaxtok.nn import (
   block,
   cross,
   embed,
+  linear,
   masks,
   norms,
   relative_bias,
@@ -102,7 +103,7 @@ class Config:
     _require('position', self.position, POSITIONS)
     _require('attention_bias', self.attention_bias, BIASES)
     _require('norm', self.norm, norms.KINDS)
-    _require('dtype', self.dtype, ('float32', 'bfloat16', 'float16'))
+    linear.check_dtype(self.dtype)
     activations.check(self.activation)
     if self.position == 'rope':
       rope.frequencies(self.head_width, self.rotary)
