@@ -13,7 +13,7 @@ from jaxtok_kernels import dispatch
 
 from jaxtok import config as config_lib
 from jaxtok.models import base, transformer
-from jaxtok.nn import block, masks
+from jaxtok.nn import block, cross, masks
 
 SMALL = dict(vocab_size=11, dim=16, num_layers=2, num_heads=2)
 TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2, 6]])
@@ -260,6 +260,38 @@ def test_context_is_encoded_once_and_then_read_from_the_cache():
     return want, jnp.concatenate([first.hidden_btd, second.hidden_btd], axis=1)
 
   want, got = both(params)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@jax.jit
+def _with_context(params, context, rng=None):
+  graph, _, _ = compiled(transformer.Config.t5(dropout=0.5, **SMALL))
+  model = nnx.merge(graph, params)
+  return model(TOKENS, context=context, rng=rng).hidden_btd
+
+
+def test_dropout_reaches_the_encoder_of_given_tokens():
+  config = transformer.Config.t5(dropout=0.5, **SMALL)
+  graph, params, _ = compiled(config)
+  tokens, rng = jnp.array([[1, 2, 3, 4]]), jax.random.key(0)
+  encode = jax.jit(lambda p: nnx.merge(graph, p).encode(tokens))
+  without = _with_context(params, encode(params), rng)
+  assert (_with_context(params, tokens, rng) != without).any()
+  np.testing.assert_allclose(
+    _with_context(params, tokens),
+    _with_context(params, encode(params)),
+    atol=1e-5,
+  )
+
+
+def test_padding_of_the_context_changes_nothing():
+  _, params, _ = compiled(transformer.Config.t5(dropout=0.5, **SMALL))
+  source = lambda padding: cross.Source(
+    jnp.array([[1, 2, 3, 4, *padding]]), jnp.array([[1, 1, 1, 1, 0, 0]])
+  )
+  got = _with_context(params, source([5, 6]))
+  np.testing.assert_array_equal(got, _with_context(params, source([7, 8])))
+  want = _with_context(params, jnp.array([[1, 2, 3, 4]]))
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
