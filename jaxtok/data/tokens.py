@@ -47,6 +47,8 @@ class Tokens(Protocol):
   ) -> tuple[np.ndarray, np.ndarray]:
     """Ids and charges of ranges within documents, one after the other.
 
+    Both may be of any integer type: narrow ones are faster to come by.
+
     Args:
       documents: Their numbers.
       starts: First token of each; -1 means the bos before the document.
@@ -87,7 +89,10 @@ class ByteTokens:
 
   def __init__(self, source: stored.Stored, table: np.ndarray, bos: int):
     self._source = source
-    self._table = None if (table == np.arange(256)).all() else table
+    is_short = max(int(table.max()), bos) < 1 << 16
+    self._dtype = np.uint16 if is_short else np.int32
+    is_identity = (table == np.arange(256)).all()
+    self._table = None if is_identity else table.astype(self._dtype)
     self.lengths = source.sizes
     self.num_bytes = int(self.lengths.sum())
     self.bos = bos
@@ -97,10 +102,12 @@ class ByteTokens:
   ) -> tuple[np.ndarray, np.ndarray]:
     """See `Tokens`."""
     data = self._source.read(documents, starts, lengths)
-    ids = data.astype(np.int32) if self._table is None else self._table[data]
-    charges = np.ones(len(ids), np.int32)
-    at_bos = (np.cumsum(lengths) - lengths)[starts < 0]
-    ids[at_bos], charges[at_bos] = self.bos, 0
+    ids = data.astype(self._dtype) if self._table is None else self._table[data]
+    charges = np.ones(len(ids), np.uint8)
+    is_bos = starts < 0
+    if is_bos.any():
+      at_bos = (np.cumsum(lengths) - lengths)[is_bos]
+      ids[at_bos], charges[at_bos] = self.bos, 0
     return ids, charges
 
 
@@ -132,7 +139,7 @@ class CachedTokens:
       (lengths - gaps).tolist(),
       gaps.tolist(),
     )
-    ids, charges = (found[key].astype(np.int32) for key in found.dtype.names)
+    ids, charges = found['token'].copy(), found['num_bytes']
     ids[(np.cumsum(lengths) - lengths)[gaps]] = self.bos
     return ids, charges
 
@@ -187,16 +194,27 @@ def _groups(source: Source) -> Iterator[list[bytes]]:
     yield group
 
 
-def _encode(tokenizer: Any, group: list[bytes]) -> Iterator[tuple]:
-  """Ids and charges of each document of a group."""
+def _encode(
+  tokenizer: Any, group: list[bytes]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Ids and charges of a group of documents, and the end of each.
+
+  Raises:
+    ValueError: See `charges_of`.
+  """
   if tokenizer.kind != 'concat':
-    for data in group:
-      yield charges_of(tokenizer, data)
-    return
+    parts = [charges_of(tokenizer, data) for data in group]
+    ids, charges = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return ids, charges, np.cumsum([len(part[0]) for part in parts])
+  # The whole group at once: documents may be short.
   ragged = tokenizer.encode_batch(group)
-  splits = ragged.row_splits.tolist()
-  for data, start, stop in zip(group, splits[:-1], splits[1:], strict=True):
-    yield charges_of(tokenizer, data, ragged.values[start:stop])
+  charges = tokenizer.token_byte_lengths[ragged.values]
+  reached = np.append(0, np.cumsum(charges, dtype=np.int64))
+  sizes = np.diff(reached[ragged.row_splits])
+  wrong = np.flatnonzero(sizes != [len(data) for data in group])
+  if wrong.size:  # Let it say what is wrong.
+    charges_of(tokenizer, group[wrong[0]], ragged.rows()[wrong[0]])
+  return ragged.values, charges, ragged.row_splits[1:]
 
 
 def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:
@@ -216,12 +234,12 @@ def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:
   )
   with open(folder / 'tokens.bin', 'wb') as file, progress:
     for group in _groups(source):
-      for ids, charges in _encode(tokenizer, group):
-        rows = np.empty(len(ids), record)
-        rows['token'], rows['num_bytes'] = ids, charges
-        file.write(rows.data)
-        count, size = count + len(ids), size + int(charges.sum())
-        ends.append(count)
+      ids, charges, group_ends = _encode(tokenizer, group)
+      rows = np.empty(len(ids), record)
+      rows['token'], rows['num_bytes'] = ids, charges
+      file.write(rows.data)
+      ends.extend((count + group_ends).tolist())
+      count, size = count + len(ids), size + int(charges.sum())
       progress.update(len(group))
   np.save(folder / 'ends.npy', np.array(ends, np.int64))
   seconds = time.monotonic() - began
