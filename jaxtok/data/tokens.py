@@ -9,6 +9,7 @@ a cache on disk that holds token and charge side by side.
 """
 
 import array
+import itertools
 import json
 import os
 import pathlib
@@ -194,27 +195,22 @@ def _groups(source: Source) -> Iterator[list[bytes]]:
     yield group
 
 
-def _encode(
-  tokenizer: Any, group: list[bytes]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Ids and charges of a group of documents, and the end of each.
-
-  Raises:
-    ValueError: See `charges_of`.
-  """
+def _encode(tokenizer: Any, group: list[bytes]) -> Iterator[tuple]:
+  """Ids and charges of each document of a group."""
   if tokenizer.kind != 'concat':
-    parts = [charges_of(tokenizer, data) for data in group]
-    ids, charges = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return ids, charges, np.cumsum([len(part[0]) for part in parts])
-  # The whole group at once: documents may be short.
+    for data in group:
+      yield charges_of(tokenizer, data)
+    return
+  # The charges of the whole group at once: documents may be short.
   ragged = tokenizer.encode_batch(group)
   charges = tokenizer.token_byte_lengths[ragged.values]
   reached = np.append(0, np.cumsum(charges, dtype=np.int64))
   sizes = np.diff(reached[ragged.row_splits])
-  wrong = np.flatnonzero(sizes != [len(data) for data in group])
-  if wrong.size:  # Let it say what is wrong.
-    charges_of(tokenizer, group[wrong[0]], ragged.rows()[wrong[0]])
-  return ragged.values, charges, ragged.row_splits[1:]
+  splits = ragged.row_splits.tolist()
+  for i, (start, stop) in enumerate(itertools.pairwise(splits)):
+    if sizes[i] != len(group[i]):  # Let it say what is wrong.
+      charges_of(tokenizer, group[i], ragged.values[start:stop])
+    yield ragged.values[start:stop], charges[start:stop]
 
 
 def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:
@@ -234,12 +230,12 @@ def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:
   )
   with open(folder / 'tokens.bin', 'wb') as file, progress:
     for group in _groups(source):
-      ids, charges, group_ends = _encode(tokenizer, group)
-      rows = np.empty(len(ids), record)
-      rows['token'], rows['num_bytes'] = ids, charges
-      file.write(rows.data)
-      ends.extend((count + group_ends).tolist())
-      count, size = count + len(ids), size + int(charges.sum())
+      for ids, charges in _encode(tokenizer, group):
+        rows = np.empty(len(ids), record)
+        rows['token'], rows['num_bytes'] = ids, charges
+        file.write(rows.data)
+        count, size = count + len(ids), size + int(charges.sum())
+        ends.append(count)
       progress.update(len(group))
   np.save(folder / 'ends.npy', np.array(ends, np.int64))
   seconds = time.monotonic() - began
