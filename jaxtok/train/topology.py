@@ -246,9 +246,9 @@ def _devices(chip: str, layout: str) -> list[Any]:
 def collectives(hlo: str) -> dict[str, dict[str, int]]:
   """Collectives of a compiled program, by kind.
 
-  Gives their count, their result bytes, and those of the largest. The compiler
-  may split one collective into pieces that run beside other work; pieces share
-  a channel and count once. The body of a loop counts once.
+  Gives their count, their result bytes, and those of the largest array. The
+  compiler may split one collective into pieces that run beside other work;
+  pieces share a channel and count once. The body of a loop counts once.
   """
   seen, found = set(), {}
   for line in hlo.splitlines():
@@ -262,21 +262,23 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
       seen.add(channel[1])
     none = {'count': 0, 'bytes': 0, 'largest': 0}
     entry = found.setdefault(match['kind'], none)
-    size = _result_bytes(match['shape'], bool(match[3]))
+    sizes = _array_bytes(match['shape'])
+    largest = max(sizes, default=0)
     entry['count'] += 1
-    entry['bytes'] += size
-    entry['largest'] = max(entry['largest'], size)
+    # The shape of an asynchronous one holds its operand too.
+    entry['bytes'] += largest if match[3] else sum(sizes)
+    entry['largest'] = max(entry['largest'], largest)
   return found
 
 
-def _result_bytes(shape: str, is_start: bool) -> int:
-  """Bytes of an HLO shape; of asynchronous ones, of the largest part."""
+def _array_bytes(shape: str) -> list[int]:
+  """Bytes of each array of an HLO shape."""
   sizes = []
   for dtype, dims in re.findall(r'([a-z]+\d*\w*)\[([\d,]*)\]', shape):
     bits = re.search(r'\d+', dtype)
     width = _BYTES.get(dtype) or (math.ceil(int(bits[0]) / 8) if bits else 1)
     sizes.append(width * math.prod(int(d) for d in dims.split(',') if d))
-  return max(sizes, default=0) if is_start else sum(sizes)
+  return sizes
 
 
 def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
@@ -305,7 +307,7 @@ def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
       'time': _time_line(found, chip, per_chip),
       'collectives': [
         f'{kind:<20} {v["count"]:>5} x  {quantity(v["bytes"])} per device, '
-        f'the largest {quantity(v["largest"])}'
+        f'the largest array {quantity(v["largest"])}'
         for kind, v in sorted(found['collectives'].items())
       ]
       or 'none',

@@ -57,7 +57,7 @@ def test_collectives_are_counted_once_with_the_bytes_of_their_results():
       'bytes': 4 * 64 * 1024 * 2 + 32 * 4,
       'largest': 4 * 64 * 1024 * 2,
     },
-    'all-reduce': {'count': 1, 'bytes': 64, 'largest': 10 * 4 + 6 * 4},
+    'all-reduce': {'count': 1, 'bytes': 10 * 4 + 6 * 4, 'largest': 10 * 4},
     'reduce-scatter': {'count': 1, 'bytes': 16, 'largest': 16},
   }
 
@@ -118,8 +118,8 @@ def test_a_sharded_step_compiles_for_a_tpu_that_is_not_there(make_config):
   assert 'FLOPs per device and step' in facts['compute']
   assert 's per step' in facts['time']
   assert any('all-reduce' in line for line in lines)
-  # Nothing gathers a batch: the largest exchange is a device's share of the
-  # states (half of the rows, float32), far above any parameter.
+  # Nothing gathers a batch: the largest array that is exchanged is a device's
+  # share of the states (half of the rows, float32), far above any parameter.
   share = 64 // 2 * 64 * config.model.dim * 4
   largest = {k: v['largest'] for k, v in found['collectives'].items()}
   assert max(largest.values()) <= share, largest
