@@ -26,9 +26,9 @@ test-slow: $(VENV)/.dev
 	JAXTOK_TEST_OPTIMIZED=1 $(PYTEST) \
 	  -m '(slow or multihost) and not torch and not gpu and not tpu'
 
-# Compares with torch and transformers.
+# Compares with torch and transformers, on one device like most users.
 test-parity: $(VENV)/.parity
-	JAXTOK_TEST_OPTIMIZED=1 $(PYTEST) -m torch
+	JAXTOK_TEST_DEVICES=1 JAXTOK_TEST_OPTIMIZED=1 $(PYTEST) -m torch
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

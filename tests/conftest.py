@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight virtual CPU devices, quick compilation, temporary caches.
 
+On one device layers take other forms (`nn.platform`), so the comparisons with
+torch run on one, as users do: `make test-parity` sets `JAXTOK_TEST_DEVICES=1`.
+
 Most tests spend their time compiling small programs that run once, so XLA
 compiles less thoroughly here, and the same program once. Set
 `JAXTOK_TEST_OPTIMIZED=1` to test what users run; `make test-slow` does.
@@ -12,7 +15,8 @@ import os
 import jax
 import pytest
 
-jax.config.update('jax_num_cpu_devices', 8)
+num_devices = int(os.environ.get('JAXTOK_TEST_DEVICES', '8'))
+jax.config.update('jax_num_cpu_devices', num_devices)
 if os.environ.get('JAXTOK_TEST_OPTIMIZED') != '1':
   jax.config.update('jax_disable_most_optimizations', True)
 pytest.register_assert_rewrite('tests.conformance')

@@ -5,13 +5,15 @@
   pip install -e '.[parity]'
   python -m experiments.speed [--tasks=train,decode] [--rounds=7]
 
-Same architecture (GPT-2), sizes, float32 and number of threads. Each side runs
-in a process of its own; both are prepared first (compilation and warm-up are
-reported apart), then they take turns, so that each round has the machine to
-itself. Prints tokens per second of both, and the median of the ratios of
-neighbouring rounds with the lowest and highest.
+Same architecture (GPT-2), sizes, float32 and CPU cores. Each side runs in a
+process of its own that may use `--threads` cores and no others (XLA heeds no
+variable for its number of threads); both are prepared first (compilation and
+warm-up are reported apart), then they take turns, so that each round has the
+machine to itself. Prints tokens per second by the clock of both, and the median
+of the ratios of neighbouring rounds with the lowest and highest.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,6 +21,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from absl import app, flags
@@ -34,26 +37,66 @@ _MODULES = {
 _BATCH = {'train': 32, 'decode': 16}
 
 
+@contextlib.contextmanager
+def _cores(num: int) -> Iterator[None]:
+  """Processes started inside may run on `num` of this one's cores only."""
+  if not hasattr(os, 'sched_setaffinity'):
+    if num != os.cpu_count():
+      raise ValueError(
+        f'threads={num}: this system cannot bind a process to cores. Use '
+        f'threads={os.cpu_count()}, all that there are.'
+      )
+    yield
+    return
+  before = os.sched_getaffinity(0)
+  if num > len(before):
+    raise ValueError(
+      f'threads={num}: this process may use {len(before)} cores. Use '
+      f'threads={len(before)} or less.'
+    )
+  os.sched_setaffinity(0, sorted(before)[:num])
+  try:
+    yield
+  finally:
+    os.sched_setaffinity(0, before)
+
+
 class Worker:
   """A process that answers one line per request."""
 
   def __init__(self, name: str, spec: Spec):
+    """Starts the process and waits until it is prepared.
+
+    Args:
+      name: 'jaxtok' or 'torch'.
+      spec: What to time, on how many cores.
+
+    Raises:
+      ValueError: If there are fewer cores, or the system cannot bind to them.
+      RuntimeError: If the process stops.
+    """
     env = os.environ | {
       'OMP_NUM_THREADS': str(spec.threads),
       'JAX_PLATFORMS': 'cpu',
       'TRANSFORMERS_VERBOSITY': 'error',
     }
     self._name = name
-    self._process = subprocess.Popen(
-      [sys.executable, '-m', _MODULES[name]],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-      env=env,
-    )
+    with _cores(spec.threads):
+      self._process = subprocess.Popen(
+        [sys.executable, '-m', _MODULES[name]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+      )
     self.prepare_seconds = self._ask(json.dumps(dataclasses.asdict(spec)))[
       'prepare_seconds'
     ]
+
+  @property
+  def pid(self) -> int:
+    """Of the process."""
+    return self._process.pid
 
   def round(self) -> float:
     """Tokens per second of one round."""
@@ -72,6 +115,7 @@ class Worker:
     except BrokenPipeError:
       answer = ''
     if not answer:
+      self.close()
       raise RuntimeError(
         f'the {self._name} worker stopped; its error stands above. The torch '
         "side needs: pip install -e '.[parity]'"
@@ -81,15 +125,15 @@ class Worker:
 
 def measure(spec: Spec, rounds: int) -> dict[str, Any]:
   """Rounds of both sides in turn; rates are tokens per second."""
-  workers = {name: Worker(name, spec) for name in _MODULES}
-  try:
+  workers = {}
+  with contextlib.ExitStack() as stack:
+    for name in _MODULES:
+      workers[name] = Worker(name, spec)
+      stack.callback(workers[name].close)
     rates = {name: [] for name in workers}
     for i in range(rounds):
       for name in list(workers)[:: 1 if i % 2 else -1]:
         rates[name].append(workers[name].round())
-  finally:
-    for worker in workers.values():
-      worker.close()
   ratios = [a / b for a, b in zip(rates['jaxtok'], rates['torch'], strict=True)]
   return {
     'spec': dataclasses.asdict(spec),
@@ -141,6 +185,6 @@ if __name__ == '__main__':
   flags.DEFINE_integer('dim', 128, 'Model width.')
   flags.DEFINE_integer('num_layers', 4, 'Layers.')
   flags.DEFINE_integer('batch_size', 0, 'Rows; 0: 32 (train), 16 (decode).')
-  flags.DEFINE_integer('threads', os.cpu_count() or 1, 'Threads per side.')
+  flags.DEFINE_integer('threads', os.cpu_count() or 1, 'Cores per side.')
   flags.DEFINE_string('out', None, 'Write the results to this JSON file.')
   app.run(main)

@@ -28,7 +28,7 @@ class Spec:
   batch_size: int = 32
   prompt_len: int = 16  # Decoding: prompt and new tokens per row.
   num_tokens: int = 240
-  threads: int = 2
+  threads: int = 2  # Cores that a worker may use.
   steps: int = 2  # Training steps or generate calls per round.
 
   def __post_init__(self):

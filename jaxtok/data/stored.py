@@ -13,6 +13,7 @@ import array
 import contextlib
 import functools
 import io
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -76,11 +77,9 @@ class FileArray:
   ) -> np.ndarray:
     """See `read`."""
     width, zero = self.dtype.itemsize, bytes(self.dtype.itemsize)
-    number, pread = _descriptor(*self._identity).number, os.pread
-    parts = [
-      pread(number, length * width, start * width)
-      for start, length in zip(starts, lengths, strict=True)
-    ]
+    number = itertools.repeat(_descriptor(*self._identity).number)
+    scale = lambda xs: xs if width == 1 else [x * width for x in xs]
+    parts = list(map(os.pread, number, scale(lengths), scale(starts)))
     if any(gaps):
       parts = [
         zero + part if gap else part

@@ -9,6 +9,7 @@ a cache on disk that holds token and charge side by side.
 """
 
 import array
+import itertools
 import json
 import os
 import pathlib
@@ -46,6 +47,8 @@ class Tokens(Protocol):
     self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
     """Ids and charges of ranges within documents, one after the other.
+
+    Both may be of any integer type: narrow ones are faster to come by.
 
     Args:
       documents: Their numbers.
@@ -87,7 +90,10 @@ class ByteTokens:
 
   def __init__(self, source: stored.Stored, table: np.ndarray, bos: int):
     self._source = source
-    self._table = None if (table == np.arange(256)).all() else table
+    is_short = max(int(table.max()), bos) < 1 << 16
+    self._dtype = np.uint16 if is_short else np.int32
+    is_identity = (table == np.arange(256)).all()
+    self._table = None if is_identity else table.astype(self._dtype)
     self.lengths = source.sizes
     self.num_bytes = int(self.lengths.sum())
     self.bos = bos
@@ -97,10 +103,12 @@ class ByteTokens:
   ) -> tuple[np.ndarray, np.ndarray]:
     """See `Tokens`."""
     data = self._source.read(documents, starts, lengths)
-    ids = data.astype(np.int32) if self._table is None else self._table[data]
-    charges = np.ones(len(ids), np.int32)
-    at_bos = (np.cumsum(lengths) - lengths)[starts < 0]
-    ids[at_bos], charges[at_bos] = self.bos, 0
+    ids = data.astype(self._dtype) if self._table is None else self._table[data]
+    charges = np.ones(len(ids), np.uint8)
+    is_bos = starts < 0
+    if is_bos.any():
+      at_bos = (np.cumsum(lengths) - lengths)[is_bos]
+      ids[at_bos], charges[at_bos] = self.bos, 0
     return ids, charges
 
 
@@ -132,7 +140,7 @@ class CachedTokens:
       (lengths - gaps).tolist(),
       gaps.tolist(),
     )
-    ids, charges = (found[key].astype(np.int32) for key in found.dtype.names)
+    ids, charges = found['token'].copy(), found['num_bytes']
     ids[(np.cumsum(lengths) - lengths)[gaps]] = self.bos
     return ids, charges
 
@@ -193,10 +201,16 @@ def _encode(tokenizer: Any, group: list[bytes]) -> Iterator[tuple]:
     for data in group:
       yield charges_of(tokenizer, data)
     return
+  # The charges of the whole group at once: documents may be short.
   ragged = tokenizer.encode_batch(group)
+  charges = tokenizer.token_byte_lengths[ragged.values]
+  reached = np.append(0, np.cumsum(charges, dtype=np.int64))
+  sizes = np.diff(reached[ragged.row_splits])
   splits = ragged.row_splits.tolist()
-  for data, start, stop in zip(group, splits[:-1], splits[1:], strict=True):
-    yield charges_of(tokenizer, data, ragged.values[start:stop])
+  for i, (start, stop) in enumerate(itertools.pairwise(splits)):
+    if sizes[i] != len(group[i]):  # Let it say what is wrong.
+      charges_of(tokenizer, group[i], ragged.values[start:stop])
+    yield ragged.values[start:stop], charges[start:stop]
 
 
 def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:

@@ -60,7 +60,7 @@ class Windows:
     return {key: value[0] for key, value in self.batch([index]).items()}
 
   def batch(self, rows) -> Batch:
-    """Several rows, in the order given.
+    """Several rows, in the order given; arrays may be read-only.
 
     Args:
       rows: Row numbers; those beyond the last row give rows of zeros.
@@ -91,6 +91,24 @@ class Windows:
     return batch
 
 
+@functools.lru_cache(maxsize=4)
+def _full(num_rows: int, seq_len: int) -> Batch:
+  """What full rows of one document each have in common; read-only.
+
+  Most time goes into fresh memory, so batches share these arrays.
+  """
+  shape = num_rows, seq_len
+  positions = np.tile(np.arange(seq_len, dtype=np.int32), (num_rows, 1))
+  batch = {
+    'loss_mask_bt': np.ones(shape, np.float32),
+    'segment_ids_bt': np.ones(shape, np.int32),
+    'positions_bt': positions,
+  }
+  for value in batch.values():
+    value.flags.writeable = False
+  return batch
+
+
 def _lay_out(ids, charges, lengths, width) -> Batch:
   """Rows of `width` = T + 1 tokens as a batch of rows of one document each.
 
@@ -109,19 +127,15 @@ def _lay_out(ids, charges, lengths, width) -> Batch:
     padded = np.zeros((2, *shape), np.int32)
     padded[:, is_token] = ids, charges
     ids, charges = padded
-  positions = np.empty((shape[0], width - 1), np.int32)
-  positions[:] = np.arange(width - 1, dtype=np.int32)
   batch = {
-    'tokens_bt': ids[:, :-1].copy(),
-    'targets_bt': ids[:, 1:].copy(),
-    'loss_mask_bt': np.ones(positions.shape, np.float32),
-    'segment_ids_bt': np.ones(positions.shape, np.int32),
-    'positions_bt': positions,
-    'num_bytes_bt': charges[:, 1:].copy(),
+    'tokens_bt': ids[:, :-1].astype(np.int32),
+    'targets_bt': ids[:, 1:].astype(np.int32),
+    'num_bytes_bt': charges[:, 1:].astype(np.int32),
+    **_full(shape[0], width - 1),
   }
   if not is_full:
-    for value in batch.values():
-      value[~is_token[:, 1:]] = 0
+    is_target = is_token[:, 1:]
+    batch = {k: v * is_target.astype(v.dtype) for k, v in batch.items()}
   return batch
 
 
@@ -131,6 +145,9 @@ def _restart(batch: Batch, row, column, seq_len) -> None:
   row, column = row[inside], column[inside]
   if not row.size:
     return
+  for key in ('segment_ids_bt', 'positions_bt'):
+    if not batch[key].flags.writeable:
+      batch[key] = batch[key].copy()
   changed, local = np.unique(row, return_inverse=True)
   starts = np.zeros((len(changed), seq_len), np.int32)
   starts[local, column] = 1

@@ -13,7 +13,6 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -28,6 +27,7 @@ from jaxtok.nn import (
   block,
   cross,
   embed,
+  linear,
   masks,
   norms,
   relative_bias,
@@ -85,8 +85,7 @@ class Config:
   dtype: str = 'float32'  # Of matmul inputs; parameters stay float32.
 
   def __post_init__(self):
-    positive = ('dim', 'num_layers', 'num_heads', 'vocab_multiple')
-    for name in positive:
+    for name in ('dim', 'num_layers', 'num_heads', 'vocab_multiple'):
       if getattr(self, name) < 1:
         raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
     if not self.head_dim and self.dim % self.num_heads:
@@ -102,7 +101,7 @@ class Config:
     _require('position', self.position, POSITIONS)
     _require('attention_bias', self.attention_bias, BIASES)
     _require('norm', self.norm, norms.KINDS)
-    _require('dtype', self.dtype, ('float32', 'bfloat16', 'float16'))
+    linear.check_dtype(self.dtype)
     activations.check(self.activation)
     if self.position == 'rope':
       rope.frequencies(self.head_width, self.rotary)
@@ -342,8 +341,8 @@ class Transformer(nnx.Module):
         the cache's length.
       segment_ids: Documents of a packed row, contiguous, counted from 1; 0 is
         padding. Attention never leaves a document. None means one document.
-      context: The encoder's input [b, s] as tokens, or `cross.Encoded`.
-        May be None if the cache has seen it.
+      context: The encoder's input [b, s] as tokens, `cross.Source` (with
+        padding) or `cross.Encoded`. May be None if the cache has seen it.
       cache: Keys and values of earlier tokens; the t new ones are appended.
       mask: Replaces the default (causal, or full for an encoder), e.g.
         `Causal() | Prefix(n)`; documents are isolated on top of it.
@@ -355,6 +354,7 @@ class Transformer(nnx.Module):
     Raises:
       ValueError: If context or cache do not fit the model.
     """
+    encoder_rng, embed_rng, stack_rng = block.split(rng, 3)
     slots_bt = None
     if cache is not None:
       cache, slots_bt = cache.reserve(
@@ -362,10 +362,9 @@ class Transformer(nnx.Module):
       )
     cross_kvs, cross_layout = None, None
     if self.encoder is not None or context is not None:
-      is_ready = context is None or isinstance(context, cross.Encoded)
       cache, cross_kvs, cross_layout = cross.connect(
         self.stack.blocks,
-        context if is_ready else self.encode(context),
+        cross.encoded(context, self.encode, encoder_rng),
         cache,
         tokens_bt.shape[1],
         segment_ids,
@@ -381,13 +380,13 @@ class Transformer(nnx.Module):
       slots_bt,
     )
     positions = slots_bt if positions is None else positions
-    x_btd = self._embed(tokens_bt, positions, rng)
+    x_btd = self._embed(tokens_bt, positions, embed_rng)
     x_btd, cache = self.stack(
       x_btd,
       dataclasses.replace(shared, cross_layout=cross_layout),
       cache=cache,
       cross_kvs=cross_kvs,
-      rng=rng,
+      rng=stack_rng,
     )
     return base.Output(hidden_btd=x_btd, cache=cache)
 
@@ -405,7 +404,7 @@ class Transformer(nnx.Module):
         'context was given to a model without an encoder '
         '(num_encoder_layers=0).'
       )
-    rng = None if rng is None else jax.random.fold_in(rng, 1)
+    embed_rng, stack_rng = block.split(rng, 2)
     shared = self._context(
       self.encoder.bias,
       tokens_bs.shape[1],
@@ -413,8 +412,8 @@ class Transformer(nnx.Module):
       masks.Segments(),
       segment_ids,
     )
-    x_bsd = self._embed(tokens_bs, positions, rng)
-    hidden_bsd, _ = self.encoder(x_bsd, shared, rng=rng)
+    x_bsd = self._embed(tokens_bs, positions, embed_rng)
+    hidden_bsd, _ = self.encoder(x_bsd, shared, rng=stack_rng)
     return cross.Encoded(hidden_bsd, segment_ids)
 
   def logits(self, hidden_btd: Float[Array, 'b t d']) -> Float[Array, 'b t v']:

@@ -91,6 +91,11 @@ def dropout(
   return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
+def split(rng: Array | None, num: int) -> list[Array | None]:
+  """Independent keys, or as many None."""
+  return [None] * num if rng is None else list(jax.random.split(rng, num))
+
+
 class Block(nnx.Module):
   """One layer. Pure: the cache comes in and goes out."""
 
@@ -138,7 +143,7 @@ class Block(nnx.Module):
     Returns:
       The new residual stream and the cache.
     """
-    rngs = [None] * 3 if rng is None else list(jax.random.split(rng, 3))
+    rngs = split(rng, 3)
     attend = lambda x: self._self_attention(x, context, layer, cache)
     x_btd, cache = self._branch(x_btd, self.attention_norm, attend, rngs[0])
     if self.cross is not None:

@@ -8,7 +8,7 @@ Axes: b rows, t positions of the decoder, s positions of the encoder, d width.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,43 @@ class Encoded:
 
   hidden_bsd: Any
   segment_ids_bs: Any = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What an encoder has yet to read.
+
+  Attributes:
+    tokens_bs: Token ids.
+    segment_ids_bs: As in `Encoded`.
+    positions_bs: Positions within the document; None counts from 0.
+  """
+
+  tokens_bs: Any
+  segment_ids_bs: Any = None
+  positions_bs: Any = None
+
+
+def encoded(
+  context: Any, encode: Callable[..., Encoded], rng: Array | None
+) -> Encoded | None:
+  """The encoder's states, whatever form the context has.
+
+  Args:
+    context: Tokens [b, s], a `Source`, `Encoded`, or None.
+    encode: `Transformer.encode`.
+    rng: Turns the encoder's dropout on.
+  """
+  if context is None or isinstance(context, Encoded):
+    return context
+  source = context if isinstance(context, Source) else Source(context)
+  return encode(
+    source.tokens_bs,
+    positions=source.positions_bs,
+    segment_ids=source.segment_ids_bs,
+    rng=rng,
+  )
 
 
 def connect(

@@ -167,7 +167,7 @@ class Head(nnx.Module):
     if self.out is None:
       logits_btv = tokens.scores(x_btd)
     else:
-      logits_btv = self.out(x_btd).astype(jnp.float32)
+      logits_btv = self.out(x_btd, jnp.float32)
     if self.bias is not None:
       logits_btv += self.bias[...]
     if self.soft_cap:

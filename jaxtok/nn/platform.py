@@ -10,6 +10,10 @@ def is_single_cpu() -> bool:
   """Whether it is one CPU device: nothing is sharded, and caches are small.
 
   Layers may then use forms that XLA for CPU compiles better and that would
-  gather sharded arrays on several devices.
+  gather sharded arrays on several devices. The devices are those of the mesh
+  (`jax.set_mesh`); without one they are all of this process's, because
+  arguments may be sharded over them.
   """
-  return dispatch.platforms() == ('cpu',) and jax.device_count() == 1
+  mesh = jax.sharding.get_abstract_mesh()
+  num_devices = jax.device_count() if mesh.empty else mesh.size
+  return dispatch.platforms() == ('cpu',) and num_devices == 1

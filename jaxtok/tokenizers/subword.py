@@ -142,11 +142,12 @@ class HfTokenizer(concat.ConcatTokenizer):
     ]
     rows = parallel.map_bytes(self._encode_joined, joined, num_threads)
     ids = np.concatenate([np.zeros(0, np.int32), *rows])
-    ends = np.flatnonzero(ids == _END_ID)
+    is_end = ids == _END_ID
+    ends = np.flatnonzero(is_end)
     if len(ends) != len(datas):  # A text holds `_END` itself.
       return super().encode_batch(datas, num_threads=num_threads)
     splits = np.append(0, ends - np.arange(len(ends)))
-    return base.Ragged(ids[ids != _END_ID], splits)
+    return base.Ragged(ids[~is_end], splits)
 
   def _encode_joined(self, data: bytes) -> Int[np.ndarray, 'n']:
     """The ids of texts that end in `_END`, each followed by `_END_ID`."""
@@ -154,7 +155,7 @@ class HfTokenizer(concat.ConcatTokenizer):
     num_bytes = sum(map(len, texts))
     try:
       ids = self._encode_fast(data, is_joined=True)
-      if self._num_bytes(ids[ids != _END_ID]) == num_bytes:
+      if self._num_bytes(ids) == num_bytes:
         return ids
     except ValueError:  # `encode_bytes` finds out which text it was.
       pass
@@ -162,7 +163,12 @@ class HfTokenizer(concat.ConcatTokenizer):
     return np.concatenate(rows).astype(np.int32)
 
   def _num_bytes(self, ids: Int[np.ndarray, 'n']) -> int:
-    return int(self._lengths[ids].sum(dtype=np.int64))
+    """Bytes of ids, among which there may be `_END_ID`, which has none."""
+    return int(self._lengths_and_end[ids].sum(dtype=np.int64))
+
+  @functools.cached_property
+  def _lengths_and_end(self) -> Int[np.ndarray, 'v_plus_1']:
+    return np.append(self._lengths, np.int32(0))  # Index -1 is the last.
 
   def split(self, x: base.Data) -> Int[np.ndarray, 'w 2']:
     """Byte ranges of words, int64; an invalid byte is a word of its own."""
@@ -218,7 +224,13 @@ class HfTokenizer(concat.ConcatTokenizer):
     return cls(spec, config['roles'], slow_reason=reason)
 
   def __getstate__(self) -> dict[str, Any]:
-    rebuilt = ('_slow', '_moved', '_core', '_ids_of_ranks')
+    rebuilt = (
+      '_slow',
+      '_moved',
+      '_core',
+      '_ids_of_ranks',
+      '_lengths_and_end',
+    )
     return {k: v for k, v in self.__dict__.items() if k not in rebuilt}
 
   @functools.cached_property

@@ -112,14 +112,18 @@ def report(config: Config, topology: str) -> str:
       program cannot be compiled (e.g. does not fit into memory).
   """
   chip, layout = parse(topology)
-  kind = 'cuda' if chip == 'h200' else 'tpu'
-  module, hint = _MISSING[kind]
+  module, hint = _MISSING[_platform(chip)]
   if importlib.util.find_spec(module) is None:
     raise errors.ConfigError(f'topology={topology}: {hint}')
   found = _compile_elsewhere(_request(config, chip, layout))
   if 'error' in found:
     raise errors.ConfigError(f'topology={topology}: {found["error"]}')
   return _format(topology, chip, found)
+
+
+def _platform(chip: str) -> str:
+  """The name by which jax knows the chip's compiler."""
+  return 'cuda' if chip == 'h200' else 'tpu'
 
 
 def _request(config: Config, chip: str, layout: str) -> dict[str, Any]:
@@ -169,6 +173,7 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
   """The other process: compiles and returns numbers, or `{'error': ...}`."""
   import jax
   import numpy as np
+  from jaxtok_kernels import dispatch
 
   from jaxtok import config as config_lib
   from jaxtok.train import flops, sharding, state, step
@@ -198,7 +203,10 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
     num_microbatches=config.num_microbatches,
     ema=config.ema,
   )
-  compiled = step.compile_step(layout, train_step, batch)
+  # This process has CPUs only: say what the program is for, or layers choose
+  # the forms that are fast there.
+  with dispatch.lowering_platforms(_platform(request['chip'])):
+    compiled = step.compile_step(layout, train_step, batch)
   memory = compiled.memory_analysis()
   cost = compiled.cost_analysis() or {}  # The CUDA compiler gives none.
   return {
@@ -226,7 +234,7 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
 def _devices(chip: str, layout: str) -> list[Any]:
   from jax.experimental import topologies
 
-  if chip == 'h200':
+  if _platform(chip) == 'cuda':
     description = topologies.get_topology_desc(
       'h200', 'cuda', target_config=_H200, topology='1x1x1'
     )
@@ -236,9 +244,10 @@ def _devices(chip: str, layout: str) -> list[Any]:
 
 
 def collectives(hlo: str) -> dict[str, dict[str, int]]:
-  """Collectives of a compiled program: kind to count and result bytes.
+  """Collectives of a compiled program, by kind.
 
-  The compiler may split one collective into pieces that run beside other work;
+  Gives their count, their result bytes, and those of the largest array. The
+  compiler may split one collective into pieces that run beside other work;
   pieces share a channel and count once. The body of a loop counts once.
   """
   seen, found = set(), {}
@@ -251,20 +260,25 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
       if channel[1] in seen:
         continue
       seen.add(channel[1])
-    entry = found.setdefault(match['kind'], {'count': 0, 'bytes': 0})
+    none = {'count': 0, 'bytes': 0, 'largest': 0}
+    entry = found.setdefault(match['kind'], none)
+    sizes = _array_bytes(match['shape'])
+    largest = max(sizes, default=0)
     entry['count'] += 1
-    entry['bytes'] += _result_bytes(match['shape'], bool(match[3]))
+    # The shape of an asynchronous one holds its operand too.
+    entry['bytes'] += largest if match[3] else sum(sizes)
+    entry['largest'] = max(entry['largest'], largest)
   return found
 
 
-def _result_bytes(shape: str, is_start: bool) -> int:
-  """Bytes of an HLO shape; of asynchronous ones, of the largest part."""
+def _array_bytes(shape: str) -> list[int]:
+  """Bytes of each array of an HLO shape."""
   sizes = []
   for dtype, dims in re.findall(r'([a-z]+\d*\w*)\[([\d,]*)\]', shape):
     bits = re.search(r'\d+', dtype)
     width = _BYTES.get(dtype) or (math.ceil(int(bits[0]) / 8) if bits else 1)
     sizes.append(width * math.prod(int(d) for d in dims.split(',') if d))
-  return max(sizes, default=0) if is_start else sum(sizes)
+  return sizes
 
 
 def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
@@ -292,7 +306,8 @@ def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
       'compute': _compute_line(found),
       'time': _time_line(found, chip, per_chip),
       'collectives': [
-        f'{kind:<20} {v["count"]:>5} x  {quantity(v["bytes"])} per device'
+        f'{kind:<20} {v["count"]:>5} x  {quantity(v["bytes"])} per device, '
+        f'the largest array {quantity(v["largest"])}'
         for kind, v in sorted(found['collectives'].items())
       ]
       or 'none',

@@ -395,6 +395,38 @@ def test_a_tokenizer_that_loses_bytes_is_refused(memory, windowed):
     make(memory, DOCUMENTS, windowed).rows('train')
 
 
+def test_bytes_that_move_between_documents_are_noticed(
+  memory, bpe, monkeypatch
+):
+  """All charges of the group sum to its bytes; those of a document do not."""
+  encode = bpe.encode_batch
+
+  def move(datas):
+    ragged = encode(datas)
+    splits = ragged.row_splits.copy()
+    splits[4] -= 1  # The last token of b'cdefgh' goes to the next document.
+    return type(ragged)(ragged.values, splits)
+
+  monkeypatch.setattr(bpe, 'encode_batch', move)
+  with pytest.raises(ValueError, match="6 bytes, which begins b'cdefgh'"):
+    make(memory, DOCUMENTS, bpe).rows('train')
+
+
+def test_arrays_that_batches_share_are_never_changed(memory, tokenizers):
+  data = make(memory, [b'x' * 60, b'y' * 60], tokenizers['bytes'], seq_len=10)
+  rows = data.rows('train')
+  plain = rows.batch([0, 1])
+  with pytest.raises(ValueError, match='read-only'):
+    plain['loss_mask_bt'][0] = 0
+  changed = rows.batch([6, 7])  # The second document starts in row 6.
+  assert changed['segment_ids_bt'].max() == 2
+  rows.batch([11, 12])  # Has padding.
+  for batch in (plain, rows.batch([0, 1])):
+    assert (batch['segment_ids_bt'] == 1).all()
+    assert (batch['positions_bt'] == np.arange(10)).all()
+    assert (batch['loss_mask_bt'] == 1).all()
+
+
 def test_a_tokenizer_without_a_separator_is_refused(memory, windowed):
   windowed.special.eos, kept = None, windowed.special.eos
   try:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jaxtok_kernels import dispatch
 
 from jaxtok import config as config_lib
 from jaxtok.models import base, transformer
-from jaxtok.nn import block, masks
+from jaxtok.nn import block, cross, masks
 
 SMALL = dict(vocab_size=11, dim=16, num_layers=2, num_heads=2)
 TOKENS = jnp.array([[3, 1, 4, 1, 5, 9, 2, 6]])
@@ -74,8 +75,9 @@ def test_remat_changes_neither_loss_nor_gradients():
   assert jaxpr.count('remat2') or jaxpr.count('checkpoint')
 
 
-def test_bfloat16_matmuls_keep_float32_parameters_and_logits():
-  config = transformer.Config(dtype='bfloat16', **SMALL)
+@pytest.mark.parametrize('is_tied', [True, False])
+def test_bfloat16_matmuls_keep_float32_parameters_and_logits(is_tied):
+  config = transformer.Config(dtype='bfloat16', is_tied=is_tied, **SMALL)
   graph, params, _ = compiled(config)
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
 
@@ -88,9 +90,51 @@ def test_bfloat16_matmuls_keep_float32_parameters_and_logits():
   hidden, logits = call(params)
   assert hidden.dtype == jnp.bfloat16
   assert logits.dtype == jnp.float32
-  want = run(transformer.Config(**SMALL))
+  want = run(transformer.Config(is_tied=is_tied, **SMALL))
   # Normalised states of order 1, 8 bits of mantissa, four branches.
   np.testing.assert_allclose(hidden.astype('float32'), want, atol=0.1)
+  model = nnx.merge(graph, params)
+  head = model.embed.tokens.table.T if is_tied else model.head.out.kernel
+  exact = lambda x: np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
+  want = exact(hidden) @ exact(head[...])
+  # Products of 16 bits each are exact in float32; 16 of them are summed.
+  np.testing.assert_allclose(logits, want[..., :11], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('is_tied', [True, False])
+def test_all_matmuls_of_a_bfloat16_model_are_bfloat16_in_both_passes(is_tied):
+  config = transformer.Config(
+    dtype='bfloat16', is_tied=is_tied, gated=True, **SMALL
+  )
+  graph, params, _ = compiled(config)
+
+  def loss(params):
+    model = nnx.merge(graph, params)
+    logits = model.logits(model(TOKENS).hidden_btd)
+    return jnp.square(logits).sum()
+
+  with dispatch.lowering_platforms('tpu'):  # A CPU widens them by itself.
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(params)
+  dtypes = [
+    {x.aval.dtype.name for x in equation.invars}
+    for equation in equations(jaxpr.jaxpr)
+    if equation.primitive.name == 'dot_general'
+  ]
+  # Per layer 7 projections, forward and twice backward, and attention.
+  assert len(dtypes) > 2 * 7 * 3
+  assert all(d == {'bfloat16'} for d in dtypes)
+
+
+def equations(jaxpr):
+  """All equations, also those of inner programs."""
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jax.tree.leaves(
+      equation.params, is_leaf=lambda x: hasattr(x, 'eqns')
+    ):
+      inner = getattr(inner, 'jaxpr', inner)
+      if hasattr(inner, 'eqns'):
+        yield from equations(inner)
 
 
 def test_dropout_needs_an_rng_and_keeps_the_mean():
@@ -160,6 +204,8 @@ def test_flops_equal_what_xla_counts(config, s):
     (dict(dim=10, num_heads=4), 'dim=10 must be a multiple of num_heads=4'),
     (dict(num_heads=4, num_kv_heads=3), 'multiple of num_kv_heads=3'),
     (dict(num_layers=0), 'num_layers=0 must be >= 1'),
+    (dict(dtype='float16'), "Use 'bfloat16' or 'float32'"),
+    (dict(dtype='int8'), "dtype='int8' must be one of float32, bfloat16"),
     (dict(position='rotary'), "position='rotary' must be one of rope"),
     (dict(position='learned'), 'needs max_len >= 1'),
     (dict(norm='batch'), "norm='batch' must be one of"),
@@ -214,6 +260,38 @@ def test_context_is_encoded_once_and_then_read_from_the_cache():
     return want, jnp.concatenate([first.hidden_btd, second.hidden_btd], axis=1)
 
   want, got = both(params)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@jax.jit
+def _with_context(params, context, rng=None):
+  graph, _, _ = compiled(transformer.Config.t5(dropout=0.5, **SMALL))
+  model = nnx.merge(graph, params)
+  return model(TOKENS, context=context, rng=rng).hidden_btd
+
+
+def test_dropout_reaches_the_encoder_of_given_tokens():
+  config = transformer.Config.t5(dropout=0.5, **SMALL)
+  graph, params, _ = compiled(config)
+  tokens, rng = jnp.array([[1, 2, 3, 4]]), jax.random.key(0)
+  encode = jax.jit(lambda p: nnx.merge(graph, p).encode(tokens))
+  without = _with_context(params, encode(params), rng)
+  assert (_with_context(params, tokens, rng) != without).any()
+  np.testing.assert_allclose(
+    _with_context(params, tokens),
+    _with_context(params, encode(params)),
+    atol=1e-5,
+  )
+
+
+def test_padding_of_the_context_changes_nothing():
+  _, params, _ = compiled(transformer.Config.t5(dropout=0.5, **SMALL))
+  source = lambda padding: cross.Source(
+    jnp.array([[1, 2, 3, 4, *padding]]), jnp.array([[1, 1, 1, 1, 0, 0]])
+  )
+  got = _with_context(params, source([5, 6]))
+  np.testing.assert_array_equal(got, _with_context(params, source([7, 8])))
+  want = _with_context(params, jnp.array([[1, 2, 3, 4]]))
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 

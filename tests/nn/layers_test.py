@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jaxtok_kernels import dispatch
 
 from jaxtok.nn import (
   activations,
@@ -16,9 +17,11 @@ from jaxtok.nn import (
   linear,
   mlp,
   norms,
+  platform,
   relative_bias,
   rope,
 )
+from jaxtok.train import sharding
 
 
 @pytest.mark.parametrize('kind', norms.KINDS)
@@ -189,6 +192,46 @@ def test_linear_contracts_groups_of_axes_and_names_them():
   np.testing.assert_allclose(layer(x), want, atol=1e-5)
   assert layer.kernel.get_metadata()['axes'] == ('heads', 'head_dim', 'embed')
   assert layer.bias.get_metadata()['axes'] == ('embed',)
+
+
+@pytest.mark.parametrize('is_flattened', [True, False])
+@pytest.mark.parametrize(
+  'shapes', [('btd', 'dnh', 'btnh'), ('btnh', 'nhd', 'btd')]
+)
+def test_matmul_and_its_gradients_equal_float64(shapes, is_flattened):
+  """In the form for one CPU and in that for several devices."""
+  sizes = dict(zip('btdnh', (2, 7, 12, 3, 4), strict=True))
+  rng = np.random.default_rng(0)
+  x, kernel, push = (
+    rng.normal(size=[sizes[axis] for axis in axes]) for axes in shapes
+  )
+  left, right, out = shapes
+  want = np.einsum(f'{left},{right}->{out}', x, kernel)
+  want_x = np.einsum(f'{out},{right}->{left}', push, kernel)
+  want_kernel = np.einsum(f'{left},{out}->{right}', x, push)
+  num_in = len(left) - 2
+  product = lambda x, k: linear.matmul(x, k, num_in=num_in)
+  single = [jnp.asarray(a, jnp.float32) for a in (x, kernel, push)]
+  mesh = sharding.Config(data=1 if is_flattened else 8)
+  with jax.set_mesh(mesh.make()):
+    assert platform.is_single_cpu() == is_flattened
+    got, vjp = jax.vjp(product, *single[:2])
+    text = str(jax.make_jaxpr(product)(*single[:2]))
+  assert ('f32[14,12]' in text) == is_flattened
+  # Sums of 12 to 14 products of order 1.
+  np.testing.assert_allclose(got, want, atol=5e-6)
+  got_x, got_kernel = vjp(single[2])
+  np.testing.assert_allclose(got_x, want_x, atol=5e-6)
+  np.testing.assert_allclose(got_kernel, want_kernel, atol=5e-6)
+
+
+def test_the_form_for_one_cpu_is_chosen_by_mesh_and_platform():
+  assert jax.device_count() > 1
+  assert not platform.is_single_cpu()
+  with jax.set_mesh(sharding.Config(data=1).make()):
+    assert platform.is_single_cpu()
+    with dispatch.lowering_platforms('tpu'):
+      assert not platform.is_single_cpu()
 
 
 def test_ids_outside_the_table_give_nan_not_another_row():

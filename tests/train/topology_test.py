@@ -1,10 +1,13 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import importlib.util
 
+import jax
 import pytest
+from jaxtok_kernels import dispatch
 
-from jaxtok.train import errors, sharding, topology
+from jaxtok.train import errors, sharding, step, topology
 
 
 @pytest.mark.parametrize(
@@ -49,9 +52,13 @@ HLO = """
 
 def test_collectives_are_counted_once_with_the_bytes_of_their_results():
   assert topology.collectives(HLO) == {
-    'all-gather': {'count': 2, 'bytes': 4 * 64 * 1024 * 2 + 32 * 4},
-    'all-reduce': {'count': 1, 'bytes': 10 * 4 + 6 * 4},
-    'reduce-scatter': {'count': 1, 'bytes': 16},
+    'all-gather': {
+      'count': 2,
+      'bytes': 4 * 64 * 1024 * 2 + 32 * 4,
+      'largest': 4 * 64 * 1024 * 2,
+    },
+    'all-reduce': {'count': 1, 'bytes': 10 * 4 + 6 * 4, 'largest': 10 * 4},
+    'reduce-scatter': {'count': 1, 'bytes': 16, 'largest': 16},
   }
 
 
@@ -66,15 +73,44 @@ def test_operations_without_an_estimate_do_not_make_time_negative():
   assert topology._seconds({**found, 'seconds': None}, chip, 1) == (1.0, 0)
 
 
-@pytest.mark.skipif(
+class Traced(Exception):
+  """Ends `compile_here` before it compiles for a chip that is not here."""
+
+
+@pytest.mark.parametrize('chip, kind', [('v5e', 'tpu'), ('h200', 'cuda')])
+def test_a_topology_gets_the_program_of_its_own_platform(
+  chip, kind, make_config, monkeypatch
+):
+  """One device, for which this process would choose a CPU's attention."""
+
+  def trace(layout, train_step, batch):
+    with jax.set_mesh(layout.mesh):
+      jax.jit(train_step).trace(layout.shapes, batch)
+    raise Traced
+
+  monkeypatch.setattr(topology, '_devices', lambda *_: jax.devices()[:1])
+  monkeypatch.setattr(step, 'compile_step', trace)
+  dispatch.record(None)
+  with pytest.raises(Traced):
+    topology.compile_here(topology._request(make_config(), chip, ''))
+  assert set(dispatch.last_dispatch().chosen) == {kind}
+  assert dispatch.platforms() == ('cpu',)
+
+
+needs_libtpu = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None,
   reason='libtpu is not installed (pip install libtpu)',
 )
+
+
+@needs_libtpu
 def test_a_sharded_step_compiles_for_a_tpu_that_is_not_there(make_config):
   config = make_config(
-    batch_size=8, mesh=sharding.Config(data=2, model=2), evals={}
+    batch_size=64, mesh=sharding.Config(data=2, model=2), evals={}
   )
-  lines = topology.report(config, 'v5e:2x2').splitlines()
+  config.data = dataclasses.replace(config.data, seq_len=64)
+  found = topology._compile_elsewhere(topology._request(config, 'v5e', '2x2'))
+  lines = topology._format('v5e:2x2', 'v5e', found).splitlines()
   facts = dict(line.split(maxsplit=1) for line in lines if line[0] != ' ')
   assert facts['topology'] == 'v5e:2x2: 4 x TPU v5 lite, mesh data=2 model=2'
   assert 'per device' in facts['memory']
@@ -82,3 +118,8 @@ def test_a_sharded_step_compiles_for_a_tpu_that_is_not_there(make_config):
   assert 'FLOPs per device and step' in facts['compute']
   assert 's per step' in facts['time']
   assert any('all-reduce' in line for line in lines)
+  # Nothing gathers a batch: the largest array that is exchanged is a device's
+  # share of the states (half of the rows, float32), far above any parameter.
+  share = 64 // 2 * 64 * config.model.dim * 4
+  largest = {k: v['largest'] for k, v in found['collectives'].items()}
+  assert max(largest.values()) <= share, largest

@@ -13,6 +13,8 @@ import pytest
 from flax import nnx
 
 from jaxtok.models import interop, transformer
+from jaxtok.nn import cross, platform
+from jaxtok.train import sharding
 
 pytestmark = pytest.mark.torch
 
@@ -106,6 +108,21 @@ ENCODERS = {
   'bert_mlm': ('Bert', 'ForMaskedLM', BERT),
   'bert_bare': ('Bert', 'Model', BERT),
 }
+LONG_T = 150
+LONG = {
+  'llama_gqa': DECODERS['llama_gqa'],
+  'gpt2_long': (
+    'GPT2',
+    'LMHeadModel',
+    dict(n_positions=LONG_T, n_embd=48, n_layer=2, n_head=4),
+  ),
+  'bert_long': (
+    'Bert',
+    'ForMaskedLM',
+    BERT | dict(max_position_embeddings=LONG_T),
+  ),
+  't5_v1_1': ENCODER_DECODERS['t5_v1_1'],
+}
 ALL = DECODERS | ENCODER_DECODERS | ENCODERS
 
 
@@ -125,7 +142,7 @@ def checkpoint(torch, tmp_path_factory):
   def make(name):
     if name in made:
       return made[name]
-    prefix, suffix, settings = ALL[name]
+    prefix, suffix, settings = (ALL | LONG)[name]
     torch.manual_seed(len(made))
     config = getattr(transformers, f'{prefix}Config')(
       vocab_size=VOCAB, **settings
@@ -175,6 +192,35 @@ def test_decoder_logits_match(torch, checkpoint, name):
   want = run_theirs(torch, theirs, input_ids=ids)
   got = run_ours(ours, as_int32(ids))
   np.testing.assert_allclose(got, want, atol=ATOL)
+
+
+@pytest.fixture
+def one_cpu():
+  """The form of a program that users of one CPU run; see `nn.platform`."""
+  with jax.set_mesh(sharding.Config(data=1).make()):
+    assert platform.is_single_cpu()
+    yield
+
+
+@pytest.mark.usefixtures('one_cpu')
+@pytest.mark.parametrize('name', LONG)
+def test_long_rows_match_on_one_cpu(torch, checkpoint, name):
+  """Rows of three blocks of attention, half of them padded."""
+  theirs, folder = checkpoint(name)
+  _, ours = interop.load(folder)
+  ids = tokens(0, 2, LONG_T)
+  keep = np.arange(LONG_T) < np.asarray([[LONG_T], [90]])
+  mask = dict(attention_mask=keep.astype(int))
+  if name == 't5_v1_1':
+    inputs = dict(input_ids=tokens(1, 2, LONG_T), decoder_input_ids=ids)
+    want = run_theirs(torch, theirs, **inputs, **mask)
+    source = cross.Source(as_int32(inputs['input_ids']), as_int32(keep))
+    got = run_ours(ours, as_int32(ids), context=source)
+    keep = np.ones_like(keep)
+  else:
+    want = run_theirs(torch, theirs, input_ids=ids, **mask)
+    got = run_ours(ours, as_int32(ids), segment_ids=as_int32(keep))
+  np.testing.assert_allclose(got[keep], want[keep], atol=ATOL)
 
 
 @pytest.mark.parametrize('name', ENCODER_DECODERS)
