@@ -3,6 +3,9 @@
 """The public function: prefix, padding, normaliser, dispatch."""
 
 import dataclasses
+import functools
+import importlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,8 @@ from jaxtok_kernels import dispatch
 from jaxtok_kernels.linear_attention import features, reference, xla
 from jaxtok_kernels.state import stats_dtype
 
-_AVAILABLE = ('reference', 'xla')
+_PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
+_AVAILABLE = ('reference', 'xla', *_PALLAS)
 # A decay per feature is exponentiated over a sub-chunk of 16 tokens: 5 per
 # token keeps that within float32.
 MIN_LOG_DECAY = -5.0
@@ -51,7 +55,8 @@ def linear_attention(
   by the same sum without values plus `eps`. With a prefix (Arora et al. 2024,
   arXiv:2407.05483), `S_0` holds all its keys, so that every row sees all of it.
 
-  Differentiable, also twice and in forward mode (xla).
+  Differentiable, with xla also twice and in forward mode; the gradient of the
+  other implementations is the XLA form's.
 
   Args:
     q_btnh: Queries.
@@ -79,14 +84,17 @@ def linear_attention(
     NotImplementedError: If the named implementation cannot serve the call.
   """
   _check(q_btnh, k_btnh, v_btne, feature, k_enc, v_enc, decay)
-  found = dispatch.choose(
-    'linear_attention', implementation, _AVAILABLE, lambda name: None
-  )
   state = _start(
     q_btnh, v_btne, feature, initial_state, k_enc, v_enc, prefix_len
   )
   v_btne = _with_one(v_btne, valid_bt, state.dtype)
   log_decay = _log_decay(decay, valid_bt, state.dtype)
+  found = dispatch.choose(
+    'linear_attention',
+    implementation,
+    _AVAILABLE,
+    lambda name: _unsupported(name, q_btnh, log_decay),
+  )
 
   def call(name, q, k, v, log_decay, state):
     if name == 'reference':
@@ -95,9 +103,8 @@ def linear_attention(
       return reference.linear_attention(
         q, k, v, log_decay, state, feature=feature
       )
-    return xla.linear_attention(
-      q, k, v, log_decay, state, feature=feature, chunk=chunk
-    )
+    static = _Static(name, feature, chunk, dispatch.interpret())
+    return _attend(static, q, k, v, log_decay, state)
 
   out, state = dispatch.run(
     found, call, q_btnh, k_btnh, v_btne, log_decay, state
@@ -106,6 +113,63 @@ def linear_attention(
   if normalize:
     y_btne = y_btne / (out[..., -1:] + eps)
   return y_btne.astype(q_btnh.dtype), LinearState(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Static:
+  """What is static in a call."""
+
+  name: str
+  feature: str
+  chunk: int
+  interpret: Any
+
+
+def _module(name: str) -> Any:
+  """Pallas is slow to import, so only what is used is."""
+  return importlib.import_module(
+    f'jaxtok_kernels.linear_attention.{_PALLAS[name]}'
+  )
+
+
+def _unsupported(name: str, q, log_decay) -> str | None:
+  if name not in _PALLAS:
+    return None
+  return _module(name).unsupported(q, log_decay)
+
+
+def _attend(static: _Static, *operands):
+  if static.name == 'xla':
+    return xla.linear_attention(
+      *operands, feature=static.feature, chunk=static.chunk
+    )
+  return _attend_pallas(static, *operands)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_pallas(static: _Static, *operands):
+  return _module(static.name).linear_attention(
+    *operands,
+    feature=static.feature,
+    chunk=static.chunk,
+    interpret=static.interpret,
+  )
+
+
+def _attend_pallas_fwd(static, *operands):
+  return _attend_pallas(static, *operands), operands
+
+
+def _attend_pallas_bwd(static, operands, cotangents):
+  """The gradient is the XLA form's; it recomputes the forward pass."""
+  fn = functools.partial(
+    xla.linear_attention, feature=static.feature, chunk=static.chunk
+  )
+  _, pullback = jax.vjp(fn, *operands)
+  return pullback(cotangents)
+
+
+_attend_pallas.defvjp(_attend_pallas_fwd, _attend_pallas_bwd)
 
 
 def _start(q, v, feature, initial, k_enc, v_enc, prefix_len) -> jax.Array:

@@ -7,11 +7,11 @@ import functools
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
-from jaxtok_kernels.flash_attention import xla as flash_xla
+from jaxtok_kernels.flash_attention import implementations
+from jaxtok_kernels.flash_attention.implementations import Static
+from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.score_topk import reference, xla
 from jaxtok_kernels.state import stats_dtype
-
-_AVAILABLE = ('reference', 'xla')
 
 
 def column_sums(
@@ -49,14 +49,19 @@ def column_sums(
     )
   scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
   found = dispatch.choose(
-    'column_sums', implementation, _AVAILABLE, lambda name: None
+    'column_sums',
+    implementation,
+    ('reference', 'xla', 'tpu', 'triton'),
+    lambda name: implementations.unsupported(
+      name, q_btnh, k_bskh, k_bskh, mask
+    ),
   )
 
   def call(name, q, k, lse, weight, mask):
     if name == 'reference':
       return reference.column_sums(q, k, lse, weight, mask, scale=scale)
-    options = flash_xla.Options(scale=scale)
-    return flash_xla.column_sums(q, k, mask, lse, weight, options)
+    static = Static.here(name, Options(scale=scale))
+    return implementations.column_sums(static, q, k, mask, lse, weight)
 
   sums_bsn = dispatch.run(
     found, call, q_btnh, k_bskh, lse_btn, weight_btn, mask
@@ -142,7 +147,14 @@ def block_scores(q_bunh: jax.Array, k_bpkh: jax.Array) -> jax.Array:
   ) / (n // k)
 
 
-@functools.partial(jax.jit, static_argnames=('k', 'implementation'))
+def _unsupported_topk(name: str, x_rs) -> str | None:
+  if name != 'tpu':
+    return None
+  from jaxtok_kernels.score_topk import tpu
+
+  return tpu.unsupported(x_rs)
+
+
 def topk_threshold(
   x_rs: jax.Array,
   k: int,
@@ -170,13 +182,23 @@ def topk_threshold(
   if k < 1:
     raise ValueError(f'k={k} must be at least 1.')
   found = dispatch.choose(
-    'topk_threshold', implementation, _AVAILABLE, lambda name: None
+    'topk_threshold',
+    implementation,
+    ('reference', 'xla', 'tpu'),
+    lambda name: _unsupported_topk(name, x_rs),
   )
+
+  interpret = dispatch.interpret()
 
   def call(name, x, valid):
     if name == 'reference':
       return reference.topk(x, k, valid)
-    return xla.topk_threshold(x, k, valid)
+    if name == 'xla':
+      return xla.topk_threshold(x, k, valid)
+    from jaxtok_kernels.score_topk import tpu
+
+    find = functools.partial(tpu.thresholds, interpret=interpret)
+    return xla.topk_threshold(x, k, valid, find)
 
   ids = dispatch.run(found, call, x_rs, valid_rs)
   return jnp.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)

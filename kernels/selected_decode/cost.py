@@ -10,6 +10,28 @@ def units_per_step(num_units: int, unit: int, tokens: int = 512) -> int:
   return max(1, min(num_units, tokens // unit))
 
 
+def tpu_units_per_step(unit: int, tokens: int = 128) -> int:
+  """Units that the TPU kernel fetches at once: lanes of one score tile."""
+  return max(1, tokens // unit)
+
+
+def triton_block(itemsize: int) -> int:
+  """Tokens that the Triton kernel gathers at once; never timed."""
+  return 32 if itemsize > 2 else 64
+
+
+def splits(tokens: int, programs: int, least: int = 512) -> int:
+  """Parts of each list: enough for two programs per SM of an H200.
+
+  Args:
+    tokens: Tokens of a list.
+    programs: Programs without splitting.
+    least: Tokens that a part should have.
+  """
+  wanted = -(-264 // programs)
+  return max(1, min(wanted, tokens // least, 16))
+
+
 def forward(
   *,
   tokens_read: int,

@@ -5,11 +5,12 @@
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
+from jaxtok_kernels.flash_attention import implementations, packing
 from jaxtok_kernels.flash_attention.api import flash_attention
-from jaxtok_kernels.state import AttentionState
+from jaxtok_kernels.state import AttentionState, merge
 from jaxtok_kernels.tree_attention import reference
 
-_AVAILABLE = ('reference', 'xla')
+_AVAILABLE = ('reference', *implementations.NAMES)
 
 
 def ancestor_bits(parent_bg: jax.Array) -> jax.Array:
@@ -98,7 +99,12 @@ def tree_attention(
   bits = _only_valid(bits, valid_bg)
   scale = q_bgnh.shape[-1] ** -0.5 if scale is None else float(scale)
   found = dispatch.choose(
-    'tree_attention', implementation, _AVAILABLE, lambda name: None
+    'tree_attention',
+    implementation,
+    _AVAILABLE,
+    lambda name: implementations.unsupported(
+      name, q_bgnh, k_bskh, v_bskh, masks.full()
+    ),
   )
   call = lambda name, *arrays: _call(name, scale, softcap, *arrays)
   operands = (k_bskh, v_bskh, cache_len_b, k_new_bgkh, v_new_bgkh)
@@ -123,24 +129,28 @@ def _call(name, scale, softcap, q, k, v, length, k_new, v_new, bits, valid):
     return reference.tree_attention(
       q, k, v, length, k_new, v_new, bits, valid, scale=scale, softcap=softcap
     )
+  g, k_heads = q.shape[1], k.shape[2]
   context = flash_attention(
-    q,
+    packing.pack(q, k_heads),
     k,
     v,
-    mask=reference.context_mask(length, valid),
+    mask=packing.pack_mask(
+      reference.context_mask(length, valid), q.shape[2] // k_heads
+    ),
     scale=scale,
     softcap=softcap,
     return_state=True,
-    implementation='xla',
+    implementation=name,
   )
-  return flash_attention(
+  # The tree is one small tile: the XLA form serves all implementations.
+  drafts = flash_attention(
     q,
     k_new,
     v_new,
     mask=masks.tree(bits),
     scale=scale,
     softcap=softcap,
-    state_in=context,
     return_state=True,
     implementation='xla',
   )
+  return merge([packing.unpack(context, g), drafts])

@@ -1,0 +1,287 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes at which kernels are compiled ahead of time and timed."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxtok_kernels as kernels
+from jaxtok_kernels import masks
+from jaxtok_kernels.flash_attention import cost as flash_cost
+from jaxtok_kernels.hardware import Work
+from jaxtok_kernels.linear_attention import cost as linear_cost
+from jaxtok_kernels.prefix_attention import cost as prefix_cost
+from jaxtok_kernels.score_topk import cost as score_cost
+from jaxtok_kernels.selected_decode import cost as decode_cost
+from jaxtok_kernels.tree_attention import cost as tree_cost
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One call of a kernel.
+
+  Attributes:
+    kernel: Name of the public function.
+    name: Shape and kind, unique within the kernel.
+    run: Takes the implementation and the operands.
+    draw: Makes the operands from a PRNG key: random normal, valid indices.
+    work: What the call has to do.
+    implementations: Which implementations of the kernel serve it.
+    rival: Computes the same with `jax.nn.dot_product_attention`; takes its
+      `implementation` and the operands. None if there is none.
+  """
+
+  kernel: str
+  name: str
+  run: Callable[..., Any]
+  draw: Callable[[jax.Array], tuple[Any, ...]]
+  work: Work
+  implementations: tuple[str, ...]
+  rival: Callable[..., Any] | None = None
+
+  def shapes(self) -> tuple[Any, ...]:
+    """Operands as shapes."""
+    return jax.eval_shape(self.draw, jax.random.key(0))
+
+
+def _normal(key: jax.Array, *shapes, dtype=jnp.bfloat16) -> list[jax.Array]:
+  keys = jax.random.split(key, len(shapes))
+  return [
+    jax.random.normal(k, x, dtype) for k, x in zip(keys, shapes, strict=True)
+  ]
+
+
+_ALL = ('tpu', 'triton', 'mosaic_gpu')
+_TWO = ('tpu', 'triton')
+
+
+def _documents(t: int) -> jax.Array:
+  """Segment ids of eight documents of unequal length, `[1, t]`."""
+  edges = jnp.asarray([0, 1, 3, 4, 8, 9, 13, 15]) * (t // 16)
+  row = jnp.arange(t)[:, None]
+  return (row >= edges).sum(-1, dtype=jnp.int32)[None]
+
+
+_MASKS = {
+  'full': lambda t: masks.full(),
+  'causal': lambda t: masks.causal(),
+  'window': lambda t: masks.window(1024),
+  'sinks': lambda t: masks.sinks(4, 1020),
+  'prefix': lambda t: masks.prefix(jnp.asarray([t // 2])),
+  'packed': lambda t: masks.packed(_documents(t)),
+}
+
+
+def _flash(kind: str, b: int, t: int, n: int, k: int, h: int, grad: bool):
+  mask = _MASKS[kind](t)
+  sizes = dict(
+    pairs=mask.pairs(t, t, b),
+    b=b,
+    t=t,
+    s=t,
+    num_heads=n,
+    num_kv_heads=k,
+    head_dim=h,
+  )
+
+  def attend(implementation, q, k, v):
+    return kernels.flash_attention(
+      q, k, v, mask=_MASKS[kind](t), implementation=implementation
+    )
+
+  def rival(implementation, q, k, v):
+    return jax.nn.dot_product_attention(
+      q, k, v, is_causal=kind == 'causal', implementation=implementation
+    )
+
+  def backward(fn, implementation, *args):
+    loss = lambda *x: fn(implementation, *x).astype(jnp.float32).sum()
+    return jax.grad(loss, argnums=(0, 1, 2))(*args)
+
+  wrap = functools.partial(functools.partial, backward)
+  heads = f'{n}/{k}' if n != k else str(n)
+  # Mosaic has no backward kernel: its gradient would time Triton's.
+  names = _TWO if grad else _ALL
+  work = flash_cost.backward if grad else flash_cost.forward
+  return Case(
+    kernel='flash_attention',
+    name=f'{kind} [{b},{t},{heads},{h}] {"grad" if grad else "forward"}',
+    run=wrap(attend) if grad else attend,
+    draw=lambda key: tuple(
+      _normal(key, (b, t, n, h), (b, t, k, h), (b, t, k, h))
+    ),
+    # A gradient call runs the forward pass too.
+    work=work(**sizes)
+    if not grad
+    else _sum(flash_cost.forward(**sizes), flash_cost.backward(**sizes)),
+    implementations=names,
+    rival=(wrap(rival) if grad else rival)
+    if kind in ('full', 'causal')
+    else None,
+  )
+
+
+def _sum(a: Work, b: Work) -> Work:
+  return Work(a.flops + b.flops, a.num_bytes + b.num_bytes, a.exps + b.exps)
+
+
+def _prefix(b: int, p: int, s: int, n: int, k: int, h: int) -> Case:
+  def draw(key):
+    q, kp, vp, ks, vs = _normal(
+      key, (b, 1, n, h), *[(1, p, k, h)] * 2, *[(b, s, k, h)] * 2
+    )
+    group = jnp.zeros(b, jnp.int32)
+    level = kernels.PrefixLevel(kp, vp, jnp.asarray([p]), group)
+    return q, (level,), ks, vs, jnp.full(b, s, jnp.int32)
+
+  def run(implementation, *args):
+    return kernels.shared_prefix_attention(*args, implementation=implementation)
+
+  work = prefix_cost.forward(
+    prefix_lens=[p],
+    prefix_rows=[b],
+    suffix_lens=[s] * b,
+    t=1,
+    num_heads=n,
+    num_kv_heads=k,
+    head_dim=h,
+  )
+  name = f'{b} sequences, prefix {p}, suffix {s}, {n}/{k} heads of {h}'
+  return Case('shared_prefix_attention', name, run, draw, work, _ALL)
+
+
+def _gather(b: int, num: int, size: int, n: int, k: int, h: int) -> Case:
+  def draw(key):
+    q, rows = _normal(key, (b, 1, n, h), (num, 2 * k, h))
+    ids = jax.random.randint(key, (b, 1, size), 0, num)
+    return q, rows, jnp.sort(ids), jnp.full((b, 1), size, jnp.int32)
+
+  def run(implementation, *args):
+    return kernels.gather_decode(*args, implementation=implementation)
+
+  work = decode_cost.forward(
+    tokens_read=b * size,
+    b=b,
+    t=1,
+    num_heads=n,
+    num_kv_heads=k,
+    head_dim=h,
+    list_entries=b * size,
+  )
+  name = f'{b} x {size} of {num} tokens, {n}/{k} heads of {h}'
+  return Case('gather_decode', name, run, draw, work, _TWO)
+
+
+def _paged(b: int, s: int, page: int, n: int, k: int, h: int) -> Case:
+  num = b * s // page
+
+  def draw(key):
+    q, pages = _normal(key, (b, 1, n, h), (num, page, 2 * k, h))
+    table = jax.random.permutation(key, num).reshape(b, -1)
+    return q, pages, table.astype(jnp.int32), jnp.full(b, s, jnp.int32)
+
+  def run(implementation, *args):
+    return kernels.paged_decode(*args, implementation=implementation)
+
+  work = decode_cost.forward(
+    tokens_read=b * s, b=b, t=1, num_heads=n, num_kv_heads=k, head_dim=h
+  )
+  name = f'{b} x {s} tokens in pages of {page}, {n}/{k} heads of {h}'
+  return Case('paged_decode', name, run, draw, work, _TWO)
+
+
+def _tree(b: int, s: int, g: int, n: int, k: int, h: int) -> Case:
+  def draw(key):
+    arrays = _normal(
+      key, (b, g, n, h), *[(b, s, k, h)] * 2, *[(b, g, k, h)] * 2
+    )
+    parent = jnp.broadcast_to((jnp.arange(g) - 1) // 2, (b, g))
+    return *arrays[:3], jnp.full(b, s), *arrays[3:], parent.at[:, 0].set(-1)
+
+  def run(implementation, *args):
+    *args, parent = args
+    return kernels.tree_attention(
+      *args, parent_bg=parent, implementation=implementation
+    )
+
+  work = tree_cost.forward(
+    cache_lens=[s] * b, drafts=g, num_heads=n, num_kv_heads=k, head_dim=h
+  )
+  name = f'{b} trees of {g}, cache {s}, {n}/{k} heads of {h}'
+  return Case('tree_attention', name, run, draw, work, _ALL)
+
+
+def _linear(b: int, t: int, n: int, h: int, e: int) -> Case:
+  def draw(key):
+    return tuple(_normal(key, (b, t, n, h), (b, t, n, h), (b, t, n, e)))
+
+  def run(implementation, *args):
+    return kernels.linear_attention(*args, implementation=implementation)
+
+  work = linear_cost.forward(b=b, t=t, num_heads=n, head_dim=h, value_dim=e)
+  name = f'taylor2 [{b},{t},{n},{h}] values {e}'
+  return Case('linear_attention', name, run, draw, work, _TWO)
+
+
+def _topk(rows: int, size: int, k: int) -> Case:
+  def run(implementation, x):
+    return kernels.topk_threshold(x, k, implementation=implementation)
+
+  return Case(
+    'topk_threshold',
+    f'{k} of {size}, {rows} rows',
+    run,
+    lambda key: tuple(_normal(key, (rows, size), dtype=jnp.float32)),
+    score_cost.topk_threshold(rows=rows, size=size, k=k),
+    ('xla',),
+    rival=lambda _, x: jax.lax.top_k(x, k)[1],
+  )
+
+
+def accelerator() -> list[Case]:
+  """Cases for TPUs and GPUs."""
+  grads = [('causal', 64), ('causal', 128), ('causal', 256), ('packed', 128)]
+  return [
+    _flash('causal', 2, 8192, 16, 16, 64, False),
+    _flash('causal', 2, 8192, 16, 16, 128, False),
+    _flash('full', 2, 8192, 16, 16, 128, False),
+    _flash('causal', 2, 8192, 16, 16, 256, False),
+    _flash('causal', 4, 4096, 32, 8, 128, False),
+    *(
+      _flash(kind, 2, 8192, 16, 16, 128, False)
+      for kind in ('window', 'sinks', 'prefix', 'packed')
+    ),
+    *(_flash(kind, 2, 8192, 16, 16, h, True) for kind, h in grads),
+    _prefix(256, 16384, 128, 32, 8, 128),
+    _prefix(1024, 16384, 128, 32, 8, 128),
+    _gather(16, 65536, 2048, 32, 8, 128),
+    _paged(16, 8192, 16, 32, 8, 128),
+    _paged(16, 8192, 64, 32, 8, 128),
+    _tree(8, 8192, 64, 32, 8, 128),
+    _linear(2, 32768, 16, 16, 64),
+    _topk(8, 131072, 2048),
+  ]
+
+
+def cpu() -> list[Case]:
+  """Cases for CPUs, in float32; one step takes up to a second on two cores."""
+  small = [
+    _flash('causal', 32, 256, 4, 4, 32, False),
+    _flash('causal', 32, 256, 4, 4, 32, True),
+    _flash('full', 8, 512, 4, 4, 64, False),
+    _flash('causal', 8, 512, 4, 4, 64, True),
+    _flash('causal', 1, 2048, 8, 2, 64, False),
+    _flash('causal', 1, 2048, 8, 2, 64, True),
+  ]
+  return [
+    dataclasses.replace(x, draw=_float32(x.draw), implementations=('xla',))
+    for x in small
+  ]
+
+
+def _float32(draw):
+  return lambda key: jax.tree.map(lambda x: x.astype(jnp.float32), draw(key))

@@ -1,0 +1,256 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pallas flash attention on a CPU: interpreted, checked for races, lowered."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+from jaxtok_kernels import (
+  AttentionState,
+  BlockLists,
+  _compat,
+  flash_attention,
+  interpret_mode,
+  last_dispatch,
+  lowering_platforms,
+  masks,
+)
+from jaxtok_kernels.flash_attention import cost
+
+from tests.kernels import kernel_oracle
+
+B, T, S, N, K, H = 2, 40, 300, 4, 2, 64
+ATOL = 2e-5  # As in flash_attention_test.
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+  triton = cost.TritonTiles(16, 32)
+  monkeypatch.setattr(cost, 'tpu_tiles', lambda *_: cost.TpuTiles(16, 128, 128))
+  monkeypatch.setattr(cost, 'triton_tiles', lambda *_: triton)
+  monkeypatch.setattr(cost, 'triton_backward_tiles', lambda *_: triton)
+
+
+def draw(*shape, seed=0, dtype=jnp.float32):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+def inputs(dtype=jnp.float32, s=S, t=T):
+  shapes = (B, t, N, H), (B, s, K, H), (B, s, K, H)
+  return [draw(*x, seed=i, dtype=dtype) for i, x in enumerate(shapes)]
+
+
+def extras():
+  lse = draw(B, T, N, seed=5).at[:, ::3].set(-jnp.inf)
+  out = draw(B, T, N, H, seed=6).at[:, ::3].set(0)
+  return dict(sink=draw(N, seed=4), state_in=AttentionState(out, lse))
+
+
+def block_mask():
+  rng = np.random.default_rng(0)
+  listed = rng.random((B, K, 3, 3)) < 0.6
+  lists = BlockLists(
+    ids=jnp.asarray(np.argsort(~listed, -1, kind='stable'), jnp.int32),
+    count=jnp.asarray(listed.sum(-1), jnp.int32),
+    full=jnp.asarray(rng.random(listed.shape) < 0.5),
+    block_q=16,
+    block_kv=128,
+  )
+  return masks.blocks(lists, masks.causal(200))
+
+
+SEGMENTS = jnp.asarray(np.repeat([[1, 2, 0]] * B, [100, 150, 50], axis=1))
+CASES = {
+  'causal': (masks.causal(200), dict(softcap=3.0)),
+  'sinks_permuted': (
+    dataclasses.replace(
+      masks.sinks(20, 100, offset=150),
+      kv_pos=jnp.asarray(np.random.default_rng(1).permutation(S))[None],
+    ),
+    {},
+  ),
+  'rows_without_keys': (masks.lengths(jnp.array([300, 20]), T), {}),
+}
+
+
+def value_and_grads(implementation, args, more, mask, **static):
+  def loss(args, more):
+    state = flash_attention(
+      *args,
+      mask=mask,
+      return_state=True,
+      implementation=implementation,
+      **static,
+      **more,
+    )
+    lse = jnp.where(jnp.isfinite(state.lse), state.lse, 0)
+    return jnp.sin(state.out).sum() + jnp.sin(lse).sum(), state
+
+  fn = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+  with interpret_mode():
+    (_, state), grads = fn(args, more)
+  return state, grads
+
+
+def check(implementation, args, more, mask, **static):
+  got = value_and_grads(implementation, args, more, mask, **static)
+  want = value_and_grads('reference', args, more, mask, **static)
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(x, y, atol=ATOL)
+
+
+@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_values_and_gradients_equal_the_reference(implementation, name):
+  mask, static = CASES[name]
+  more = extras() if name == 'causal' else {}
+  check(implementation, inputs(), more, mask, **static)
+
+
+def test_block_lists_equal_the_reference():
+  check('tpu', inputs(s=384, t=48), {}, block_mask())
+
+
+def test_unseen_keys_may_be_nan():
+  q, k, v = inputs()
+  dirty = lambda x: x.at[1, 20:].set(jnp.nan)
+  mask = masks.lengths(jnp.array([300, 20]), T)
+  for name in ('tpu', 'triton'):
+    with interpret_mode():
+      got = jax.jit(
+        functools.partial(flash_attention, mask=mask, implementation=name)
+      )(q, dirty(k), dirty(v))
+    want = flash_attention(q, k, v, mask=mask, implementation='reference')
+    np.testing.assert_allclose(got, want, atol=ATOL)
+
+
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_bfloat16_is_close_to_float64(implementation):
+  q, k, v = inputs(jnp.bfloat16)
+  mask = masks.causal(200)
+  seen = kernel_oracle.visible(mask, B, K, T, S)
+  want, _ = kernel_oracle.attention(q, k, v, seen)
+  with interpret_mode():
+    got = jax.jit(
+      functools.partial(
+        flash_attention, mask=mask, implementation=implementation
+      )
+    )(q, k, v)
+  assert got.dtype == jnp.bfloat16
+  np.testing.assert_allclose(got.astype(jnp.float32), want, atol=2e-2)
+
+
+def test_tpu_kernels_have_no_race_and_read_nothing_uninitialised():
+  """Simulated memories: buffers start as NaN, copies finish when waited for."""
+  params = pltpu.InterpretParams(
+    detect_races=True,
+    uninitialized_memory='nan',
+    dma_execution_mode='on_wait',
+  )
+  q, k, v = [x[:1, :, :2] for x in inputs(s=140, t=20)]
+  mask = masks.causal(100)
+  loss = lambda name: (
+    lambda *x: jnp.sin(
+      flash_attention(*x, mask=mask, implementation=name)
+    ).sum()
+  )
+  with interpret_mode(params):
+    got = jax.jit(jax.grad(loss('tpu'), argnums=(0, 1, 2)))(q, k, v)
+    jax.block_until_ready(got)
+  assert not _compat.tpu_races()
+  pltpu.reset_tpu_interpret_mode_state()
+  want = jax.grad(loss('reference'), argnums=(0, 1, 2))(q, k, v)
+  for x, y in zip(got, want, strict=True):
+    np.testing.assert_allclose(x, y, atol=ATOL)
+
+
+def grads_of(mask, implementation):
+  fn = lambda q, k, v: (
+    flash_attention(q, k, v, mask=mask, implementation=implementation)
+    .astype(jnp.float32)
+    .sum()
+  )
+  return jax.jit(jax.grad(fn, argnums=(0, 1, 2)))
+
+
+@pytest.mark.parametrize('h', [64, 128, 256])
+def test_tpu_kernels_lower_without_a_tpu(monkeypatch, h):
+  monkeypatch.undo()
+  q = jax.ShapeDtypeStruct((1, 2048, 8, h), jnp.bfloat16)
+  k = jax.ShapeDtypeStruct((1, 2048, 4, h), jnp.bfloat16)
+  kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
+  for mask in (masks.causal(), masks.packed(jnp.ones((1, 2048), jnp.int32))):
+    exported = jax.export.export(
+      grads_of(mask, 'tpu'), platforms=['tpu'], disabled_checks=[kernels]
+    )(q, k, k)
+    text = exported.mlir_module()
+    for name in ('forward', 'dq', 'dkv'):
+      assert f'flash_attention_{name}' in text
+
+
+@pytest.mark.parametrize('h', [64, 128, 256])
+def test_triton_kernels_lower_without_a_gpu(monkeypatch, h):
+  monkeypatch.undo()
+  q = jax.ShapeDtypeStruct((1, 2000, 8, h), jnp.bfloat16)
+  k = jax.ShapeDtypeStruct((1, 2000, 4, h), jnp.bfloat16)
+  for mask in (masks.causal(), masks.packed(jnp.ones((1, 2000), jnp.int32))):
+    traced = grads_of(mask, 'triton').trace(q, k, k)
+    text = traced.lower(lowering_platforms=('cuda',)).as_text()
+    assert text.count('__gpu$xla.gpu.triton') == 3
+
+
+def test_what_a_kernel_cannot_serve_is_named():
+  q, k, v = inputs()
+  run = functools.partial(flash_attention, q, k, v)
+  bias = jnp.zeros((1, 1, T, S))
+  for name in ('tpu', 'triton', 'mosaic_gpu'):
+    with pytest.raises(NotImplementedError, match=r'bias|float32'):
+      run(mask=masks.full(), bias=bias, implementation=name)
+  tree = masks.tree(jnp.zeros((B, T, 2), jnp.uint32))
+  with pytest.raises(NotImplementedError, match=r'mask\.tree_bits'):
+    run(mask=tree, implementation='tpu')
+  with pytest.raises(NotImplementedError, match='multiples of its blocks'):
+    run(mask=block_mask(), implementation='tpu')
+  with pytest.raises(NotImplementedError, match='powers of two from 16'):
+    flash_attention(
+      *inputs(s=384, t=48), mask=block_mask(), implementation='triton'
+    )
+
+
+def test_auto_falls_back_only_with_a_reason_on_record():
+  args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs()]
+  bias = jax.ShapeDtypeStruct((1, 1, T, S), jnp.float32)
+  with lowering_platforms('tpu', 'cuda', 'cpu'):
+    jax.eval_shape(lambda *x: flash_attention(*x, mask=masks.causal()), *args)
+    found = last_dispatch()
+    assert found.chosen == {'tpu': 'tpu', 'cuda': 'triton', 'cpu': 'xla'}
+    assert 'float32' in found.refused['cuda/mosaic_gpu']
+    jax.eval_shape(
+      lambda q, k, v, bias: flash_attention(
+        q, k, v, mask=masks.causal(), bias=bias
+      ),
+      *args,
+      bias,
+    )
+    found = last_dispatch()
+    assert set(found.chosen.values()) == {'xla'}
+    assert found.refused['tpu/tpu'] == 'bias is not supported'
+
+
+def test_one_program_holds_the_kernels_of_all_its_platforms():
+  args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(jnp.bfloat16)]
+  fn = jax.jit(lambda *x: flash_attention(*x, mask=masks.causal()))
+  with lowering_platforms('tpu', 'cpu'):
+    kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
+    exported = jax.export.export(
+      fn, platforms=['tpu', 'cpu'], disabled_checks=[kernels]
+    )(*args)
+  text = exported.mlir_module()
+  assert 'tpu_custom_call' in text
+  assert 'stablehlo.while' in text

@@ -1,0 +1,140 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The package as a whole: what it imports, its documents, its commands."""
+
+import dataclasses
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxtok_kernels import aot, bench, cases, dispatch, docs, hardware
+
+ROOT = pathlib.Path(__file__).parents[2]
+SOURCES = sorted((ROOT / 'kernels').rglob('*.py'))
+
+# Renamed or removed between jax 0.9 and 0.11.
+GONE = (
+  r'pltpu\.(TPU\w+|ANY|repeat|delay|semaphore_\w+|DeviceIdType)\b',
+  r'\b(TritonCompilerParams|GPUCompilerParams|GPUMesh|GPUBlockSpec)\b',
+  r'\bpl\.(load|store|swap|atomic_\w+|Unblocked|dot|core_map|reciprocal)\b',
+  r'\bindexing_mode=',
+  r'\b(TransposeTransform|unswizzle_ref|untile_ref)\b',
+)
+
+
+def test_it_imports_with_jax_and_numpy_alone():
+  """And quickly: no Pallas, no device."""
+  code = (
+    'import sys\n'
+    'for x in ("flax", "jaxtyping", "ml_collections", "absl", "beartype"):\n'
+    '  sys.modules[x] = None\n'
+    'import jaxtok_kernels\n'
+    'assert "jaxtok" not in sys.modules\n'
+    'assert "jax.experimental.pallas" not in sys.modules\n'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+def test_names_that_jax_dropped_are_not_used():
+  for path in SOURCES:
+    text = path.read_text()
+    for pattern in GONE:
+      found = re.search(pattern, text)
+      assert not found, f'{path.name} uses {found}'
+
+
+def test_private_names_of_jax_stay_in_one_module():
+  for path in SOURCES:
+    if path.name != '_compat.py':
+      assert 'jax._src' not in path.read_text(), path
+
+
+def test_the_page_on_kernels_is_up_to_date():
+  page = (ROOT / 'docs' / 'kernels.md').read_text()
+  if page != docs.render(ROOT / 'docs'):
+    pytest.fail('stale: run `python -m jaxtok_kernels.docs`.')
+
+
+def test_every_verified_row_names_an_implementation():
+  for _, implementation, _ in docs.VERIFIED:
+    assert implementation in dispatch.IMPLEMENTATIONS
+
+
+def test_roofline_is_the_slowest_of_three_limits():
+  work = hardware.Work(flops=989e12, num_bytes=4.8e12, exps=7.4e12)
+  assert hardware.roofline_seconds('h200', work) == pytest.approx(2.0)
+  with pytest.raises(KeyError, match="chip='v9' is unknown"):
+    hardware.roofline_seconds('v9', work)
+
+
+UTILISATION = """MXU XLU VALU VPOP EUP VLOAD FILL VSTORE SPILL SALU
+4 3 4 4 1 3 3 2 2 2
+0 1 0 0 0 0 0 0 0 0
+4 0 0 0 0 0 0 0 1 0
+2 0 0 0 0 0 0 0 2 0
+0 0 0 0 0 0 0 0 0 1
+"""
+
+
+def test_bundles_matrix_unit_and_spills_are_read_from_a_dump():
+  found = aot.utilization(UTILISATION)
+  assert found == {'bundles': 4, 'mxu_fill': 0.75, 'spills': 3}
+  assert aot.utilization('nothing')['bundles'] == 0
+
+
+def test_growth_beyond_five_percent_is_a_regression():
+  row = dict(kernel='k', case='c', implementation='tpu', bundles=100, spills=0)
+  assert not aot.regressions([row], [row | {'bundles': 105, 'spills': 9}])
+  (problem,) = aot.regressions([row], [row | {'bundles': 106}])
+  assert 'bundles grew from 100 to 106' in problem
+  assert not aot.regressions([], [row])
+
+
+def test_chips_that_cannot_be_compiled_for_are_skipped_with_a_reason():
+  assert 'unknown chip' in aot.skipped('v9')
+
+
+def test_cases_have_unique_names_and_shapes_without_memory():
+  found = cases.accelerator() + cases.cpu()
+  names = [(x.kernel, x.name) for x in found]
+  assert len(set(names)) == len(names)
+  for case in found:
+    assert jax.tree.leaves(case.shapes())
+    assert case.work.num_bytes > 0
+
+
+def test_a_benchmark_row_has_time_rates_and_error():
+  case = next(x for x in cases.cpu() if 'forward' in x.name)
+  small = lambda key: tuple(x[:1] for x in case.draw(key))
+  own, rival = bench.measure(dataclasses.replace(case, draw=small), repeats=1)
+  assert own['implementation'] == 'xla'
+  assert {'ms', 'tflops', 'gbps', 'temp_mib'} <= own.keys()
+  assert rival['error'] < 1e-5
+  assert bench.device_name() == 'cpu'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  aot.skipped('v5e') is not None, reason=str(aot.skipped('v5e'))
+)
+def test_kernels_compile_for_tpu_v5e_as_recorded():
+  assert aot.main(['--chips=v5e', f'--baseline={ROOT}/docs/kernels']) == 0
+
+
+def test_attention_of_the_library_takes_every_implementation():
+  """`jaxtok.nn.attention` passes the name on."""
+  attention = pytest.importorskip('jaxtok.nn.attention')
+  masks = pytest.importorskip('jaxtok.nn.masks')
+  q = jnp.ones((1, 16, 2, 64))
+  out = attention.attention(q, q, q, mask=masks.Causal(), implementation='xla')
+  assert dispatch.last_dispatch().chosen == {'any': 'xla'}
+  with dispatch.interpret_mode():
+    got = attention.attention(
+      q, q, q, mask=masks.Causal(), implementation='triton'
+    )
+  assert dispatch.last_dispatch().chosen == {'any': 'triton'}
+  assert jnp.allclose(out, got, atol=1e-5)
