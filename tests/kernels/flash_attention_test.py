@@ -1,6 +1,11 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Flash attention, reference and xla, against float64 NumPy."""
+"""Flash attention, reference and xla, against float64 NumPy.
+
+Compilations are what costs time here: all masks go through one program as
+arrays of intervals, values and gradients together (`maskspec_test` checks that
+the intervals mean what the mask means).
+"""
 
 import dataclasses
 import functools
@@ -25,6 +30,7 @@ from tests.kernels import kernel_oracle
 IMPLEMENTATIONS = ('reference', 'xla')
 # Float32 sums of N(0, 1) data: about 100 roundings of 6e-8 on values near 3.
 ATOL = 2e-5
+B, T, N, K, H = 2, 37, 4, 2, 16
 
 
 @pytest.fixture(autouse=True)
@@ -34,35 +40,56 @@ def small_tiles(monkeypatch):
   monkeypatch.setattr(cost, 'xla_batch', lambda b, n, tiles, devices: 1)
 
 
-def inputs(b=2, t=37, s=37, n=4, k=2, h=16, hv=None, dtype=np.float32, seed=0):
+def inputs(b=B, t=T, s=T, n=N, k=K, h=H, hv=None, dtype=np.float32, seed=0):
   rng = np.random.default_rng(seed)
   shapes = (b, t, n, h), (b, s, k, h), (b, s, k, hv or h)
   return [jnp.asarray(rng.normal(size=x), dtype) for x in shapes]
 
 
-def check(implementation, q, k, v, mask, atol=ATOL, **extra):
-  """Compares out and lse with the oracle; returns the state."""
-  b, t = q.shape[:2]
-  seen = kernel_oracle.visible(mask, b, k.shape[2], t, k.shape[1])
-  names = dict(sink='sink', bias='bias', state_in='state')
-  want, lse = kernel_oracle.attention(
-    q, k, v, seen, **{names.get(x, x): y for x, y in extra.items()}
-  )
-  got = jax.jit(
-    lambda q, k, v, mask, arrays: flash_attention(
+@functools.lru_cache
+def forward(implementation, softcap=None):
+  """Jitted `(q, k, v, mask, extras) -> AttentionState`."""
+  return jax.jit(
+    lambda q, k, v, mask, more: flash_attention(
       q,
       k,
       v,
       mask=mask,
+      softcap=softcap,
       return_state=True,
       implementation=implementation,
-      **{x: y for x, y in extra.items() if x in ('scale', 'softcap')},
-      **arrays,
+      **more,
     )
-  )(q, k, v, mask, {x: extra[x] for x in names if x in extra})
+  )
+
+
+@functools.lru_cache
+def with_gradients(implementation, softcap=None):
+  """Jitted `(operands, mask, extras, cotangent) -> state, gradients`."""
+
+  def run(args, mask, more, cotangent):
+    fn = lambda args, more: forward(implementation, softcap)(*args, mask, more)
+    state, vjp = jax.vjp(fn, args, more)
+    return state, vjp(cotangent)
+
+  return jax.jit(run)
+
+
+def check(implementation, q, k, v, mask, atol=ATOL):
+  """Compares out and lse with the oracle; returns the state."""
+  b, t = q.shape[:2]
+  seen = kernel_oracle.visible(mask, b, k.shape[2], t, k.shape[1])
+  want, lse = kernel_oracle.attention(q, k, v, seen)
+  got = forward(implementation)(q, k, v, mask, {})
   np.testing.assert_allclose(got.out, want, atol=atol)
   np.testing.assert_allclose(got.lse, lse, atol=1e-4, rtol=1e-6)
   return got
+
+
+def cotangent(b=B, t=T, n=N, hv=H, dtype=np.float32):
+  rng = np.random.default_rng(9)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+  return AttentionState(draw(b, t, n, hv), draw(b, t, n))
 
 
 SEGMENTS = np.repeat([[1, 2, 3, 0], [1, 1, 4, 5]], [9, 12, 11, 5], axis=1)
@@ -84,44 +111,113 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize('name', MASKS)
+def as_intervals(mask, t=T, s=T) -> masks.MaskSpec:
+  """The mask as two intervals `[B, t, 2, 2]` and key positions `[1, s]`."""
+  rows = np.zeros((B, t, 2, 2), np.int32)
+  given = np.asarray(mask.row_intervals(t, s))
+  rows[:, :, : given.shape[2]] = given
+  pos = np.asarray(mask.key_positions(s))
+  return dataclasses.replace(
+    masks.from_intervals(jnp.asarray(rows)), kv_pos=jnp.asarray(pos)
+  )
+
+
+def extras(dtype):
+  """Sink, bias, and an incoming state that is empty in every third row."""
+  rng = np.random.default_rng(3)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+  out = draw(B, T, N, H).at[:, ::3].set(0)
+  lse = draw(B, T, N).at[:, ::3].set(-jnp.inf)
+  return dict(
+    sink=draw(N), bias=draw(2, 1, T, T), state_in=AttentionState(out, lse)
+  )
+
+
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-def test_attention_equals_float64_attention(implementation, name):
-  check(implementation, *inputs(), MASKS[name])
+@pytest.mark.parametrize('name', MASKS)
+def test_attention_and_its_gradients_equal_float64(implementation, name):
+  """With soft cap, sink, bias and incoming state, 1e-12 apart."""
+  seen = kernel_oracle.visible(MASKS[name], B, K, T, T)
+  with jax.enable_x64(True):
+    args, more = inputs(dtype=np.float64), extras(np.float64)
+    given = dict(
+      softcap=2.0, sink=more['sink'], bias=more['bias'], state=more['state_in']
+    )
+    ct = cotangent(dtype=np.float64)
+    run = with_gradients(implementation, 2.0)
+    mask = as_intervals(MASKS[name])
+    got, (grads, rest) = run(args, mask, more, ct)
+    got, grads, rest = jax.device_get((got, grads, rest))
+  want, lse = kernel_oracle.attention(*args, seen, **given)
+  np.testing.assert_allclose(got.out, want, atol=1e-12)
+  np.testing.assert_allclose(got.lse, lse, atol=1e-12)
+  want, others = kernel_oracle.gradients(*args, seen, *ct, **given)
+  for x, y in zip(grads, want, strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-12)
+  for name in ('sink', 'bias'):
+    np.testing.assert_allclose(rest[name], others[name], atol=1e-12)
+  for x, y in zip(rest['state_in'], others['state'], strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+def test_gradients_of_the_oracle_equal_finite_differences():
+  q, k, v = (
+    np.asarray(x, np.float64) for x in inputs(b=1, t=5, s=6, n=2, k=1, h=4)
+  )
+  rng = np.random.default_rng(0)
+  seen = rng.random((1, 1, 5, 6)) < 0.6
+  more = dict(
+    softcap=2.0,
+    sink=rng.normal(size=2),
+    bias=rng.normal(size=(1, 1, 5, 6)),
+    state=(rng.normal(size=(1, 5, 2, 4)), rng.normal(size=(1, 5, 2))),
+  )
+  dout, dlse = rng.normal(size=(1, 5, 2, 4)), rng.normal(size=(1, 5, 2))
+
+  def loss(q, k, v, sink, bias, out, lse):
+    given = more | dict(sink=sink, bias=bias, state=(out, lse))
+    found = kernel_oracle.attention(q, k, v, seen, **given)
+    return (found[0] * dout).sum() + (found[1] * dlse).sum()
+
+  args = [q, k, v, more['sink'], more['bias'], *more['state']]
+  grads, rest = kernel_oracle.gradients(q, k, v, seen, dout, dlse, **more)
+  grads = [*grads, rest['sink'], rest['bias'], *rest['state']]
+  for i, x in enumerate(args):
+    way, step = rng.normal(size=x.shape), 1e-5
+    moved = lambda e, i=i, x=x, way=way: loss(
+      *args[:i], x + e * way, *args[i + 1 :]
+    )
+    slope = (moved(step) - moved(-step)) / (2 * step)
+    np.testing.assert_allclose((grads[i] * way).sum(), slope, rtol=1e-7)
+
+
+def test_float32_without_extras_equals_float64():
+  """Masks as such: the programs of the band and of no mask at all."""
+  for name in ('full', 'causal'):
+    check('xla', *inputs(), MASKS[name])
+
+
+HEADS = [(1, 1, 192, 192), (4, 2, 80, 24), (7, 1, 16, 16), (8, 1, 64, 64)]
 
 
 @pytest.mark.parametrize(
   ('n', 'k', 'h', 'hv'),
-  [(1, 1, 192, 192), (4, 2, 80, 24), (7, 1, 16, 16), (8, 1, 64, 64)],
+  [
+    (7, 1, 80, 24),
+    (4, 4, 192, 192),
+    *(pytest.param(*x, marks=pytest.mark.slow) for x in HEADS),
+  ],
 )
 def test_query_heads_read_their_group_of_key_heads(n, k, h, hv):
   check('xla', *inputs(b=1, t=20, s=20, n=n, k=k, h=h, hv=hv), masks.causal())
 
 
-@pytest.mark.parametrize(('t', 's'), [(1, 40), (40, 5), (16, 8)])
+@pytest.mark.parametrize(
+  ('t', 's'),
+  [(1, 40), (40, 5), pytest.param(16, 8, marks=pytest.mark.slow)],
+)
 def test_numbers_of_queries_and_keys_may_differ(t, s):
   check('xla', *inputs(t=t, s=s), masks.causal(max(s - t, 0)))
-
-
-def test_extras_equal_float64_attention():
-  q, k, v = inputs()
-  rng = np.random.default_rng(1)
-  arrays = dict(
-    sink=jnp.asarray(rng.normal(size=4), jnp.float32),
-    bias=jnp.asarray(rng.normal(size=(1, 4, 37, 37)), jnp.float32),
-    state_in=AttentionState(
-      jnp.asarray(rng.normal(size=(2, 37, 4, 16)), jnp.float32),
-      jnp.asarray(rng.normal(size=(2, 37, 4)), jnp.float32),
-    ),
-  )
-  # Rows whose incoming state is empty.
-  lse = arrays['state_in'].lse.at[:, ::3].set(-jnp.inf)
-  out = arrays['state_in'].out.at[:, ::3].set(0)
-  arrays['state_in'] = AttentionState(out, lse)
-  for implementation in IMPLEMENTATIONS:
-    check(
-      implementation, q, k, v, MASKS['packed'], scale=0.3, softcap=1.5, **arrays
-    )
 
 
 def block_mask(seed, b, k, t, s, block_q, block_kv, rows=None):
@@ -140,12 +236,28 @@ def block_mask(seed, b, k, t, s, block_q, block_kv, rows=None):
   return masks.blocks(lists, rows)
 
 
-@pytest.mark.parametrize('b, k', [(1, 1), (2, 1), (1, 2), (2, 2)])
-def test_block_lists_equal_float64_attention(b, k):
-  mask = block_mask(0, b, k, 37, 41, 8, 16, masks.causal(4))
-  q, k, v = inputs(s=41)
-  for implementation in IMPLEMENTATIONS:
-    check(implementation, q, k, v, mask)
+@pytest.mark.parametrize(
+  'b, k',
+  [
+    (1, 1),
+    (2, 2),
+    pytest.param(2, 1, marks=pytest.mark.slow),
+    pytest.param(1, 2, marks=pytest.mark.slow),
+  ],
+)
+def test_block_lists_and_their_gradients_equal_float64(b, k):
+  mask = block_mask(0, b, k, T, 41, 8, 16, masks.causal(4))
+  seen = kernel_oracle.visible(mask, B, K, T, 41)
+  with jax.enable_x64(True):
+    args, ct = inputs(s=41, dtype=np.float64), cotangent(dtype=np.float64)
+    got, (grads, _) = with_gradients('xla')(args, mask, {}, ct)
+    got, grads = jax.device_get((got, grads))
+  want, lse = kernel_oracle.attention(*args, seen)
+  np.testing.assert_allclose(got.out, want, atol=1e-12)
+  np.testing.assert_allclose(got.lse, lse, atol=1e-12)
+  want, _ = kernel_oracle.gradients(*args, seen, *ct)
+  for x, y in zip(grads, want, strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-12)
 
 
 def test_tree_of_drafts_equals_float64_attention():
@@ -164,244 +276,189 @@ def test_tree_of_drafts_equals_float64_attention():
     check(implementation, q, k, v, mask)
 
 
+def xla_in_float32(args, mask, ct=None):
+  """The one float32 program that the tests below share."""
+  mask = mask if mask.kv_pos is not None else as_intervals(mask)
+  ct = cotangent() if ct is None else ct
+  state, (grads, _) = with_gradients('xla')(list(args), mask, {}, ct)
+  return state, grads
+
+
 def test_rows_without_keys_are_zero_and_have_zero_gradients():
-  q, k, v = inputs()
-  mask = MASKS['packed']  # The last rows of SEGMENTS are padding.
-  for implementation in IMPLEMENTATIONS:
-    fn = functools.partial(
-      flash_attention,
-      mask=mask,
-      return_state=True,
-      implementation=implementation,
-    )
-    state, vjp = jax.vjp(fn, q, k, v)
-    assert not state.out[0, 32:].any()
-    assert np.isneginf(state.lse[0, 32:]).all()
-    ones = jax.tree.map(jnp.ones_like, state)
-    for x in vjp(ones):
-      assert np.isfinite(x).all()
-    assert not vjp(ones)[0][0, 32:].any()
+  # The last rows of SEGMENTS are padding.
+  state, grads = xla_in_float32(inputs(), MASKS['packed'])
+  assert not state.out[0, 32:].any()
+  assert np.isneginf(state.lse[0, 32:]).all()
+  for x in grads:
+    assert np.isfinite(x).all()
+  assert not grads[0][0, 32:].any()
+  assert grads[0][0, :32].any()
 
 
 def test_one_visible_key_returns_its_value():
   q, k, v = inputs()
   row = jnp.arange(37)
-  mask = masks.from_intervals(
-    jnp.stack([36 - row, 37 - row], -1)[None, :, None]
+  only = jnp.stack([36 - row, 37 - row], -1)[None, :, None]
+  state, _ = xla_in_float32((q, k, v), as_intervals(masks.from_intervals(only)))
+  np.testing.assert_allclose(
+    state.out, jnp.repeat(v[:, ::-1], 2, axis=2), rtol=1e-6
   )
-  out = flash_attention(q, k, v, mask=mask, implementation='xla')
-  np.testing.assert_allclose(out, jnp.repeat(v[:, ::-1], 2, axis=2), rtol=1e-6)
 
 
 def test_huge_logits_stay_finite_and_right():
   q, k, v = inputs()
+  q = 2500 * q
+  seen = kernel_oracle.visible(masks.causal(), B, K, T, T)
+  want, lse = kernel_oracle.attention(q, k, v, seen)
+  state, grads = xla_in_float32((q, k, v), masks.causal())
   # One float32 rounding of a logit of 2e4 moves a weight by 1e-3 of itself.
-  for implementation in IMPLEMENTATIONS:
-    check(implementation, 2500 * q, k, v, masks.causal(), atol=1e-2)
+  np.testing.assert_allclose(state.out, want, atol=1e-2)
+  np.testing.assert_allclose(state.lse, lse, rtol=1e-6, atol=1e-2)
+  assert all(np.isfinite(x).all() for x in grads)
 
 
 def test_nan_in_keys_that_nobody_sees_does_not_leak():
   q, k, v = inputs()
   hide = lambda x: x.at[0, 30:].set(jnp.nan)
-  mask = masks.lengths(jnp.array([30, 37]), 37)
-  for implementation in IMPLEMENTATIONS:
-    fn = lambda q, k, v, name=implementation: flash_attention(
-      q, k, v, mask=mask, implementation=name
+  mask = as_intervals(masks.lengths(jnp.array([30, 37]), 37))
+  want = xla_in_float32((q, k, v), mask)
+  got = xla_in_float32((q, hide(k), hide(v)), mask)
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+  with jax.enable_x64(True):
+    args, more = inputs(dtype=np.float64), extras(np.float64)
+    run = lambda q, k, v: with_gradients('reference', 2.0)(
+      [q, k, v], mask, more, cotangent(dtype=np.float64)
     )
-    want, vjp = jax.vjp(fn, q, k, v)
-    got, leaky = jax.vjp(fn, q, hide(k), hide(v))
-    np.testing.assert_array_equal(got, want)
-    for x, y in zip(leaky(want), vjp(want), strict=True):
-      np.testing.assert_array_equal(x, y)
+    q, k, v = args
+    want, got = run(q, k, v), run(q, hide(k), hide(v))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-def extras(h, dtype, t=37):
-  rng = np.random.default_rng(3)
-  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
-  return dict(
-    sink=draw(4),
-    bias=draw(2, 1, t, t),
-    state_in=AttentionState(draw(2, t, 4, h), draw(2, t, 4)),
+def test_attention_over_two_halves_merges_to_the_whole():
+  args = inputs()
+  rows = np.asarray(as_intervals(masks.causal()).intervals)
+  part = lambda low, high: dataclasses.replace(
+    as_intervals(masks.causal()), intervals=jnp.asarray(rows.clip(low, high))
   )
+  (whole, _), (left, _), (right, _) = (
+    xla_in_float32(args, part(*x)) for x in ((0, T), (0, 20), (20, T))
+  )
+  got = merge([left, right])
+  np.testing.assert_allclose(got.out, whole.out, atol=1e-6)
+  np.testing.assert_allclose(got.lse, whole.lse, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['causal', 'sinks', 'packed', 'permuted'])
-def test_gradients_equal_those_of_dense_attention(name):
-  with jax.enable_x64(True):
-    arrays = inputs(dtype=np.float64)
-    more = extras(16, np.float64)
-    loss = lambda name: jax.jit(
-      jax.grad(
-        lambda args, more: sum(
-          (jnp.sin(x) * jnp.isfinite(x)).sum()
-          for x in flash_attention(
-            *args,
-            mask=MASKS[mask_name],
-            softcap=2.0,
-            return_state=True,
-            implementation=name,
-            **more,
-          )
-        ),
-        argnums=(0, 1),
-      )
-    )
-    mask_name = name
-    want = loss('reference')(arrays, more)
-    got = loss('xla')(arrays, more)
-    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-      np.testing.assert_allclose(x, y, atol=1e-12)
+def test_permuting_key_heads_with_their_queries_permutes_the_output():
+  q, k, v = inputs(n=4, k=2)
+  heads = np.array([2, 3, 0, 1])
+  want, _ = xla_in_float32((q, k, v), masks.causal())
+  swapped = q[:, :, heads], k[:, :, ::-1], v[:, :, ::-1]
+  got, _ = xla_in_float32(swapped, masks.causal())
+  np.testing.assert_array_equal(got.out, want.out[:, :, heads])
 
 
-@pytest.mark.parametrize('heads', [1, 2])
-def test_block_list_gradients_equal_those_of_dense_attention(heads):
-  with jax.enable_x64(True):
-    q, k, v = inputs(dtype=np.float64)
-    mask = block_mask(1, 2, heads, 37, 37, 16, 8, masks.causal())
-    loss = lambda name: jax.grad(
-      lambda *x: jnp.sin(
-        flash_attention(*x, mask=mask, implementation=name)
-      ).sum(),
-      argnums=(0, 1, 2),
-    )
-    want = loss('reference')(q, k, v)
-    for x, y in zip(loss('xla')(q, k, v), want, strict=True):
-      np.testing.assert_allclose(x, y, atol=1e-12)
+def test_each_element_of_a_batch_ignores_the_others():
+  q, k, v = inputs()
+  want, _ = xla_in_float32((q, k, v), MASKS['packed'])
+  other = [x.at[1].multiply(3.0) for x in (q, k, v)]
+  got, _ = xla_in_float32(other, MASKS['packed'])
+  np.testing.assert_array_equal(got.out[0], want.out[0])
+  assert (got.out[1] != want.out[1]).any()
 
 
+def test_a_second_run_is_bit_equal():
+  runs = [xla_in_float32(inputs(), MASKS['sinks']) for _ in range(2)]
+  jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+def test_vmap_equals_a_loop():
+  arrays = [jnp.stack(x) for x in zip(inputs(), inputs(seed=1), strict=True)]
+  mask = as_intervals(masks.causal())
+  fn = lambda q, k, v: forward('xla')(q, k, v, mask, {}).out
+  got = jax.jit(jax.vmap(fn))(*arrays)
+  for i, x in enumerate(got):
+    want, _ = xla_in_float32([y[i] for y in arrays], mask)
+    np.testing.assert_allclose(x, want.out, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
   with jax.enable_x64(True):
     arrays = inputs(b=1, t=9, s=9, n=2, k=1, h=4, dtype=np.float64)
-    fn = jax.jit(
-      lambda q, k, v: tuple(
-        flash_attention(
-          q,
-          k,
-          v,
-          mask=masks.causal(),
-          return_state=True,
-          implementation='xla',
-        )
-      )
-    )
+    fn = lambda *x: tuple(forward('xla')(*x, masks.causal(), {}))
     jax.test_util.check_grads(fn, arrays, order=1, modes=['rev'])
 
 
+@pytest.mark.slow
 def test_reference_has_forward_mode_and_second_derivatives():
   with jax.enable_x64(True):
     arrays = inputs(b=1, t=5, s=5, n=2, k=1, h=4, dtype=np.float64)
-    fn = functools.partial(
-      flash_attention, mask=masks.causal(), implementation='reference'
-    )
+    fn = lambda *x: tuple(forward('reference')(*x, masks.causal(), {}))
     jax.test_util.check_grads(fn, arrays, order=2)
+
+
+def test_second_derivatives_of_the_reference_equal_differences():
+  with jax.enable_x64(True):
+    args = inputs(b=1, t=5, s=5, n=2, k=1, h=4, dtype=np.float64)
+    ways = inputs(b=1, t=5, s=5, n=2, k=1, h=4, dtype=np.float64, seed=1)
+
+    def moved(e):
+      x = [x + e * y for x, y in zip(args, ways, strict=True)]
+      return forward('reference')(*x, masks.causal(), {}).out.sum()
+
+    slope = lambda e: jax.jvp(moved, (e,), (1.0,))[1]
+    curve, slope = jax.jit(lambda e: (jax.grad(slope)(e), slope(e)))(0.0)
+    args, ways = jax.device_get((args, ways))
+  seen = kernel_oracle.visible(masks.causal(), 1, 1, 5, 5)
+
+  def oracle(e):
+    x = [x + e * y for x, y in zip(args, ways, strict=True)]
+    return kernel_oracle.attention(*x, seen)[0].sum()
+
+  low, middle, high = (oracle(e) for e in (-1e-4, 0, 1e-4))
+  np.testing.assert_allclose(slope, (high - low) / 2e-4, rtol=1e-6)
+  # Rounding of the sums, 1e-15, over the squared step.
+  np.testing.assert_allclose(curve, (high - 2 * middle + low) / 1e-8, atol=1e-5)
 
 
 def test_bfloat16_is_within_twice_the_error_of_dense_bfloat16():
   q, k, v = inputs(t=64, s=64, h=64, dtype=jnp.bfloat16)
   mask = masks.causal()
-  seen = kernel_oracle.visible(mask, 2, 2, 64, 64)
+  seen = kernel_oracle.visible(mask, B, K, 64, 64)
   want, lse = kernel_oracle.attention(q, k, v, seen)
-  got = flash_attention(q, k, v, mask=mask, implementation='xla')
+  ct = cotangent(t=64, hv=64, dtype=jnp.bfloat16)
+
+  def run(q, k, v):
+    attend = functools.partial(flash_attention, mask=mask, implementation='xla')
+    out, vjp = jax.vjp(attend, q, k, v)
+    return out, vjp(ct.out), attend(q, k, v, return_state=True)
+
+  got, grads, state = jax.jit(run)(q, k, v)
   assert got.dtype == jnp.bfloat16
   dense = jax.nn.dot_product_attention(q, k, v, is_causal=True)
   error = lambda x: np.abs(np.asarray(x, np.float64) - want).max()
   assert error(got) <= max(2 * error(dense), 2e-2)
-  state = flash_attention(
-    q, k, v, mask=mask, implementation='xla', return_state=True
-  )
   assert state.out.dtype == state.lse.dtype == jnp.float32
   np.testing.assert_allclose(state.lse, lse, atol=1e-3)
-
-
-def test_bfloat16_gradients_are_close_to_float32_gradients():
-  arrays = inputs(t=64, s=64, h=64, dtype=jnp.bfloat16)
-  grads = lambda args, name: jax.grad(
-    lambda q, k, v: (
-      flash_attention(q, k, v, mask=masks.causal(), implementation=name)
-      .astype(jnp.float32)
-      .sum()
-    ),
-    argnums=(0, 1, 2),
-  )(*args)
-  want = grads([x.astype(jnp.float32) for x in arrays], 'reference')
-  for x, y in zip(grads(arrays, 'xla'), want, strict=True):
+  dlse = np.zeros(lse.shape)
+  want, _ = kernel_oracle.gradients(q, k, v, seen, ct.out, dlse)
+  for x, y in zip(grads, want, strict=True):
     assert x.dtype == jnp.bfloat16
-    error = np.linalg.norm(np.asarray(x, np.float32) - y) / np.linalg.norm(y)
+    error = np.linalg.norm(np.asarray(x, np.float64) - y) / np.linalg.norm(y)
     assert error <= 2e-2
-
-
-def test_attention_over_two_halves_merges_to_the_whole():
-  q, k, v = inputs()
-  fn = functools.partial(
-    flash_attention, q, return_state=True, implementation='xla'
-  )
-  whole = fn(k, v, mask=masks.causal())
-  left = fn(k[:, :20], v[:, :20], mask=masks.causal())
-  right = masks.from_intervals(masks.causal(-20).row_intervals(37, 17))
-  rest = fn(k[:, 20:], v[:, 20:], mask=right)
-  chained = fn(k[:, 20:], v[:, 20:], mask=right, state_in=left)
-  for got in (merge([left, rest]), chained):
-    np.testing.assert_allclose(got.out, whole.out, atol=1e-6)
-    np.testing.assert_allclose(got.lse, whole.lse, atol=1e-6)
-
-
-def test_permuting_key_heads_with_their_queries_permutes_the_output():
-  q, k, v = inputs(n=4, k=2)
-  fn = functools.partial(
-    flash_attention, mask=masks.causal(), implementation='xla'
-  )
-  want = fn(q, k, v)[:, :, jnp.array([2, 3, 0, 1])]
-  got = fn(q[:, :, jnp.array([2, 3, 0, 1])], k[:, :, ::-1], v[:, :, ::-1])
-  np.testing.assert_array_equal(got, want)
-
-
-def test_each_element_of_a_batch_equals_its_own_batch_of_one():
-  q, k, v = inputs()
-  out = flash_attention(q, k, v, mask=MASKS['packed'], implementation='xla')
-  for i in range(2):
-    one = flash_attention(
-      *(x[i : i + 1] for x in (q, k, v)),
-      mask=masks.packed(jnp.asarray(SEGMENTS[i : i + 1])),
-      implementation='xla',
-    )
-    np.testing.assert_allclose(out[i : i + 1], one, atol=1e-6)
-
-
-def test_a_second_run_is_bit_equal():
-  arrays = inputs()
-  fn = jax.jit(
-    jax.grad(
-      lambda q, k, v: flash_attention(
-        q, k, v, mask=masks.causal(), implementation='xla'
-      ).sum(),
-      argnums=(0, 1, 2),
-    )
-  )
-  for x, y in zip(fn(*arrays), fn(*arrays), strict=True):
-    np.testing.assert_array_equal(x, y)
-
-
-def test_vmap_equals_a_loop():
-  arrays = [jnp.stack(x) for x in zip(inputs(), inputs(seed=1), strict=True)]
-  fn = functools.partial(
-    flash_attention, mask=masks.causal(), implementation='xla'
-  )
-  got = jax.vmap(fn)(*arrays)
-  want = jnp.stack([fn(*x) for x in zip(*arrays, strict=True)])
-  np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_scores_are_never_all_in_memory(monkeypatch):
   monkeypatch.undo()
-  t = 8192
-  shape = jax.ShapeDtypeStruct((1, t, 1, 64), jnp.float32)
+  t = 2048
+  shape = jax.ShapeDtypeStruct((1, t, 1, 16), jnp.float32)
   fn = lambda q, k, v: flash_attention(
     q, k, v, mask=masks.causal(), implementation='xla'
   ).sum()
   grad = jax.jit(jax.grad(fn, argnums=(0, 1, 2)))
   stats = grad.lower(shape, shape, shape).compile().memory_analysis()
-  # The scores alone would be 256 MiB; the operands are 2 MiB each.
-  assert stats.temp_size_in_bytes < 40 * 2**20
+  # The scores alone would be 16 MiB; the operands are 0.1 MiB each.
+  assert stats.temp_size_in_bytes < 3 * 2**20
 
 
 def test_work_counts_visible_pairs_only():
@@ -459,8 +516,9 @@ def test_a_named_implementation_that_cannot_serve_raises():
 
 
 def test_last_dispatch_tells_what_auto_chose():
-  q, k, v = inputs()
-  flash_attention(q, k, v, mask=masks.causal())
+  jax.eval_shape(
+    functools.partial(flash_attention, mask=masks.causal()), *inputs()
+  )
   found = last_dispatch()
   assert found.kernel == 'flash_attention'
   assert found.chosen == {jax.default_backend(): 'xla'}
