@@ -9,22 +9,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-parity test-all lint format wheel colabs clean
+.PHONY: quickstart test test-parity test-slow lint format wheel colabs clean
 
 quickstart: $(VENV)/.plots
 	$(BIN)/python -m experiments.quickstart --workdir=runs/quickstart
 
-test: $(VENV)/.dev
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests
+# Two processes, a file of tests at a time, so that fixtures are made once.
+PYTEST = JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests -n 2 --dist loadfile
 
-# Several processes, kill and resume at full length.
-test-all: $(VENV)/.dev
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests \
-	  -m 'not torch and not gpu and not tpu'
+test: $(VENV)/.dev
+	$(PYTEST)
+
+# What takes longer: several processes, kill and resume, exhaustive sets; with
+# the compiler's optimizations, as users run it.
+test-slow: $(VENV)/.dev
+	JAXTOK_TEST_OPTIMIZED=1 $(PYTEST) \
+	  -m '(slow or multihost) and not torch and not gpu and not tpu'
 
 # Compares with torch and transformers.
 test-parity: $(VENV)/.parity
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests -m torch
+	JAXTOK_TEST_OPTIMIZED=1 $(PYTEST) -m torch
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -93,21 +93,27 @@ def _attend_bwd(options, residuals, cotangent):
   lse_btn = jnp.where(jnp.isneginf(state.lse), jnp.inf, state.lse)
   per_row, shared = _split(q_btnh.shape[0], visible=visible_bts, bias=bias)
 
-  def row(dshared_nts, x):
-    *arrays, extra = x
-    *grads, dbias_nts = _row_backward(options, *arrays, **(shared | extra))
-    if bias is None:
-      return None, (*grads, None)
-    if 'bias' in extra:
-      return None, (*grads, dbias_nts)
-    return dshared_nts + dbias_nts, (*grads, None)
+  has_bias = bias is not None
+  dbias = jnp.zeros_like(bias) if has_bias else ()
 
-  dshared_nts, (dq_btnh, dk_bskh, dv_bskh, dbias) = jax.lax.scan(
-    row,
-    None if bias is None or 'bias' in per_row else jnp.zeros_like(bias[0]),
-    (q_btnh, k_bskh, v_bskh, cotangent.out, lse_btn, delta_btn, per_row),
+  def row(i, carry):
+    # The gradients of row i take the place of its queries, keys and values,
+    # which nobody needs any more.
+    *arrays, dbias = carry
+    at = lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
+    fixed = [at(x) for x in (cotangent.out, lse_btn, delta_btn)]
+    extra = shared | {name: at(x) for name, x in per_row.items()}
+    *grads, drow_nts = _row_backward(options, *map(at, arrays), *fixed, **extra)
+    if has_bias:
+      dbias = dbias.at[i if 'bias' in per_row else 0].add(drow_nts)
+    put = jax.lax.dynamic_update_index_in_dim
+    arrays = [put(x, d, i, 0) for x, d in zip(arrays, grads, strict=True)]
+    return (*arrays, dbias)
+
+  dq_btnh, dk_bskh, dv_bskh, dbias = jax.lax.fori_loop(
+    0, q_btnh.shape[0], row, (q_btnh, k_bskh, v_bskh, dbias)
   )
-  dbias = dbias if dshared_nts is None else dshared_nts[None]
+  dbias = dbias if has_bias else None
   dsink_n = None
   if sink_n is not None:
     weight_btn = jnp.exp(sink_n.astype(jnp.float32) - lse_btn)

@@ -174,7 +174,8 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
   from jaxtok.train import flops, sharding, state, step
 
   config = config_lib.from_dict(request['config'])
-  mesh = config.mesh.make(_devices(request['chip'], request['layout']))
+  devices = _devices(request['chip'], request['layout'])
+  mesh = config.mesh.make(devices)
   sharding.check_batch_size(
     config.batch_size, mesh.shape, config.num_microbatches
   )
@@ -198,9 +199,11 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
     ema=config.ema,
   )
   compiled = step.compile_step(layout, train_step, batch)
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  memory = compiled.memory_analysis()
+  cost = compiled.cost_analysis() or {}  # The CUDA compiler gives none.
   return {
     'devices': mesh.size,
+    'devices_there': len(devices),
     'device': mesh.devices.flat[0].device_kind,
     'mesh': dict(mesh.shape),
     'parameters': sum(x.size for x in jax.tree.leaves(layout.shapes.params)),
@@ -208,7 +211,7 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
     'outputs': memory.output_size_in_bytes - memory.alias_size_in_bytes,
     'temporary': memory.temp_size_in_bytes,
     'code': memory.generated_code_size_in_bytes,
-    'flops': cost.get('flops', 0.0),
+    'flops': cost.get('flops'),
     'bytes_accessed': cost.get('bytes accessed', 0.0),
     'seconds': cost.get('optimal_seconds'),
     'model_flops': flops.per_step(
@@ -272,13 +275,10 @@ def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
   layout = parse(topology)[1]
   # Some chips show up as two devices, which share its memory and speed.
   chips = math.prod(map(int, layout.split('x'))) if layout else 1
-  per_chip = max(devices // chips, 1)
+  per_chip = max(found['devices_there'] // chips, 1)
   parts = ('arguments', 'outputs', 'temporary', 'code')
   peak = sum(found[part] for part in parts)
   available = chip.hbm_bytes / per_chip
-  seconds, unknown = _seconds(found, chip, per_chip)
-  left_out = f', without {unknown} operations it cannot estimate'
-  usage = found['model_flops'] / (seconds * devices / per_chip * chip.flops)
   mesh = ' '.join(f'{k}={v}' for k, v in found['mesh'].items())
   return report_lib.block(
     {
@@ -289,21 +289,37 @@ def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
         f'{quantity(available)}): '
         + ', '.join(f'{part} {quantity(found[part])}' for part in parts)
       ),
-      'compute': (
-        f'{found["flops"]:.3g} FLOPs per device and step by the compiler; '
-        f'{found["model_flops"] / devices:.3g} by the model'
-      ),
-      'time': (
-        f'{seconds:.3g} s per step by the compiler'
-        f'{left_out if unknown else ""}; {100 * usage:.2g} % of the highest '
-        'bfloat16 FLOP/s'
-      ),
+      'compute': _compute_line(found),
+      'time': _time_line(found, chip, per_chip),
       'collectives': [
         f'{kind:<20} {v["count"]:>5} x  {quantity(v["bytes"])} per device'
         for kind, v in sorted(found['collectives'].items())
       ]
       or 'none',
     }
+  )
+
+
+def _compute_line(found: Mapping[str, Any]) -> str:
+  model = found['model_flops'] / found['devices']
+  line = f'{model:.3g} FLOPs per device and step by the model'
+  if found['flops'] is not None:
+    line += f', {found["flops"]:.3g} by the compiler (loop bodies once)'
+  return line
+
+
+def _time_line(found: Mapping[str, Any], chip: Chip, per_chip: int) -> str:
+  seconds, unknown = _seconds(found, chip, per_chip)
+  if found['seconds'] is None:
+    return f'{seconds:.3g} s per step at full speed; no estimate from CUDA'
+  source = 'by the compiler'
+  if unknown:
+    source += f', without {unknown} operations that it cannot estimate'
+  speed = found['model_flops'] / found['devices'] / seconds
+  usage = 100 * speed / (chip.flops / per_chip)
+  return (
+    f'{seconds:.3g} s per step {source}; {usage:.2g} % of the highest bfloat16 '
+    'FLOP/s'
   )
 
 
@@ -315,8 +331,9 @@ def _seconds(
   Those count -1 s each in XLA's sum; the whole number that is missing is the
   least that lifts the sum to what FLOPs and bytes take at full speed.
   """
+  flops = max(found['flops'] or 0, found['model_flops'] / found['devices'])
   least = per_chip * max(
-    found['flops'] / chip.flops, found['bytes_accessed'] / chip.bandwidth
+    flops / chip.flops, found['bytes_accessed'] / chip.bandwidth
   )
   seconds = found['seconds']
   if seconds is None:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -33,7 +34,8 @@ def config(**kwargs):
   return Config(**{**parts, **kwargs})
 
 
-def test_a_run_is_loaded_as_it_was_started(tmp_path):
+def test_a_run_is_loaded_as_it_was_started(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'orig_argv', ['/bin/python3', '-m', 'a b'])
   cfg = config(model=Part(size=5))
   started = runs.start(tmp_path / 'a', cfg)
   started.note(parameters=123)
@@ -48,7 +50,7 @@ def test_a_run_is_loaded_as_it_was_started(tmp_path):
   assert session['started'] <= session['stopped']
   assert session['versions']['jax']
   assert session['device']['platform'] == 'cpu'
-  assert 'pytest' in session['command']
+  assert session['command'].endswith(" -m 'a b'")
 
 
 def test_meta_records_the_commit_and_uncommitted_changes(tmp_path, monkeypatch):

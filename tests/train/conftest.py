@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import random
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxtok import train
 from jaxtok.data import text
@@ -13,24 +11,6 @@ from jaxtok.models import transformer
 from jaxtok.objectives import next_token
 from jaxtok.tokenizers import bytes as byte_tokenizer
 from jaxtok.train import optim, sharding
-
-
-@pytest.fixture(autouse=True, scope='package')
-def quick_compilation(tmp_path_factory):
-  """These tests mostly compile: less thoroughly, and the same thing once."""
-  compiled = str(tmp_path_factory.mktemp('compiled'))
-  settings = {
-    'jax_disable_most_optimizations': (True, False),
-    'jax_compilation_cache_dir': (compiled, None),
-    'jax_persistent_cache_min_compile_time_secs': (0.0, 1.0),
-    'jax_persistent_cache_min_entry_size_bytes': (-1, 0),
-  }
-  for i in (0, 1):
-    compilation_cache.reset_cache()
-    for name, values in settings.items():
-      jax.config.update(name, values[i])
-    if i == 0:
-      yield
 
 
 @pytest.fixture(scope='session')

@@ -198,6 +198,7 @@ def test_nan_stops_the_run_with_step_parameter_and_advice(
   )
 
 
+@pytest.mark.slow  # Without jit each operation is compiled by itself.
 def test_debug_runs_the_model_without_jit(make_config, tmp_path, monkeypatch):
   seen = []
   original = transformer.Transformer.__call__

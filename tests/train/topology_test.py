@@ -56,7 +56,10 @@ def test_collectives_are_counted_once_with_the_bytes_of_their_results():
 
 
 def test_operations_without_an_estimate_do_not_make_time_negative():
-  found = {'flops': 197e12, 'bytes_accessed': 0.0, 'seconds': -60.5}
+  found = {
+    'flops': 197e12, 'model_flops': 0.0, 'devices': 1, 'bytes_accessed': 0.0,
+    'seconds': -60.5,
+  }  # fmt: skip
   chip = topology.CHIPS['v5e']
   assert topology._seconds(found, chip, 1) == (1.5, 62)
   assert topology._seconds({**found, 'seconds': 2.0}, chip, 1) == (2.0, 0)
