@@ -14,6 +14,7 @@ it next to its time.
 
 import argparse
 import functools
+import importlib.util
 import json
 import pathlib
 import sys
@@ -42,25 +43,24 @@ def device_name() -> str:
 
 
 def seconds(
-  fns: dict[str, Callable[..., Any]], args: Any, repeats: int
+  fns: dict[str, Callable[[], Any]], repeats: int
 ) -> dict[str, float]:
   """Median time of each function, run in turn so that noise hits all alike.
 
   Args:
-    fns: Compiled functions.
-    args: Their operands.
+    fns: Compiled functions with their operands.
     repeats: Timed runs of each.
   """
   flush = jax.jit(lambda x: x + 1)
   cold = jnp.zeros(_FLUSH // 4 if jax.default_backend() != 'cpu' else 1)
   times = {name: [] for name in fns}
   for fn in fns.values():
-    jax.block_until_ready(fn(*args))
+    jax.block_until_ready(fn())
   for _ in range(repeats):
     for name, fn in fns.items():
       cold = jax.block_until_ready(flush(cold))
       start = time.perf_counter()
-      jax.block_until_ready(fn(*args))
+      jax.block_until_ready(fn())
       times[name].append(time.perf_counter() - start)
   return {name: float(np.median(x)) for name, x in times.items()}
 
@@ -75,38 +75,49 @@ def measure(case: cases.Case, repeats: int) -> list[dict[str, Any]]:
   fns = {
     name: functools.partial(case.run, name) for name in wanted if name in served
   }
-  if case.rival is not None:
-    rival = 'cudnn' if backend == 'gpu' else 'xla'
-    fns[f'jax_{rival}'] = functools.partial(case.rival, rival)
   args = jax.jit(case.draw)(jax.random.key(0))
-  compiled, rows = {}, []
-  for name, fn in fns.items():
+  rivals = {} if case.rival is None else _rivals(case, backend)
+  compiled, calls, rows = {}, {}, []
+  for name, fn in (fns | rivals).items():
     row = {'kernel': case.kernel, 'case': case.name, 'implementation': name}
     rows.append(row)
     try:
-      compiled[name] = jax.jit(fn).lower(*args).compile()
-      jax.block_until_ready(compiled[name](*args))
+      given = args
+      if name in rivals and case.rival_draw is not None:
+        given = jax.jit(case.rival_draw)(*args)
+      compiled[name] = jax.jit(fn).lower(*given).compile()
+      call = functools.partial(compiled[name], *given)
+      jax.block_until_ready(call())
+      calls[name] = call
     except Exception as e:  # Out of memory, unsupported: a result to report.
-      compiled.pop(name, None)
       row['failed'] = ' '.join(str(e).split())[:300]
-  times = seconds(compiled, args, repeats)
+  times = seconds(calls, repeats)
   for row in rows:
     if row['implementation'] in times:
       _fill(row, case, compiled, times)
-  _add_errors(rows, compiled, args)
+  _add_errors(rows, calls)
   return rows
 
 
-def _add_errors(rows, compiled, args) -> None:
+def _rivals(case: cases.Case, backend: str) -> dict[str, Callable[..., Any]]:
+  names = {'gpu': ['cudnn', 'xla']}.get(backend, ['xla'])
+  found = {f'jax_{x}': functools.partial(case.rival, x) for x in names}
+  has_tokamax = importlib.util.find_spec('tokamax') is not None
+  if has_tokamax and backend != 'cpu' and case.kernel == 'flash_attention':
+    found['tokamax'] = functools.partial(case.rival, 'tokamax')
+  return found
+
+
+def _add_errors(rows, calls) -> None:
   """Largest relative difference of each result to that of the XLA form."""
-  if 'xla' not in compiled:
+  if 'xla' not in calls:
     return
-  want = jax.tree.leaves(compiled['xla'](*args))
+  want = jax.tree.leaves(calls['xla']())
   for row in rows:
-    fn = compiled.get(row['implementation'])
+    fn = calls.get(row['implementation'])
     if fn is None or row['implementation'] == 'xla':
       continue
-    got = jax.tree.leaves(fn(*args))
+    got = jax.tree.leaves(fn())
     # A rival may return fewer arrays (no log-sum-exp).
     pairs = zip(got, want, strict=False)
     row['error'] = float(f'{max(_difference(x, y) for x, y in pairs):.2g}')

@@ -31,8 +31,11 @@ class Case:
     draw: Makes the operands from a PRNG key: random normal, valid indices.
     work: What the call has to do.
     implementations: Which implementations of the kernel serve it.
-    rival: Computes the same with `jax.nn.dot_product_attention`; takes its
-      `implementation` and the operands. None if there is none.
+    rival: Computes the same by other means, mostly
+      `jax.nn.dot_product_attention`; takes its `implementation` ('tokamax' for
+      that library) and the operands. None if there is none.
+    rival_draw: Makes the rival's operands from those of `draw`; None if they
+      are the same.
   """
 
   kernel: str
@@ -42,6 +45,7 @@ class Case:
   work: Work
   implementations: tuple[str, ...]
   rival: Callable[..., Any] | None = None
+  rival_draw: Callable[..., tuple[Any, ...]] | None = None
 
   def shapes(self) -> tuple[Any, ...]:
     """Operands as shapes."""
@@ -94,6 +98,10 @@ def _flash(kind: str, b: int, t: int, n: int, k: int, h: int, grad: bool):
     )
 
   def rival(implementation, q, k, v):
+    if implementation == 'tokamax':
+      import tokamax  # Compared with where it is installed.
+
+      return tokamax.dot_product_attention(q, k, v, is_causal=kind == 'causal')
     return jax.nn.dot_product_attention(
       q, k, v, is_causal=kind == 'causal', implementation=implementation
     )
@@ -129,6 +137,18 @@ def _sum(a: Work, b: Work) -> Work:
   return Work(a.flops + b.flops, a.num_bytes + b.num_bytes, a.exps + b.exps)
 
 
+def small() -> list[Case]:
+  """Cases of the other kernels whose dense reference fits everywhere."""
+  return [
+    _prefix(7, 300, 20, 4, 2, 64),
+    _gather(3, 500, 96, 8, 2, 64),
+    _paged(3, 256, 16, 8, 2, 64),
+    _tree(2, 256, 16, 8, 2, 64),
+    _linear(2, 300, 2, 16, 64),
+    _topk(3, 3000, 100),
+  ]
+
+
 def _prefix(b: int, p: int, s: int, n: int, k: int, h: int) -> Case:
   def draw(key):
     q, kp, vp, ks, vs = _normal(
@@ -150,8 +170,20 @@ def _prefix(b: int, p: int, s: int, n: int, k: int, h: int) -> Case:
     num_kv_heads=k,
     head_dim=h,
   )
+
+  def unshared(q, levels, ks, vs, length):
+    del length
+    (level,) = levels
+    whole = lambda x, y: jnp.concatenate([jnp.repeat(x, b, axis=0), y], axis=1)
+    return q, whole(level.k_mpkh, ks), whole(level.v_mpkh, vs)
+
+  def rival(implementation, q, k, v):
+    return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+
   name = f'{b} sequences, prefix {p}, suffix {s}, {n}/{k} heads of {h}'
-  return Case('shared_prefix_attention', name, run, draw, work, _ALL)
+  return Case(
+    'shared_prefix_attention', name, run, draw, work, _ALL, rival, unshared
+  )
 
 
 def _gather(b: int, num: int, size: int, n: int, k: int, h: int) -> Case:
@@ -276,10 +308,16 @@ def cpu() -> list[Case]:
     _flash('causal', 8, 512, 4, 4, 64, True),
     _flash('causal', 1, 2048, 8, 2, 64, False),
     _flash('causal', 1, 2048, 8, 2, 64, True),
+    _prefix(64, 4096, 32, 8, 2, 64),
+  ]
+  # Memory grows with the length, not with its square: no rival fits.
+  long = [
+    dataclasses.replace(_flash('causal', 1, t, 1, 1, 64, grad), rival=None)
+    for t, grad in ((8192, True), (32768, False), (32768, True))
   ]
   return [
     dataclasses.replace(x, draw=_float32(x.draw), implementations=('xla',))
-    for x in small
+    for x in (*small, *long)
   ]
 
 
