@@ -4,10 +4,11 @@
 
 Pallas is imported inside the functions: importing the package stays cheap.
 
-Some functions take `interpret` or `scratch`: the interpreter of Mosaic GPU
-(0.10) knows no layouts, no transposed and no register operands, so that tests
-take the same values by another road. What they cannot test is therefore layout
-and operand placement, which lowering checks.
+Some functions take `interpret`: the interpreter of Mosaic GPU in jax 0.10.1
+knows threads, barriers, loads and stores, but no layouts, no copies of parts
+and no wgmma, so that interpreted kernels take the same values by loads, stores
+and dots. What this cannot test is therefore layout, operand placement and the
+asynchrony of copies within one thread; lowering checks the first two.
 """
 
 import inspect
@@ -15,6 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+
+# A reference and an index into it.
+Place = tuple[Any, Any]
 
 
 def tpu_races() -> bool:
@@ -94,13 +98,62 @@ def layout_cast(x: jax.Array, layout: Any, *, interpret: Any) -> jax.Array:
   return x if interpret else plgpu.layout_cast(x, layout)
 
 
-def mgpu_load(ref: Any, layout: Any, *, interpret: Any) -> jax.Array:
-  """Loads a reference in a layout."""
+def mgpu_load(place: Place, layout: Any, *, interpret: Any) -> jax.Array:
+  """Loads a part of a reference in a layout."""
+  from jax.experimental.pallas import mosaic_gpu as plgpu
+
+  ref, index = place
+  if interpret:
+    return ref[index]
+  return plgpu.load(ref.at[index], (), layout=layout, optimized=False)
+
+
+def mgpu_loop(
+  low: Any, high: Any, body: Callable, carry: Any, *, most: int, interpret: Any
+) -> Any:
+  """`fori_loop(low, high, body, carry)`.
+
+  The interpreter of 0.10.1 has static loops only: it makes `most` steps, and
+  skips those outside the bounds.
+  """
+  if not interpret:
+    return jax.lax.fori_loop(low, high, body, carry)
+
+  def step(i, carry):
+    run = lambda carry: body(i, carry)
+    return jax.lax.cond((i >= low) & (i < high), run, lambda x: x, carry)
+
+  return jax.lax.fori_loop(0, most, step, carry)
+
+
+def mgpu_copy_in(
+  source: Place, target: Place, barrier: Any, *, interpret: Any
+) -> None:
+  """Starts a copy from main to shared memory, which arrives at `barrier`.
+
+  Interpreted, the calling thread copies: a reader in another thread that does
+  not wait is a race all the same.
+  """
   from jax.experimental.pallas import mosaic_gpu as plgpu
 
   if interpret:
-    return ref[...]
-  return plgpu.load(ref, (), layout=layout, optimized=False)
+    target[0][target[1]] = source[0][source[1]]
+    plgpu.barrier_arrive(barrier)
+    return
+  plgpu.copy_gmem_to_smem(
+    source[0].at[source[1]], target[0].at[target[1]], barrier
+  )
+
+
+def mgpu_copy_out(source: Place, target: Place, *, interpret: Any) -> None:
+  """Starts a copy of what was just written to shared memory to main memory."""
+  from jax.experimental.pallas import mosaic_gpu as plgpu
+
+  if interpret:
+    target[0][target[1]] = source[0][source[1]]
+    return
+  plgpu.commit_smem()
+  plgpu.copy_smem_to_gmem(source[0].at[source[1]], target[0].at[target[1]])
 
 
 def mgpu_iota(shape: tuple[int, int], axis: int, *, interpret: Any):
@@ -115,43 +168,64 @@ def mgpu_iota(shape: tuple[int, int], axis: int, *, interpret: Any):
   )
 
 
-def wgmma_nt(acc: Any, a: Any, b: Any, *, scratch: Any) -> None:
-  """`acc += a @ b.T` of shared memory tiles.
-
-  Args:
-    acc: Accumulator.
-    a: `[m, k]`.
-    b: `[n, k]`.
-    scratch: `[k, n]` when interpreting, else None.
-  """
+def ref_t(ref: Any) -> Any:
+  """A transposed reference; `transpose_ref` is gone in 0.11."""
   from jax.experimental.pallas import mosaic_gpu as plgpu
 
-  if scratch is None:
-    plgpu.wgmma(acc, a, plgpu.transpose_ref(b, (1, 0)))
-    return
-  scratch[...] = b[...].T
-  plgpu.wgmma(acc, a, scratch)
+  if hasattr(plgpu, 'transpose_ref'):
+    return plgpu.transpose_ref(ref, (1, 0))
+  return ref.T
 
 
-def wgmma_add(acc: jax.Array, a: jax.Array, b: Any, *, scratch: Any):
+def wgmma_nt(
+  a: Place,
+  b: Place,
+  shape: tuple[int, int],
+  *,
+  meanwhile: Callable[[], None],
+  interpret: Any,
+) -> jax.Array:
+  """`a @ b.T` of shared memory tiles, in registers.
+
+  Args:
+    a: `[m, k]`.
+    b: `[n, k]`.
+    shape: `(m, n)`.
+    meanwhile: Called between the start of the product and the wait for it.
+    interpret: As for kernels.
+  """
+  import jax.numpy as jnp
+  from jax.experimental import pallas as pl
+  from jax.experimental.pallas import mosaic_gpu as plgpu
+
+  if interpret:
+    meanwhile()
+    x, y = a[0][a[1]], b[0][b[1]]
+    return jnp.dot(x, y.T, preferred_element_type=jnp.float32)
+
+  def product(out):
+    plgpu.wgmma(out, a[0].at[a[1]], ref_t(b[0].at[b[1]]))
+    meanwhile()
+    return out[...]
+
+  return pl.run_scoped(product, plgpu.ACC(shape, jnp.float32))
+
+
+def wgmma_add(acc: jax.Array, a: jax.Array, b: Place, *, interpret: Any):
   """`acc + a @ b` with `acc` and `a` in registers.
 
   Args:
     acc: `[m, n]` float32.
     a: `[m, k]`.
     b: `[k, n]` in shared memory.
-    scratch: `[m, k]` in shared memory when interpreting, else None.
+    interpret: As for kernels.
   """
   import jax.numpy as jnp
   from jax.experimental import pallas as pl
   from jax.experimental.pallas import mosaic_gpu as plgpu
 
-  if scratch is None:
-    return pl.run_state(lambda out: plgpu.wgmma(out, a, b))(plgpu.ACC.init(acc))
-  scratch[...] = a
-
-  def product(out):
-    plgpu.wgmma(out, scratch, b)
-    return out[...]
-
-  return acc + pl.run_scoped(product, plgpu.ACC(acc.shape, jnp.float32))
+  if interpret:
+    y = b[0][b[1]]
+    return acc + jnp.dot(a, y, preferred_element_type=jnp.float32)
+  add = lambda out: plgpu.wgmma(out, a, b[0].at[b[1]])
+  return pl.run_state(add)(plgpu.ACC.init(acc))

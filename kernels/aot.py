@@ -3,17 +3,19 @@
 """Compiles every kernel for TPUs and GPUs that are not there.
 
   python -m jaxtok_kernels.aot [--chips=v5e,v6e] [--kernels=flash_attention]
-      [--baseline=docs/kernels] [--write]
+      [--baseline=docs/kernels] [--write] [--jobs=2] [--quick]
 
 Needs `pip install libtpu` (TPU) or jax's CUDA wheel (sm_90); what is not
 installed is skipped and said. Prints, per case: seconds to compile, VLIW
 bundles, fill of the matrix unit, spill stores. These are static counts, without
 stalls and copies: a guard against regressions, not a measure of speed. Compares
 with the baseline and fails if bundles or spills grow by more than 5 %;
-`--write` replaces the baseline.
+`--write` replaces the baseline. `--quick` takes one case of each kernel and
+implementation.
 """
 
 import argparse
+import concurrent.futures
 import functools
 import importlib.util
 import json
@@ -34,6 +36,7 @@ TOPOLOGIES = {
   'tpu7x': 'tpu7x:2x2x1',
 }
 _GROWTH = 1.05
+_DUMPED = 'final_hlo-static-per-bundle-utilization'
 _H200 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32
   shared_memory_per_block: 49152 shared_memory_per_core: 233472
   threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
@@ -75,18 +78,23 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('--kernels', default='', help='names, comma separated')
   parser.add_argument('--baseline', default='docs/kernels', type=pathlib.Path)
   parser.add_argument('--write', action='store_true')
+  parser.add_argument('--jobs', default=1, type=int, help='chips at once')
+  parser.add_argument('--quick', action='store_true')
   parser.add_argument('--worker', default='', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   names = [x for x in args.kernels.split(',') if x]
   if args.worker:
-    print(json.dumps(_compile_all(args.worker, names)))
+    print(json.dumps(_compile_all(args.worker, names, quick=args.quick)))
     return 0
-  failed = False
+  failed, chips = False, []
   for chip in args.chips.split(','):
     if reason := skipped(chip):
       print(f'{chip}: skipped, {reason}')
-      continue
-    rows = _run_worker(chip, names)
+    else:
+      chips.append(chip)
+  work = functools.partial(_run_worker, names=names, quick=args.quick)
+  pool = concurrent.futures.ThreadPoolExecutor(args.jobs)
+  for chip, rows in zip(chips, pool.map(work, chips), strict=True):
     _print_table(chip, rows)
     path = args.baseline / f'aot_{chip}.json'
     problems = [x['error'] for x in rows if 'error' in x]
@@ -96,11 +104,13 @@ def main(argv: list[str] | None = None) -> int:
       print(f'  FAIL {problem}')
     failed = failed or bool(problems)
     if args.write:
-      _write(path, chip, rows, partial=bool(names))
+      _write(path, chip, rows, partial=bool(names) or args.quick)
   return int(failed)
 
 
-def _run_worker(chip: str, names: list[str]) -> list[dict[str, Any]]:
+def _run_worker(
+  chip: str, names: list[str], *, quick: bool
+) -> list[dict[str, Any]]:
   """A process per chip: libtpu keeps global state and reads flags once."""
   with tempfile.TemporaryDirectory() as folder:
     env = os.environ | {
@@ -108,13 +118,19 @@ def _run_worker(chip: str, names: list[str]) -> list[dict[str, Any]]:
       'TPU_SKIP_MDS_QUERY': '1',
       'TPU_WORKER_HOSTNAMES': 'localhost',
       'JAXTOK_AOT_DUMP': folder,
+      # So that several chips may be compiled for at once.
+      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
       'LIBTPU_INIT_ARGS': (
-        f'--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true'
+        f'--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true '
+        # All passes would be 100 MB per kernel.
+        f'--xla_jf_dump_llo_pass_label_regex={_DUMPED}'
       ),
     }
     command = [sys.executable, '-m', 'jaxtok_kernels.aot', f'--worker={chip}']
     if names:
       command.append(f'--kernels={",".join(names)}')
+    if quick:
+      command.append('--quick')
     done = subprocess.run(command, env=env, capture_output=True, check=False)
   lines = done.stdout.decode().strip().splitlines()
   if done.returncode or not lines:
@@ -123,17 +139,21 @@ def _run_worker(chip: str, names: list[str]) -> list[dict[str, Any]]:
   return json.loads(lines[-1])
 
 
-def _compile_all(chip: str, names: list[str]) -> list[dict[str, Any]]:
+def _compile_all(
+  chip: str, names: list[str], *, quick: bool
+) -> list[dict[str, Any]]:
   from jaxtok_kernels import cases
 
   on_tpu = chip in TOPOLOGIES
   wanted = ('tpu',) if on_tpu else ('triton', 'mosaic_gpu')
-  rows = []
+  rows, seen = [], set()
   for case in cases.accelerator():
     if names and case.kernel not in names:
       continue
     for implementation in case.implementations:
-      if implementation in wanted:
+      kind = case.kernel, implementation, 'grad' in case.name
+      if implementation in wanted and not (quick and kind in seen):
+        seen.add(kind)
         row = _compile(chip, case, implementation)
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
@@ -271,14 +291,15 @@ def _print_table(chip: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _write(path: pathlib.Path, chip: str, rows, *, partial: bool) -> None:
-  """Writes the baseline; with `partial`, keeps rows of other kernels."""
+  """Writes the baseline; with `partial`, keeps rows of other cases."""
   import jax
 
+  key = lambda x: (x['kernel'], x['case'], x['implementation'])
   if partial and path.exists():
-    done = {x['kernel'] for x in rows}
+    done = {key(x) for x in rows}
     kept = json.loads(path.read_text())['rows']
-    rows = [x for x in kept if x['kernel'] not in done] + rows
-  rows = sorted(rows, key=lambda x: (x['kernel'], x['case']))
+    rows = [x for x in kept if key(x) not in done] + rows
+  rows = sorted(rows, key=key)
   path.parent.mkdir(parents=True, exist_ok=True)
   body = {'chip': chip, 'jax': jax.__version__, 'rows': rows}
   path.write_text(json.dumps(body, indent=1) + '\n')

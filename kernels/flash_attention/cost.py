@@ -78,10 +78,18 @@ class TpuTiles(Tiles):
 
 
 def tpu_tiles(t: int, s: int, head_dim: int, group: int) -> TpuTiles:
-  """Tiles of the TPU kernels: about 1024 rows (query heads times queries)."""
-  rows = 1024 if head_dim <= 128 else 512
+  """Tiles of the TPU forward kernel: 512 rows (query heads times queries)."""
+  return _tpu_tiles(t, s, 512 if head_dim <= 128 else 256, 1024, group)
+
+
+def tpu_backward_tiles(t: int, s: int, head_dim: int, group: int) -> TpuTiles:
+  """Tiles of the TPU backward kernels, which unroll over heads of a group."""
+  return _tpu_tiles(t, s, 512 if head_dim <= 128 else 256, 512, group)
+
+
+def _tpu_tiles(t: int, s: int, rows: int, keys: int, group: int) -> TpuTiles:
   block_q = _multiple(min(t, max(rows // group, 128)), 128 if t > 128 else 16)
-  block_kv = _multiple(min(s, 1024), 128)
+  block_kv = _multiple(min(s, keys), 128)
   compute = 512 if block_kv % 512 == 0 else 128
   return TpuTiles(block_q, block_kv, compute)
 

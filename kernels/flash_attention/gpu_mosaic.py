@@ -80,6 +80,10 @@ class _Plan:
     return -(-self.t // (2 * _ROWS))
 
   @property
+  def num_kv(self) -> int:
+    return -(-self.s // self.block_kv)
+
+  @property
   def t_pad(self) -> int:
     return 2 * _ROWS * self.num_q
 
@@ -184,10 +188,12 @@ def _ranges(mask, plan: _Plan) -> jax.Array:
 
 def _scratch(plan: _Plan) -> dict[str, Any]:
   h, dtype = plan.head_dim, plan.dtype
-  tile = lambda *shape: plgpu.SMEM(shape, dtype, transforms=_TRANSFORMS)
+  # The interpreter knows no layouts.
+  transforms = () if plan.interpret else _TRANSFORMS
+  tile = lambda *shape: plgpu.SMEM(shape, dtype, transforms=transforms)
   slots = plan.num_stages
   barrier = plgpu.Barrier
-  found = {
+  return {
     'q_s': tile(2, _ROWS, h),
     'k_s': tile(slots, plan.block_kv, h),
     'v_s': tile(slots, plan.block_kv, h),
@@ -199,11 +205,6 @@ def _scratch(plan: _Plan) -> dict[str, Any]:
     'v_free': barrier(num_arrivals=2, num_barriers=slots),
     'turn': barrier(num_arrivals=2),
   }
-  if plan.interpret:
-    # Operands that the interpreter takes from shared memory only.
-    found['kt_s'] = tile(2, h, plan.block_kv)
-    found['p_s'] = tile(2, _ROWS, plan.block_kv)
-  return found
 
 
 def _kernel(plan: _Plan, names, *refs, **scratch):
@@ -236,8 +237,11 @@ def _copy(plan: _Plan, refs, batch, head, ranges):
   if 'kv_batch' in refs:
     batch = refs['kv_batch'][batch]
 
-  @pl.loop(0, number)
-  def _(step):
+  loop = functools.partial(
+    _compat.mgpu_loop, carry=(), most=plan.num_kv, interpret=plan.interpret
+  )
+
+  def fetch(step, carry):
     slot = jax.lax.rem(step, jnp.int32(slots))
     keys = pl.ds((first + step) * plan.block_kv, plan.block_kv)
     for name in ('k', 'v'):
@@ -246,17 +250,23 @@ def _copy(plan: _Plan, refs, batch, head, ranges):
       def _(name=name):
         plgpu.barrier_wait(refs[f'{name}_free'].at[slot])
 
-      plgpu.copy_gmem_to_smem(
-        refs[name].at[batch, keys, kv_head],
-        refs[f'{name}_s'].at[slot],
+      _compat.mgpu_copy_in(
+        (refs[name], (batch, keys, kv_head)),
+        (refs[f'{name}_s'], (slot,)),
         refs[f'{name}_full'].at[slot],
+        interpret=plan.interpret,
       )
 
-  @pl.loop(jnp.maximum(number - slots, 0), number)
-  def _(step):
+    return carry
+
+  def drain(step, carry):
     slot = jax.lax.rem(step, jnp.int32(slots))
     plgpu.barrier_wait(refs['k_free'].at[slot])
     plgpu.barrier_wait(refs['v_free'].at[slot])
+    return carry
+
+  loop(0, number, fetch)
+  loop(jnp.maximum(number - slots, 0), number, drain)
 
 
 def _take_turn(refs):
@@ -267,9 +277,11 @@ def _take_turn(refs):
 def _compute(plan: _Plan, refs, wg, batch, head, tile, mask_row, ranges):
   row0 = tile * (2 * _ROWS) + wg * _ROWS
   rows = pl.ds(row0, _ROWS)
-  q_s = refs['q_s'].at[wg]
-  plgpu.copy_gmem_to_smem(
-    refs['q'].at[batch, rows, head], q_s, refs['q_full'].at[wg]
+  _compat.mgpu_copy_in(
+    (refs['q'], (batch, rows, head)),
+    (refs['q_s'], (wg,)),
+    refs['q_full'].at[wg],
+    interpret=plan.interpret,
   )
   plgpu.barrier_wait(refs['q_full'].at[wg])
   cast = functools.partial(_compat.layout_cast, interpret=plan.interpret)
@@ -281,17 +293,18 @@ def _compute(plan: _Plan, refs, wg, batch, head, tile, mask_row, ranges):
   )
   bounds = _load_bounds(plan, refs, mask_row, rows)
   first, full, partial, end = ranges
-  step = functools.partial(_step, plan, refs, wg, q_s, row0, bounds, first)
+  step = functools.partial(_step, plan, refs, wg, row0, bounds, first)
   # One warpgroup starts half a step later, so that they alternate.
   pl.when(wg == 1)(lambda: _take_turn(refs))
   masked = functools.partial(step, True)
-  if plan.band.is_masked:
-    carry = jax.lax.fori_loop(first, full, masked, carry)
-  carry = jax.lax.fori_loop(
-    full, partial, functools.partial(step, False), carry
+  loop = functools.partial(
+    _compat.mgpu_loop, most=plan.num_kv, interpret=plan.interpret
   )
   if plan.band.is_masked:
-    carry = jax.lax.fori_loop(partial, end, masked, carry)
+    carry = loop(first, full, masked, carry)
+  carry = loop(full, partial, functools.partial(step, False), carry)
+  if plan.band.is_masked:
+    carry = loop(partial, end, masked, carry)
   pl.when(wg == 0)(lambda: _take_turn(refs))
   _finish(plan, refs, wg, batch, head, rows, carry)
 
@@ -302,31 +315,27 @@ def _load_bounds(plan: _Plan, refs, mask_row, rows):
     return None
   column = plgpu.Layout.WGMMA.reduce(1)
   load = lambda x: _compat.mgpu_load(
-    refs['bounds'].at[mask_row, x, rows], column, interpret=plan.interpret
+    (refs['bounds'], (mask_row, x, rows)), column, interpret=plan.interpret
   )
   return [
     (load(2 * x), load(2 * x + 1)) for x in range(plan.band.num_intervals)
   ]
 
 
-def _step(plan, refs, wg, q_s, row0, bounds, first, masked, tile, carry):
+def _step(plan, refs, wg, row0, bounds, first, masked, tile, carry):
   """One key tile."""
   top, total, acc = carry
   slot = jax.lax.rem(tile - first, jnp.int32(plan.num_stages))
   shape = (_ROWS, plan.block_kv)
   plgpu.barrier_wait(refs['k_full'].at[slot])
 
-  def scores(out):
-    _compat.wgmma_nt(
-      out,
-      q_s,
-      refs['k_s'].at[slot],
-      scratch=refs['kt_s'].at[wg] if plan.interpret else None,
-    )
-    _take_turn(refs)
-    return out[...]
-
-  s = pl.run_scoped(scores, plgpu.ACC(shape, jnp.float32))
+  s = _compat.wgmma_nt(
+    (refs['q_s'], wg),
+    (refs['k_s'], slot),
+    shape,
+    meanwhile=lambda: _take_turn(refs),
+    interpret=plan.interpret,
+  )
   plgpu.barrier_arrive(refs['k_free'].at[slot])
   s = _capped(plan, s)
   if masked:
@@ -344,12 +353,7 @@ def _step(plan, refs, wg, q_s, row0, bounds, first, masked, tile, carry):
   plgpu.barrier_arrive(refs['turn'])
   plgpu.barrier_wait(refs['v_full'].at[slot])
   plgpu.barrier_wait(refs['turn'])
-  acc = _compat.wgmma_add(
-    acc,
-    p,
-    refs['v_s'].at[slot],
-    scratch=refs['p_s'].at[wg] if plan.interpret else None,
-  )
+  acc = _compat.wgmma_add(acc, p, (refs['v_s'], slot), interpret=plan.interpret)
   plgpu.barrier_arrive(refs['v_free'].at[slot])
   return new, total, acc
 
@@ -387,15 +391,13 @@ def _finish(plan: _Plan, refs, wg, batch, head, rows, carry):
   acc = acc / spread(total)
   lse = (base + jnp.log(total) * _LOG2E) / _LOG2E
   refs['lse_s'][wg] = jnp.where(has, lse, -jnp.inf)
-  out = refs['out'].at[batch, rows, head]
+  out = (refs['out'], (batch, rows, head))
+  copy_out = functools.partial(_compat.mgpu_copy_out, interpret=plan.interpret)
   if plan.out_dtype == plan.dtype:
     refs['q_s'][wg] = acc.astype(plan.dtype)
-    plgpu.commit_smem()
-    plgpu.copy_smem_to_gmem(refs['q_s'].at[wg], out)
+    copy_out((refs['q_s'], wg), out)
   else:
-    out[...] = acc
-    plgpu.commit_smem()
-  plgpu.copy_smem_to_gmem(
-    refs['lse_s'].at[wg], refs['lse'].at[batch, head, rows]
-  )
-  plgpu.wait_smem_to_gmem(0)
+    refs['out'][batch, rows, head] = acc
+  copy_out((refs['lse_s'], wg), (refs['lse'], (batch, head, rows)))
+  if not plan.interpret:
+    plgpu.wait_smem_to_gmem(0)

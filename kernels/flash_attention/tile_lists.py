@@ -121,7 +121,13 @@ def used_keys(mask: masks.MaskSpec, t: int, s: int) -> jax.Array:
   step = (end > start).astype(jnp.int32)
   edges = jnp.zeros((rows.shape[0], s + 1), jnp.int32)
   edges = edges.at[batch, start].add(step).at[batch, end].add(-step)
-  return jnp.cumsum(edges, axis=-1)[:, :s] > 0
+  used = jnp.cumsum(edges, axis=-1)[:, :s] > 0
+  if (lists := mask.block_lists) is None:
+    return used
+  # Listed blocks may be visible beyond the intervals.
+  listed, free = lists.dense(-(-s // lists.block_kv))
+  shown = jnp.repeat((listed & free).any((1, 2)), lists.block_kv, axis=-1)
+  return used | shown[:, :s]
 
 
 def visible(

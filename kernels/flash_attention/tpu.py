@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtok_kernels import masks
-from jaxtok_kernels.flash_attention import cost, tile_lists
+from jaxtok_kernels.flash_attention import cost, tile_lists, tpu_masks
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.state import AttentionState
 
@@ -81,6 +81,7 @@ class _Plan:
   band: tile_lists.Band
   mask_batch: int
   mask_heads: int
+  has_lists: bool
   has_sink: bool
   has_state: bool
   out_dtype: Any
@@ -102,6 +103,16 @@ class _Plan:
   @property
   def s_pad(self) -> int:
     return self.num_kv * self.block_kv
+
+  @property
+  def has_one_body(self) -> bool:
+    """Whether all tiles share one code.
+
+    A band costs two vector operations per score, which hide behind the matrix
+    unit; a second body without them would double the program. Listed blocks
+    may be visible beyond the band.
+    """
+    return not self.band.num_intervals and not self.has_lists
 
   def list_index(self, b, h, outer, inner, num_outer: int, num_inner: int):
     """Place of an entry in flattened codes; counts have `num_inner = 1`."""
@@ -134,11 +145,21 @@ def _plan(q, k, mask, options: Options, interpret, **flags) -> _Plan:
     band=tile_lists.band(mask, s, s_pad),
     mask_batch=mask.batch,
     mask_heads=1 if lists is None else lists.ids.shape[1],
+    has_lists=lists is not None,
     out_dtype=options.out_dtype or jnp.float32,
     precision=precision,
     interpret=interpret,
     **flags,
   )
+
+
+def _backward_plan(q, k, mask, options: Options, interpret) -> _Plan:
+  if options.tiles is None:
+    (t, n, h), (s, heads) = q.shape[1:], k.shape[1:3]
+    tiles = cost.tpu_backward_tiles(t, s, h, n // heads)
+    options = dataclasses.replace(options, tiles=tiles)
+  flags = dict(has_sink=False, has_state=False)
+  return _plan(q, k, mask, options, interpret, **flags)
 
 
 def _queries(x_btnh: jax.Array, plan: _Plan) -> jax.Array:
@@ -340,11 +361,12 @@ def _forward_kernel(plan: _Plan, names, codes, counts, *refs):
     _start(plan, refs)
 
   row0, key0 = i * plan.block_q, (code >> 1) * plan.block_kv
-  if not plan.band.is_masked:
-    pl.when(live)(lambda: _attend(plan, refs, row0, key0, masked=False))
+  attend = functools.partial(_attend, plan, refs, row0, key0)
+  if plan.has_one_body:
+    pl.when(live)(lambda: attend(masked=plan.band.is_masked))
   else:
-    pl.when(live & full)(lambda: _attend(plan, refs, row0, key0, masked=False))
-    pl.when(live & ~full)(lambda: _attend(plan, refs, row0, key0, masked=True))
+    pl.when(live & full)(lambda: attend(masked=False))
+    pl.when(live & ~full)(lambda: attend(masked=True))
 
   @pl.when(j == num - 1)
   def _():
@@ -380,20 +402,20 @@ def _attend(plan: _Plan, refs, row0, key0, *, masked: bool):
   rows = plan.g * plan.block_q
   q = refs['q'][0, 0].reshape(rows, -1)
   size = plan.block_compute
-  for c in range(plan.block_kv // size):
-    part = pl.ds(c * size, size)
-    s = jax.lax.dot_general(
-      q,
-      refs['k'][0, 0, part, :],
-      _NT,
-      precision=plan.precision,
-      preferred_element_type=jnp.float32,
-    )
+
+  def step(c):
+    start = pl.multiple_of(c * size, size)
+    part = pl.ds(start, size)
+    s = _dot(plan, q, refs['k'][0, 0, part, :], _NT)
     s = _capped(plan, s)[0]
     if masked:
-      seen = _seen_rows(plan, refs, row0, key0 + c * size, part)
+      seen = tpu_masks.seen_rows(plan, refs, row0, key0 + start, part)
       s = jnp.where(seen, s, -jnp.inf)
     _update(plan, refs, s, refs['v'][0, 0, part, :], masked)
+
+  # A loop, not an unrolled one: half the program, and the matrix unit is full.
+  num = plan.block_kv // size
+  step(0) if num == 1 else pl.loop(0, num)(step)
 
 
 def _capped(plan: _Plan, s: jax.Array):
@@ -402,25 +424,6 @@ def _capped(plan: _Plan, s: jax.Array):
     return s * (plan.scale * _LOG2E), None
   unit = jnp.tanh(s * (plan.scale / plan.softcap))
   return unit * (plan.softcap * _LOG2E), 1 - unit * unit
-
-
-def _seen_rows(plan: _Plan, refs, row0, key0, part) -> jax.Array:
-  """Visibility `[g bq, compute tile]`."""
-  bq, size = plan.block_q, plan.block_compute
-  row = row0 + jax.lax.broadcasted_iota(jnp.int32, (bq, 1), 0)
-  if plan.band.has_positions:
-    pos = refs['pos'][0, :, part]
-  else:
-    pos = key0 + jax.lax.broadcasted_iota(jnp.int32, (1, size), 1)
-  bounds = None
-  if plan.band.num_intervals:
-    x = refs['bounds'][0]
-    bounds = [
-      (x[:, 2 * i : 2 * i + 1], x[:, 2 * i + 1 : 2 * i + 2])
-      for i in range(plan.band.num_intervals)
-    ]
-  seen = tile_lists.visible(plan.band, bounds, row, pos)
-  return jnp.concatenate([seen] * plan.g, axis=0) if plan.g > 1 else seen
 
 
 def _update(plan: _Plan, refs, s, v, masked: bool):
@@ -440,13 +443,7 @@ def _update(plan: _Plan, refs, s, v, masked: bool):
     for x in range(1, size // _LANES):
       folded = folded + p[:, x * _LANES : (x + 1) * _LANES]
     l[...] = keep * l[...] + folded
-  pv = jax.lax.dot_general(
-    p.astype(v.dtype),
-    v,
-    _NN,
-    precision=plan.precision,
-    preferred_element_type=jnp.float32,
-  )
+  pv = _dot(plan, p.astype(v.dtype), v, _NN)
   acc[...] = _lanes(keep, acc.shape[1]) * acc[...] + pv
 
 
@@ -490,9 +487,7 @@ def backward(
   interpret: Any = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Cotangents of q, k and v; `delta` as in the xla form."""
-  plan = _plan(
-    q_btnh, k_bskh, mask, options, interpret, has_sink=False, has_state=False
-  )
+  plan = _backward_plan(q_btnh, k_bskh, mask, options, interpret)
   lse_btn = jnp.where(jnp.isneginf(lse_btn), jnp.inf, lse_btn)
   operands = {
     'q': _queries(q_btnh, plan),
@@ -590,8 +585,8 @@ def _walk(plan: _Plan, codes, counts, num_outer: int, num_inner: int, work):
   count = counts[plan.list_index(b, h, outer, 0, num_outer, 1)]
   code = codes[plan.list_index(b, h, outer, j, num_outer, num_inner)]
   live, full = j < count, code & 1 == 1
-  if not plan.band.is_masked:
-    pl.when(live)(lambda: work(outer, code >> 1, False))
+  if plan.has_one_body:
+    pl.when(live)(lambda: work(outer, code >> 1, plan.band.is_masked))
     return
   pl.when(live & full)(lambda: work(outer, code >> 1, False))
   pl.when(live & ~full)(lambda: work(outer, code >> 1, True))
@@ -655,9 +650,7 @@ def column_sums(
 
   The grid of the dk, dv kernel without the values: one matmul per pair.
   """
-  plan = _plan(
-    q_btnh, k_bskh, mask, options, interpret, has_sink=False, has_state=False
-  )
+  plan = _backward_plan(q_btnh, k_bskh, mask, options, interpret)
   lse_btn = jnp.where(jnp.isneginf(lse_btn), jnp.inf, lse_btn)
   keys = _keys(k_bskh, mask, plan)
   operands = {
@@ -748,27 +741,9 @@ def _probabilities(plan: _Plan, refs, q_tile, kv_tile, masked: bool):
     k, seen = refs['k'][0, 0, part, :], None
     if masked:
       key0 = kv_tile * plan.block_kv + c * size
-      seen = _seen_columns(plan, refs, q_tile * bq, key0, part)
+      seen = tpu_masks.seen_columns(plan, refs, q_tile * bq, key0, part)
     for x in range(plan.g):
       s, slope = _capped(plan, _dot(plan, k, refs['q'][0, 0, x], _NT))
       if masked:
         s = jnp.where(seen, s, -jnp.inf)
       yield x, part, jnp.exp2(s - refs['lse'][0, 0, x : x + 1]), slope
-
-
-def _seen_columns(plan: _Plan, refs, row0, key0, part) -> jax.Array:
-  """Visibility `[compute tile, bq]`."""
-  bq, size = plan.block_q, plan.block_compute
-  row = row0 + jax.lax.broadcasted_iota(jnp.int32, (1, bq), 1)
-  if plan.band.has_positions:
-    pos = refs['pos'][0, part, :]
-  else:
-    pos = key0 + jax.lax.broadcasted_iota(jnp.int32, (size, 1), 0)
-  bounds = None
-  if plan.band.num_intervals:
-    x = refs['bounds'][0]
-    bounds = [
-      (x[2 * i : 2 * i + 1], x[2 * i + 1 : 2 * i + 2])
-      for i in range(plan.band.num_intervals)
-    ]
-  return tile_lists.visible(plan.band, bounds, row, pos)

@@ -28,9 +28,8 @@ ATOL = 2e-5  # As in flash_attention_test.
 @pytest.fixture
 def small_tiles(monkeypatch):
   triton = flash_cost.TritonTiles(16, 32)
-  monkeypatch.setattr(
-    flash_cost, 'tpu_tiles', lambda *_: flash_cost.TpuTiles(16, 128, 128)
-  )
+  tpu = flash_cost.TpuTiles(16, 128, 128)
+  monkeypatch.setattr(flash_cost, 'tpu_tiles', lambda *_: tpu)
   monkeypatch.setattr(flash_cost, 'triton_tiles', lambda *_: triton)
   monkeypatch.setattr(prefix_cost, 'sequences_per_tile', lambda b, t: min(b, 3))
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import pytest
 from jaxtok_kernels import aot, bench, cases, dispatch, docs, hardware
 
@@ -123,18 +122,3 @@ def test_a_benchmark_row_has_time_rates_and_error():
 )
 def test_kernels_compile_for_tpu_v5e_as_recorded():
   assert aot.main(['--chips=v5e', f'--baseline={ROOT}/docs/kernels']) == 0
-
-
-def test_attention_of_the_library_takes_every_implementation():
-  """`jaxtok.nn.attention` passes the name on."""
-  attention = pytest.importorskip('jaxtok.nn.attention')
-  masks = pytest.importorskip('jaxtok.nn.masks')
-  q = jnp.ones((1, 16, 2, 64))
-  out = attention.attention(q, q, q, mask=masks.Causal(), implementation='xla')
-  assert dispatch.last_dispatch().chosen == {'any': 'xla'}
-  with dispatch.interpret_mode():
-    got = attention.attention(
-      q, q, q, mask=masks.Causal(), implementation='triton'
-    )
-  assert dispatch.last_dispatch().chosen == {'any': 'triton'}
-  assert jnp.allclose(out, got, atol=1e-5)
