@@ -73,7 +73,14 @@ How a row was verified, all on CPUs in the default tests unless said otherwise:
 | ran | timed on the device, see the numbers below |
 
 Interpretation proves arithmetic, compilation proves that a program exists;
-neither is a speed.
+neither is a speed. On a machine with a GPU or TPU, `launch/check_kernels.sh`
+compares every kernel with its reference there and times it.
+
+Bundles are VLIW instructions of the whole kernel; MXU fill is the share of the
+matrix unit's slots that is used between its first and its last instruction.
+Both are static: without stalls and copies. The public splash kernel reads 2037
+bundles at fill 0.89 on v5e for tiles of 512 x 512 at width 128 (other
+compiler). CI compiles a subset and fails if bundles or spills grow by 5 %.
 """
 
 

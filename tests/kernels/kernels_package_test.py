@@ -10,7 +10,15 @@ import sys
 
 import jax
 import pytest
-from jaxtok_kernels import aot, bench, cases, dispatch, docs, hardware
+from jaxtok_kernels import (
+  aot,
+  bench,
+  cases,
+  check,
+  dispatch,
+  docs,
+  hardware,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCES = sorted((ROOT / 'kernels').rglob('*.py'))
@@ -122,3 +130,43 @@ def test_a_benchmark_row_has_time_rates_and_error():
 )
 def test_kernels_compile_for_tpu_v5e_as_recorded():
   assert aot.main(['--chips=v5e', f'--baseline={ROOT}/docs/kernels']) == 0
+
+
+def test_checking_a_device_finds_wrong_kernels_and_says_what_is_refused():
+  draw = lambda key: (jax.random.normal(key, (4, 4)),)
+
+  def run(implementation, x):
+    if implementation == 'triton':
+      raise NotImplementedError('x is not supported')
+    if implementation == 'mosaic_gpu':
+      raise RuntimeError('no such device')
+    return x * (1.001 if implementation == 'tpu' else 1.0)
+
+  case = check.Check('kernel', 'case', run, draw, 'float32')
+  results = {
+    name: check.compare(case, name)
+    for name in ('xla', 'tpu', 'triton', 'mosaic_gpu')
+  }
+  assert results['xla']['result'] == 'ok'
+  assert results['xla']['bit_equal']
+  assert results['tpu']['result'] == 'wrong'
+  assert results['tpu']['error'] == pytest.approx(1e-3, rel=0.1)
+  assert results['triton']['result'] == 'refused'
+  assert results['triton']['reason'] == 'x is not supported'
+  assert results['mosaic_gpu']['result'] == 'wrong'
+
+
+def test_the_stress_set_of_flash_attention_covers_what_it_promises():
+  names = [x.name for x in check.flash()]
+  assert len(set(names)) == len(names)
+  for part in ('width=16', 'width=80', 'width=192', 'width=256', 'heads=7/1'):
+    assert any(part in x for x in names)
+  for part in ('NaN', 'softcap', 'sink', 'block lists', 'float32'):
+    assert any(part in x for x in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('implementation', ['xla', 'tpu', 'triton'])
+def test_all_checks_pass_interpreted(implementation):
+  args = ['--interpret', f'--implementations={implementation}']
+  assert check.main(args) == 0
