@@ -50,7 +50,8 @@ def flash_attention(
     scale: Factor on `q.k`; default `h ** -0.5`.
     softcap: Static; bound on the scores, None for none.
     sink: `[n]`; logit per head that is added to the denominator only.
-    bias: `[b|1, n|1, t, s]`, added after the soft cap.
+    bias: `[b|1, n|1, t, s]`, added after the soft cap. The backward pass of
+      calls with a bias is the XLA form's for all implementations.
     q_pos: int32 `[b|1, t]`; sets `mask.q_pos`.
     kv_pos: int32 `[b|1, s]`; sets `mask.kv_pos`.
     state_in: State over other keys, merged into the result.

@@ -36,8 +36,8 @@ def unsupported(
 ) -> str | None:
   """Why this kernel cannot serve a call, or None."""
   del state_in
-  if bias is not None:
-    return 'bias is not supported'
+  if bias is not None and mask.block_lists is not None:
+    return 'bias cannot be combined with mask.block_lists'
   if mask.tree_bits is not None:
     return 'mask.tree_bits is not supported'
   if q_btnh.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
@@ -231,6 +231,7 @@ def forward(
   state_in: AttentionState | None,
   options: Options,
   *,
+  bias: jax.Array | None = None,
   kv_batch: jax.Array | None = None,
   interpret: Any = False,
 ) -> AttentionState:
@@ -274,32 +275,10 @@ def forward(
       constant_values=-jnp.inf,
     )
     operands['lse_in'] = lse_btn.swapaxes(1, 2)
-  rows = lambda x: pl.BlockSpec(
-    (None, bq, None, x), lambda i, h, b: (b, i, h, 0)
-  )
-
-  def keys(x):
-    length = operands['k'].shape[1]
-    if kv_batch is None:
-      block, element = (None, length, None, x), lambda b: b
-    else:
-      block, element = (k_bskh.shape[0], length, None, x), lambda b: 0
-    return pl.BlockSpec(
-      block, lambda i, h, b: (element(b), 0, h // plan.group, 0)
-    )
-
-  stats = pl.BlockSpec((None, None, bq), lambda i, h, b: (b, h, i))
-  wide, wide_v = operands['q'].shape[-1], operands['v'].shape[-1]
-  specs = {
-    'q': rows(wide),
-    'k': keys(wide),
-    'v': keys(wide_v),
-    'kv_batch': pl.BlockSpec((None,), lambda i, h, b: (b,)),
-    'sink': pl.BlockSpec((None,), lambda i, h, b: (h,)),
-    'out_in': rows(wide_v),
-    'lse_in': stats,
-    **_mask_specs(operands, plan, plan.group),
-  }
+  if bias is not None:
+    operands['bias'] = _bias(bias, plan)
+  specs = _forward_specs(operands, plan)
+  wide_v = operands['v'].shape[-1]
   out, lse_bnt = _call(
     _forward_kernel,
     plan,
@@ -309,15 +288,60 @@ def forward(
     specs,
     [
       (
-        rows(wide_v),
+        specs['out_in'],
         jax.ShapeDtypeStruct((plan.b, t_pad, plan.n, wide_v), plan.out_dtype),
       ),
-      (stats, jax.ShapeDtypeStruct((plan.b, plan.n, t_pad), jnp.float32)),
+      (
+        specs['lse_in'],
+        jax.ShapeDtypeStruct((plan.b, plan.n, t_pad), jnp.float32),
+      ),
     ],
   )
   return AttentionState(
     out[:, : plan.t, :, :hv], lse_bnt[..., : plan.t].swapaxes(1, 2)
   )
+
+
+def _bias(bias: jax.Array, plan: _Plan) -> jax.Array:
+  """`[b|1, n|1, t padded, s padded]`."""
+  pads = (0, -plan.t % plan.block_q), (0, -plan.s % plan.block_kv)
+  return jnp.pad(bias, ((0, 0), (0, 0), *pads))
+
+
+def _forward_specs(operands, plan: _Plan):
+  """Block specs; the grid is (query tile, head, batch element)."""
+  bq = plan.block_q
+  wide, wide_v = operands['q'].shape[-1], operands['v'].shape[-1]
+  rows = lambda x: pl.BlockSpec(
+    (None, bq, None, x), lambda i, h, b: (b, i, h, 0)
+  )
+
+  def keys(x):
+    elements, length = operands['k'].shape[:2]
+    head = lambda h: h // plan.group
+    if 'kv_batch' not in operands:
+      block = (None, length, None, x)
+      return pl.BlockSpec(block, lambda i, h, b: (b, 0, head(h), 0))
+    block = (elements, length, None, x)
+    return pl.BlockSpec(block, lambda i, h, b: (0, 0, head(h), 0))
+
+  found = {
+    'q': rows(wide),
+    'k': keys(wide),
+    'v': keys(wide_v),
+    'kv_batch': pl.BlockSpec((None,), lambda i, h, b: (b,)),
+    'sink': pl.BlockSpec((None,), lambda i, h, b: (h,)),
+    'out_in': rows(wide_v),
+    'lse_in': pl.BlockSpec((None, None, bq), lambda i, h, b: (b, h, i)),
+    **_mask_specs(operands, plan, plan.group),
+  }
+  if 'bias' in operands:
+    c, n, _, s = operands['bias'].shape
+    at = lambda size, place: place if size > 1 else 0
+    found['bias'] = pl.BlockSpec(
+      (None, None, bq, s), lambda i, h, b: (at(c, b), at(n, h), i, 0)
+    )
+  return found
 
 
 def _forward_kernel(plan: _Plan, names, *refs):
@@ -332,6 +356,8 @@ def _forward_kernel(plan: _Plan, names, *refs):
     tile = refs['ids'][j]
     keys = pl.ds(tile * plan.block_kv, plan.block_kv)
     s, _ = _capped(plan, _dot(plan, q, refs['k'][*element, keys, :].T))
+    if 'bias' in refs:
+      s = s + refs['bias'][:, keys].astype(jnp.float32) * _LOG2E
     if masked:
       pos = _positions(plan, refs, tile)
       seen = tile_lists.visible(plan.band, bounds, row[:, None], pos[None, :])

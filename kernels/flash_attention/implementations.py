@@ -84,7 +84,7 @@ def forward(
     k_bskh: Keys.
     v_bskh: Values.
     mask: Which keys a row sees.
-    bias: As in `flash_attention`; xla only.
+    bias: As in `flash_attention`.
     sink: As in `flash_attention`.
     state_in: As in `flash_attention`.
     kv_batch: int32 `[b]`, which batch element of the keys each one of the
@@ -93,6 +93,8 @@ def forward(
   if static.name == 'xla':
     state = xla.forward(q_btnh, k_bskh, v_bskh, mask, bias, static.options)
     return _with_extras(state, sink, state_in)
+  # Mosaic has no bias, see its `unsupported`.
+  more = {} if bias is None else {'bias': bias}
   return _module(static.name).forward(
     q_btnh,
     k_bskh,
@@ -103,6 +105,7 @@ def forward(
     static.options,
     kv_batch=kv_batch,
     interpret=static.interpret,
+    **more,
   )
 
 
@@ -132,8 +135,11 @@ def backward(
   *,
   bias: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-  """Cotangents of q, k, v and bias; `delta` as in `xla.backward`."""
-  if static.name == 'xla':
+  """Cotangents of q, k, v and bias; `delta` as in `xla.backward`.
+
+  With a bias the XLA form serves all: its cotangent is as large as the scores.
+  """
+  if static.name == 'xla' or bias is not None:
     return xla.backward(
       q_btnh,
       k_bskh,

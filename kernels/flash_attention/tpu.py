@@ -43,8 +43,8 @@ def unsupported(
 ) -> str | None:
   """Why this kernel cannot serve a call, or None."""
   del v_bskh, state_in
-  if bias is not None:
-    return 'bias is not supported'
+  if bias is not None and mask.block_lists is not None:
+    return 'bias cannot be combined with mask.block_lists'
   if mask.tree_bits is not None:
     return 'mask.tree_bits is not supported'
   if q_btnh.dtype not in (jnp.float32, jnp.bfloat16):
@@ -186,6 +186,14 @@ def _keys(x_bskh, mask: masks.MaskSpec | None, plan: _Plan) -> jax.Array:
   return jnp.pad(x, ((0, 0), (0, 0), (0, plan.s_pad - plan.s), (0, 0)))
 
 
+def _bias(bias: jax.Array, plan: _Plan) -> jax.Array:
+  """`[b|1, k|1, g|1, t padded, s padded]`."""
+  c, n, t, s = bias.shape
+  pads = ((0, 0), (0, 0), (0, plan.t_pad - t), (0, plan.s_pad - s))
+  heads = (plan.k, plan.g) if n > 1 else (1, 1)
+  return jnp.pad(bias, pads).reshape(c, *heads, plan.t_pad, plan.s_pad)
+
+
 def _from_queries(x_bkgth: jax.Array, plan: _Plan) -> jax.Array:
   x = x_bkgth[:, :, :, : plan.t].transpose(0, 3, 1, 2, 4)
   return x.reshape(plan.b, plan.t, plan.k * plan.g, -1)
@@ -260,6 +268,7 @@ def forward(
   state_in: AttentionState | None,
   options: Options,
   *,
+  bias: jax.Array | None = None,
   kv_batch: jax.Array | None = None,
   interpret: Any = False,
 ) -> AttentionState:
@@ -277,9 +286,6 @@ def forward(
     has_sink=sink_n is not None,
     has_state=state_in is not None,
   )
-  h, hv = q_btnh.shape[-1], v_bskh.shape[-1]
-  bq, bkv, g = plan.block_q, plan.block_kv, plan.g
-  steps = plan.num_kv
   codes, counts = _lists(mask, plan)
   own_mask, num_counts = mask, counts.shape[0]
   if kv_batch is not None:
@@ -290,45 +296,24 @@ def forward(
     'v': _keys(v_bskh, own_mask, plan),
     **_mask_operands(mask, plan, transposed=False),
   }
+  if bias is not None:
+    operands['bias'] = _bias(bias, plan)
   if sink_n is not None:
     operands['sink'] = sink_n.astype(jnp.float32)
   if state_in is not None:
     operands['out_in'] = _queries(state_in.out.astype(jnp.float32), plan)
     operands['lse_in'] = _rows(state_in.lse, plan, -jnp.inf)
-
-  def tile(b, h, i, j, codes):
-    return codes[plan.list_index(b, h, i, j, plan.num_q, steps)] >> 1
-
-  mb = lambda x: lambda b: b if operands[x].shape[0] > 1 else 0
-  by_row = lambda b, h, i, j, *_: (b, h, 0, i, 0)
-  rows = lambda b, h, i, j, *_: (b, h, 0, i)
-
-  def by_key(b, h, i, j, codes, counts):
-    element = b if kv_batch is None else counts[num_counts + b]
-    return element, h, tile(b, h, i, j, codes), 0
-
-  specs = {
-    'q': pl.BlockSpec((1, 1, g, bq, h), by_row),
-    'k': pl.BlockSpec((1, 1, bkv, h), by_key),
-    'v': pl.BlockSpec((1, 1, bkv, hv), by_key),
-    'bounds': pl.BlockSpec(
-      (1, bq, 2 * plan.band.num_intervals),
-      lambda b, h, i, j, *_: (mb('bounds')(b), i, 0),
-    ),
-    'pos': pl.BlockSpec(
-      (1, 1, bkv),
-      lambda b, h, i, j, codes, _: (mb('pos')(b), 0, tile(b, h, i, j, codes)),
-    ),
-    'sink': pl.BlockSpec(memory_space=pltpu.SMEM),
-    'out_in': pl.BlockSpec((1, 1, g, bq, hv), by_row),
-    'lse_in': pl.BlockSpec((1, 1, g, bq), rows),
-  }
+  specs = _forward_specs(
+    operands, plan, None if kv_batch is None else num_counts
+  )
+  hv, g = v_bskh.shape[-1], plan.g
+  rows = g * plan.block_q
   shape = (plan.b, plan.k, g, plan.t_pad)
   out_bkgth, lse_bkgt = _call(
     _forward_kernel,
     plan,
     'flash_attention_forward',
-    (plan.b, plan.k, plan.num_q, steps),
+    (plan.b, plan.k, plan.num_q, plan.num_kv),
     operands,
     specs,
     (codes, counts),
@@ -337,15 +322,56 @@ def forward(
       (specs['lse_in'], jax.ShapeDtypeStruct(shape, jnp.float32)),
     ],
     [
-      pltpu.VMEM((g * bq, _LANES), jnp.float32),
-      pltpu.VMEM((g * bq, _LANES), jnp.float32),
-      pltpu.VMEM((g * bq, hv), jnp.float32),
+      pltpu.VMEM((rows, _LANES), jnp.float32),
+      pltpu.VMEM((rows, _LANES), jnp.float32),
+      pltpu.VMEM((rows, hv), jnp.float32),
     ],
   )
   lse_btn = lse_bkgt[..., : plan.t].transpose(0, 3, 1, 2)
   return AttentionState(
     _from_queries(out_bkgth, plan), lse_btn.reshape(q_btnh.shape[:3])
   )
+
+
+def _forward_specs(operands, plan: _Plan, kv_batch_at: int | None):
+  """Block specs; `kv_batch_at` is where `kv_batch` starts in the counts."""
+  h, hv = operands['q'].shape[-1], operands['v'].shape[-1]
+  bq, bkv, g = plan.block_q, plan.block_kv, plan.g
+
+  def tile(b, h, i, j, codes):
+    return codes[plan.list_index(b, h, i, j, plan.num_q, plan.num_kv)] >> 1
+
+  def by_key(b, h, i, j, codes, counts):
+    element = b if kv_batch_at is None else counts[kv_batch_at + b]
+    return element, h, tile(b, h, i, j, codes), 0
+
+  def by_pair(b, h, i, j, codes, _):
+    bias = operands['bias']
+    head = h if bias.shape[1] > 1 else 0
+    return at('bias', b), head, 0, i, tile(b, h, i, j, codes)
+
+  at = lambda name, b: b if operands[name].shape[0] > 1 else 0
+  by_row = lambda b, h, i, j, *_: (b, h, 0, i, 0)
+  found = {
+    'q': pl.BlockSpec((1, 1, g, bq, h), by_row),
+    'k': pl.BlockSpec((1, 1, bkv, h), by_key),
+    'v': pl.BlockSpec((1, 1, bkv, hv), by_key),
+    'bounds': pl.BlockSpec(
+      (1, bq, 2 * plan.band.num_intervals),
+      lambda b, h, i, j, *_: (at('bounds', b), i, 0),
+    ),
+    'pos': pl.BlockSpec(
+      (1, 1, bkv),
+      lambda b, h, i, j, codes, _: (at('pos', b), 0, tile(b, h, i, j, codes)),
+    ),
+    'sink': pl.BlockSpec(memory_space=pltpu.SMEM),
+    'out_in': pl.BlockSpec((1, 1, g, bq, hv), by_row),
+    'lse_in': pl.BlockSpec((1, 1, g, bq), lambda b, h, i, j, *_: (b, h, 0, i)),
+  }
+  if 'bias' in operands:
+    heads = operands['bias'].shape[2]
+    found['bias'] = pl.BlockSpec((1, 1, heads, bq, bkv), by_pair)
+  return found
 
 
 def _forward_kernel(plan: _Plan, names, codes, counts, *refs):
@@ -408,6 +434,8 @@ def _attend(plan: _Plan, refs, row0, key0, *, masked: bool):
     part = pl.ds(start, size)
     s = _dot(plan, q, refs['k'][0, 0, part, :], _NT)
     s = _capped(plan, s)[0]
+    if 'bias' in refs:
+      s = s + _bias_tile(plan, refs['bias'], part)
     if masked:
       seen = tpu_masks.seen_rows(plan, refs, row0, key0 + start, part)
       s = jnp.where(seen, s, -jnp.inf)
@@ -416,6 +444,15 @@ def _attend(plan: _Plan, refs, row0, key0, *, masked: bool):
   # A loop, not an unrolled one: half the program, and the matrix unit is full.
   num = plan.block_kv // size
   step(0) if num == 1 else pl.loop(0, num)(step)
+
+
+def _bias_tile(plan: _Plan, ref, part) -> jax.Array:
+  """The bias in base 2, `[g bq, compute tile]`."""
+  heads = ref.shape[2]
+  tiles = [ref[0, 0, x, :, part].astype(jnp.float32) for x in range(heads)]
+  tiles *= plan.g // heads
+  whole = jnp.concatenate(tiles, axis=0) if plan.g > 1 else tiles[0]
+  return whole * _LOG2E
 
 
 def _capped(plan: _Plan, s: jax.Array):

@@ -54,6 +54,10 @@ def extras():
   return dict(sink=draw(N, seed=4), state_in=AttentionState(out, lse))
 
 
+def bias(heads):
+  return draw(1, heads, T, S, seed=7)
+
+
 def block_mask():
   rng = np.random.default_rng(0)
   listed = rng.random((B, K, 3, 3)) < 0.6
@@ -117,6 +121,23 @@ def test_values_and_gradients_equal_the_reference(implementation, name):
     # What nobody sees may be NaN.
     args[1:] = [x.at[1, 20:].set(jnp.nan) for x in args[1:]]
   check(implementation, args, more, mask, **static)
+
+
+@pytest.mark.parametrize(
+  ('implementation', 'heads'), [('tpu', N), ('triton', 1)]
+)
+def test_a_bias_equals_the_reference(implementation, heads):
+  attend = functools.partial(
+    flash_attention,
+    *inputs(),
+    mask=masks.causal(200),
+    softcap=3.0,
+    bias=bias(heads),
+  )
+  with interpret_mode():
+    got = jax.jit(functools.partial(attend, implementation=implementation))()
+  want = attend(implementation='reference')
+  np.testing.assert_allclose(got, want, atol=ATOL)
 
 
 def test_block_lists_equal_the_reference():
@@ -216,10 +237,11 @@ def test_triton_kernels_lower_without_a_gpu(monkeypatch, h, kind):
 def test_what_a_kernel_cannot_serve_is_named():
   q, k, v = inputs()
   run = functools.partial(flash_attention, q, k, v)
-  bias = jnp.zeros((1, 1, T, S))
-  for name in ('tpu', 'triton', 'mosaic_gpu'):
-    with pytest.raises(NotImplementedError, match=r'bias|float32'):
-      run(mask=masks.full(), bias=bias, implementation=name)
+  with pytest.raises(NotImplementedError, match='float32 is not supported'):
+    run(mask=masks.full(), implementation='mosaic_gpu')
+  for name in ('tpu', 'triton'):
+    with pytest.raises(NotImplementedError, match='bias cannot be combined'):
+      run(mask=block_mask(), bias=bias(1), implementation=name)
   tree = masks.tree(jnp.zeros((B, T, 2), jnp.uint32))
   with pytest.raises(NotImplementedError, match=r'mask\.tree_bits'):
     run(mask=tree, implementation='tpu')
@@ -240,22 +262,20 @@ def test_what_a_kernel_cannot_serve_is_named():
 
 def test_auto_falls_back_only_with_a_reason_on_record():
   args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs()]
-  bias = jax.ShapeDtypeStruct((1, 1, T, S), jnp.float32)
+  bits = jax.ShapeDtypeStruct((B, T, 2), jnp.uint32)
   with lowering_platforms('tpu', 'cuda', 'cpu'):
     jax.eval_shape(lambda *x: flash_attention(*x, mask=masks.causal()), *args)
     found = last_dispatch()
     assert found.chosen == {'tpu': 'tpu', 'cuda': 'triton', 'cpu': 'xla'}
     assert 'float32' in found.refused['cuda/mosaic_gpu']
     jax.eval_shape(
-      lambda q, k, v, bias: flash_attention(
-        q, k, v, mask=masks.causal(), bias=bias
-      ),
+      lambda q, k, v, bits: flash_attention(q, k, v, mask=masks.tree(bits)),
       *args,
-      bias,
+      bits,
     )
     found = last_dispatch()
     assert set(found.chosen.values()) == {'xla'}
-    assert found.refused['tpu/tpu'] == 'bias is not supported'
+    assert found.refused['tpu/tpu'] == 'mask.tree_bits is not supported'
 
 
 def test_one_traced_program_lowers_to_the_kernel_of_each_platform():
