@@ -109,7 +109,6 @@ def forward(
   b, t, n, h = q_btnh.shape
   s = k_bskh.shape[1]
   tiles = cost.mosaic_tiles(h)
-  s_pad = -(-s // tiles.block_kv) * tiles.block_kv
   plan = _Plan(
     t=t,
     s=s,
@@ -119,32 +118,14 @@ def forward(
     num_stages=tiles.num_stages,
     scale=options.scale,
     softcap=options.softcap,
-    band=tile_lists.band(mask, s, s_pad),
+    band=tile_lists.band(mask, s, s + -s % tiles.block_kv),
     mask_batch=mask.batch,
     has_sink=sink_n is not None,
     dtype=q_btnh.dtype,
     out_dtype=jnp.dtype(options.out_dtype or jnp.float32),
     interpret=interpret or None,
   )
-  if mask.intervals is not None and kv_batch is None:
-    used = tile_lists.used_keys(mask, t, s)[..., None, None]
-    k_bskh, v_bskh = jnp.where(used, k_bskh, 0), jnp.where(used, v_bskh, 0)
-  pad = lambda x, size: jnp.pad(
-    x, ((0, 0), (0, size - x.shape[1]), (0, 0), (0, 0))
-  )
-  operands = {
-    'q': pad(q_btnh, plan.t_pad),
-    'k': pad(k_bskh, s_pad),
-    'v': pad(v_bskh, s_pad),
-    'ranges': _ranges(mask, plan),
-  }
-  if plan.band.num_intervals:
-    bounds = tile_lists.row_bounds(mask, t, s, plan.t_pad)
-    operands['bounds'] = bounds.swapaxes(1, 2)
-  if kv_batch is not None:
-    operands['kv_batch'] = kv_batch
-  if sink_n is not None:
-    operands['sink'] = sink_n.astype(jnp.float32)
+  operands = _operands(plan, q_btnh, k_bskh, v_bskh, mask, sink_n, kv_batch)
   names = tuple(operands)
   outs = [
     jax.ShapeDtypeStruct((b, plan.t_pad, n, h), plan.out_dtype),
@@ -162,6 +143,30 @@ def forward(
     interpret=plan.interpret,
   )(*operands.values())
   return AttentionState(out[:, :t], lse_bnt[..., :t].swapaxes(1, 2))
+
+
+def _operands(plan: _Plan, q, k, v, mask, sink_n, kv_batch):
+  """Padded to whole tiles; keys that nobody sees become 0."""
+  if kv_batch is None and tile_lists.hides_keys(mask, plan.t, plan.s):
+    used = tile_lists.used_keys(mask, plan.t, plan.s)[..., None, None]
+    k, v = jnp.where(used, k, 0), jnp.where(used, v, 0)
+  pad = lambda x, size: jnp.pad(
+    x, ((0, 0), (0, size - x.shape[1]), (0, 0), (0, 0))
+  )
+  found = {
+    'q': pad(q, plan.t_pad),
+    'k': pad(k, plan.num_kv * plan.block_kv),
+    'v': pad(v, plan.num_kv * plan.block_kv),
+    'ranges': _ranges(mask, plan),
+  }
+  if plan.band.num_intervals:
+    bounds = tile_lists.row_bounds(mask, plan.t, plan.s, plan.t_pad)
+    found['bounds'] = bounds.swapaxes(1, 2)
+  if kv_batch is not None:
+    found['kv_batch'] = kv_batch
+  if sink_n is not None:
+    found['sink'] = sink_n.astype(jnp.float32)
+  return found
 
 
 def _ranges(mask, plan: _Plan) -> jax.Array:

@@ -145,7 +145,7 @@ def _padded(x: jax.Array, size: int, block: int) -> jax.Array:
 
 def _keys(x_bskh, mask: masks.MaskSpec | None, plan: _Plan) -> jax.Array:
   """Padded; keys that nobody sees become 0, they may be NaN."""
-  if mask is not None and not mask.is_full:
+  if mask is not None and tile_lists.hides_keys(mask, plan.t, plan.s):
     used = tile_lists.used_keys(mask, plan.t, plan.s)
     x_bskh = jnp.where(used[..., None, None], x_bskh, 0)
   return _padded(x_bskh, plan.s, plan.block_kv)
@@ -252,31 +252,18 @@ def forward(
     has_sink=sink_n is not None,
     has_state=state_in is not None,
   )
-  bq, t_pad = plan.block_q, plan.num_q * plan.block_q
+  t_pad = plan.num_q * plan.block_q
   ids, counts = _lists(mask, plan)
   own_mask = mask if kv_batch is None else None
   operands = {
-    'q': _padded(q_btnh, plan.t, bq),
+    'q': _padded(q_btnh, plan.t, plan.block_q),
     'k': _keys(k_bskh, own_mask, plan),
     'v': _keys(v_bskh, own_mask, plan),
     'ids': ids,
     'counts': counts,
     **_mask_operands(mask, plan),
+    **_extras(bias, kv_batch, sink_n, state_in, plan),
   }
-  if kv_batch is not None:
-    operands['kv_batch'] = kv_batch
-  if sink_n is not None:
-    operands['sink'] = sink_n.astype(jnp.float32)
-  if state_in is not None:
-    operands['out_in'] = _padded(state_in.out.astype(jnp.float32), plan.t, bq)
-    lse_btn = jnp.pad(
-      state_in.lse,
-      ((0, 0), (0, t_pad - plan.t), (0, 0)),
-      constant_values=-jnp.inf,
-    )
-    operands['lse_in'] = lse_btn.swapaxes(1, 2)
-  if bias is not None:
-    operands['bias'] = _bias(bias, plan)
   specs = _forward_specs(operands, plan)
   wide_v = operands['v'].shape[-1]
   out, lse_bnt = _call(
@@ -306,6 +293,23 @@ def _bias(bias: jax.Array, plan: _Plan) -> jax.Array:
   """`[b|1, n|1, t padded, s padded]`."""
   pads = (0, -plan.t % plan.block_q), (0, -plan.s % plan.block_kv)
   return jnp.pad(bias, ((0, 0), (0, 0), *pads))
+
+
+def _extras(bias, kv_batch, sink_n, state_in, plan: _Plan):
+  found = {}
+  if bias is not None:
+    found['bias'] = _bias(bias, plan)
+  if kv_batch is not None:
+    found['kv_batch'] = kv_batch
+  if sink_n is not None:
+    found['sink'] = sink_n.astype(jnp.float32)
+  if state_in is not None:
+    out = state_in.out.astype(jnp.float32)
+    found['out_in'] = _padded(out, plan.t, plan.block_q)
+    pads = ((0, 0), (0, -plan.t % plan.block_q), (0, 0))
+    lse_btn = jnp.pad(state_in.lse, pads, constant_values=-jnp.inf)
+    found['lse_in'] = lse_btn.swapaxes(1, 2)
+  return found
 
 
 def _forward_specs(operands, plan: _Plan):

@@ -107,6 +107,26 @@ def row_bounds(mask: masks.MaskSpec, t: int, s: int, padded: int) -> jax.Array:
   return rows.reshape(*rows.shape[:2], -1)
 
 
+def hides_keys(mask: masks.MaskSpec, t: int, s: int) -> bool:
+  """Whether there may be keys that no row sees: statically known bands aside.
+
+  Those may hold NaN, which `0 * NaN` would leak, and have to be cleared.
+  """
+  arrays = (
+    mask.intervals,
+    mask.prefix_len,
+    mask.q_pos,
+    mask.kv_pos,
+    mask.block_lists,
+    mask.tree_bits,
+  )
+  if any(x is not None for x in arrays):
+    return True
+  reaches_first = mask.left is None or mask.left >= 0
+  reaches_last = mask.right is None or 0 <= mask.right >= s - t
+  return not (reaches_first and reaches_last)
+
+
 def used_keys(mask: masks.MaskSpec, t: int, s: int) -> jax.Array:
   """bool `[c, s]`: keys that some row may see; others may hold NaN.
 

@@ -179,7 +179,7 @@ def _rows(x_btn: jax.Array, plan: _Plan, fill: float) -> jax.Array:
 
 def _keys(x_bskh, mask: masks.MaskSpec | None, plan: _Plan) -> jax.Array:
   """`[b, k, s padded, h]`; keys that nobody sees become 0, they may be NaN."""
-  if mask is not None and not mask.is_full:
+  if mask is not None and tile_lists.hides_keys(mask, plan.t, plan.s):
     used = tile_lists.used_keys(mask, plan.t, plan.s)
     x_bskh = jnp.where(used[..., None, None], x_bskh, 0)
   x = x_bskh.transpose(0, 2, 1, 3)
@@ -287,25 +287,18 @@ def forward(
     has_state=state_in is not None,
   )
   codes, counts = _lists(mask, plan)
-  own_mask, num_counts = mask, counts.shape[0]
+  kv_batch_at, own_mask = None, mask
   if kv_batch is not None:
-    own_mask, counts = None, jnp.concatenate([counts, kv_batch])
+    kv_batch_at, own_mask = counts.shape[0], None
+    counts = jnp.concatenate([counts, kv_batch])
   operands = {
     'q': _queries(q_btnh, plan),
     'k': _keys(k_bskh, own_mask, plan),
     'v': _keys(v_bskh, own_mask, plan),
     **_mask_operands(mask, plan, transposed=False),
+    **_extras(bias, sink_n, state_in, plan),
   }
-  if bias is not None:
-    operands['bias'] = _bias(bias, plan)
-  if sink_n is not None:
-    operands['sink'] = sink_n.astype(jnp.float32)
-  if state_in is not None:
-    operands['out_in'] = _queries(state_in.out.astype(jnp.float32), plan)
-    operands['lse_in'] = _rows(state_in.lse, plan, -jnp.inf)
-  specs = _forward_specs(
-    operands, plan, None if kv_batch is None else num_counts
-  )
+  specs = _forward_specs(operands, plan, kv_batch_at)
   hv, g = v_bskh.shape[-1], plan.g
   rows = g * plan.block_q
   shape = (plan.b, plan.k, g, plan.t_pad)
@@ -331,6 +324,18 @@ def forward(
   return AttentionState(
     _from_queries(out_bkgth, plan), lse_btn.reshape(q_btnh.shape[:3])
   )
+
+
+def _extras(bias, sink_n, state_in, plan: _Plan) -> dict[str, jax.Array]:
+  found = {}
+  if bias is not None:
+    found['bias'] = _bias(bias, plan)
+  if sink_n is not None:
+    found['sink'] = sink_n.astype(jnp.float32)
+  if state_in is not None:
+    found['out_in'] = _queries(state_in.out.astype(jnp.float32), plan)
+    found['lse_in'] = _rows(state_in.lse, plan, -jnp.inf)
+  return found
 
 
 def _forward_specs(operands, plan: _Plan, kv_batch_at: int | None):

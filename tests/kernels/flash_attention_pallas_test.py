@@ -4,6 +4,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxtok_kernels import (
   lowering_platforms,
   masks,
 )
-from jaxtok_kernels.flash_attention import cost
+from jaxtok_kernels.flash_attention import cost, tile_lists
 
 from tests.kernels import kernel_oracle
 
@@ -232,6 +233,19 @@ def test_triton_kernels_lower_without_a_gpu(monkeypatch, h, kind):
   traced = grads_of(mask_of(kind, 2000), 'triton').trace(q, k, k)
   text = traced.lower(lowering_platforms=('cuda',)).as_text()
   assert text.count('__gpu$xla.gpu.triton') == 3
+
+
+def test_keys_of_a_band_are_kept_only_if_some_row_sees_each():
+  bounds = (None, -3, -1, 0, 2, 5)
+  kept = 0
+  for left, right, t, s in itertools.product(bounds, bounds, (1, 4), (3, 4, 9)):
+    if tile_lists.hides_keys(masks.MaskSpec(left=left, right=right), t, s):
+      continue
+    ahead = np.arange(s) - np.arange(t)[:, None]
+    low, high = (-s if left is None else -left), (s if right is None else right)
+    assert ((ahead >= low) & (ahead <= high)).any(0).all()
+    kept += 1
+  assert kept
 
 
 def test_what_a_kernel_cannot_serve_is_named():
