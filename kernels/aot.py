@@ -187,7 +187,23 @@ def _compile(chip: str, case, implementation: str) -> dict[str, Any]:
   row['seconds'] = round(time.perf_counter() - start, 1)
   stats = compiled.memory_analysis()
   row['temp_mib'] = round(stats.temp_size_in_bytes / 2**20, 2)
+  row |= _vmem(compiled.as_text())
   return row | _schedule(set(dump.iterdir()) - before)
+
+
+def _vmem(text: str) -> dict[str, float]:
+  """Fast memory of the largest Pallas call, from the compiled program."""
+  sizes = [
+    int(size)
+    for line in text.splitlines()
+    if 'tpu_custom_call' in line
+    for size in re.findall(
+      r'"used_scoped_memory_configs":\[\{"memory_space":"1",[^}]*?'
+      r'"size":"(\d+)"',
+      line,
+    )
+  ]
+  return {'vmem_mib': round(max(sizes) / 2**20, 2)} if sizes else {}
 
 
 def _sharding(chip: str):
@@ -282,6 +298,8 @@ def _print_table(chip: str, rows: list[dict[str, Any]]) -> None:
       print(f'  {name}: failed')
       continue
     parts = [f'{row["seconds"]} s', f'{row["temp_mib"]} MiB temporary']
+    if 'vmem_mib' in row:
+      parts.append(f'{row["vmem_mib"]} MiB of VMEM')
     if 'bundles' in row:
       parts.append(
         f'{row["bundles"]} bundles, MXU fill {row["mxu_fill"]}, '

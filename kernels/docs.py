@@ -162,11 +162,11 @@ def _aot_table(chip: str, found: dict[str, Any]) -> list[str]:
     f'## Compiled for {chip} without one (jax {found["jax"]})',
     '',
     '| kernel | case | implementation | bundles | MXU fill | spills '
-    '| temporary MiB |',
-    '|---|---|---|---|---|---|---|',
+    '| VMEM MiB | temporary MiB |',
+    '|---|---|---|---|---|---|---|---|',
   ]
   for row in found['rows']:
-    names = ('bundles', 'mxu_fill', 'spills', 'temp_mib')
+    names = ('bundles', 'mxu_fill', 'spills', 'vmem_mib', 'temp_mib')
     cells = [
       f'`{row["kernel"]}`',
       row['case'],

@@ -19,6 +19,7 @@ Never timed: no GPU was at hand. docs/kernels.md says what was verified how.
 
 import dataclasses
 import functools
+import importlib.util
 import math
 from typing import Any
 
@@ -38,6 +39,8 @@ _TRANSFORMS = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
 
 def unsupported(q, k, v, mask, bias, state_in) -> str | None:
   """Why this kernel cannot serve a call, or None."""
+  if importlib.util.find_spec('absl') is None:
+    return 'absl-py is not installed, which Pallas Mosaic GPU needs'
   if q.dtype not in (jnp.bfloat16, jnp.float16):
     return f'q_btnh of type {q.dtype} is not supported'
   if q.shape[-1] not in (64, 128, 256) or v.shape[-1] != q.shape[-1]:
