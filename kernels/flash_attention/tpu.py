@@ -56,10 +56,13 @@ def unsupported(
       'mask.block_lists needs lengths that are multiples of its blocks '
       f'({lists.block_q}, {lists.block_kv})'
     )
-  if lists.block_q % 16 or lists.block_kv % 128:
+  # The log-sum-exp has a row per lane, so that tiles of rows are 128 wide.
+  lanes = 16 if lists.block_q == q_btnh.shape[1] else _LANES
+  if lists.block_q % lanes or lists.block_kv % _LANES:
     return (
       f'mask.block_lists has blocks of {lists.block_q} x {lists.block_kv}; '
-      'they must be multiples of 16 x 128'
+      'they must be multiples of 128 x 128, or of 16 x 128 if one block holds '
+      'all rows'
     )
   return None
 

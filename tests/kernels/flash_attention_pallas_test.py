@@ -61,12 +61,12 @@ def bias(heads):
 
 def block_mask():
   rng = np.random.default_rng(0)
-  listed = rng.random((B, K, 3, 3)) < 0.6
+  listed = rng.random((B, K, 2, 3)) < 0.6
   lists = BlockLists(
     ids=jnp.asarray(np.argsort(~listed, -1, kind='stable'), jnp.int32),
     count=jnp.asarray(listed.sum(-1), jnp.int32),
     full=jnp.asarray(rng.random(listed.shape) < 0.5),
-    block_q=16,
+    block_q=128,
     block_kv=128,
   )
   return masks.blocks(lists, masks.causal(200))
@@ -142,7 +142,7 @@ def test_a_bias_equals_the_reference(implementation, heads):
 
 
 def test_block_lists_equal_the_reference():
-  check('tpu', inputs(s=384, t=48), {}, block_mask())
+  check('tpu', inputs(s=384, t=256), {}, block_mask())
 
 
 @pytest.mark.parametrize('implementation', ['tpu', 'triton'])
@@ -255,23 +255,30 @@ def test_what_a_kernel_cannot_serve_is_named():
     run(mask=masks.full(), implementation='mosaic_gpu')
   for name in ('tpu', 'triton'):
     with pytest.raises(NotImplementedError, match='bias cannot be combined'):
-      run(mask=block_mask(), bias=bias(1), implementation=name)
+      flash_attention(
+        *inputs(t=256, s=384),
+        mask=block_mask(),
+        bias=jnp.zeros((1, 1, 256, 384)),
+        implementation=name,
+      )
   tree = masks.tree(jnp.zeros((B, T, 2), jnp.uint32))
   with pytest.raises(NotImplementedError, match=r'mask\.tree_bits'):
     run(mask=tree, implementation='tpu')
   with pytest.raises(NotImplementedError, match='multiples of its blocks'):
-    run(mask=block_mask(), implementation='tpu')
+    flash_attention(*inputs(t=250), mask=block_mask(), implementation='tpu')
   lists = dataclasses.replace(
     block_mask().block_lists,
-    ids=jnp.zeros((1, 1, 1, 1), jnp.int32),
-    count=jnp.ones((1, 1, 1), jnp.int32),
-    full=jnp.zeros((1, 1, 1, 1), bool),
+    ids=jnp.zeros((1, 1, 2, 1), jnp.int32),
+    count=jnp.ones((1, 1, 2), jnp.int32),
+    full=jnp.zeros((1, 1, 2, 1), bool),
     block_q=48,
   )
-  with pytest.raises(NotImplementedError, match='powers of two from 16'):
-    flash_attention(
-      *inputs(s=384, t=48), mask=masks.blocks(lists), implementation='triton'
-    )
+  limits = {'tpu': '128 x 128, or of 16 x 128', 'triton': 'from 16 to 128'}
+  for name, limit in limits.items():
+    with pytest.raises(NotImplementedError, match=limit):
+      flash_attention(
+        *inputs(s=384, t=96), mask=masks.blocks(lists), implementation=name
+      )
 
 
 def test_auto_falls_back_only_with_a_reason_on_record():
@@ -292,7 +299,8 @@ def test_auto_falls_back_only_with_a_reason_on_record():
     assert found.refused['tpu/tpu'] == 'mask.tree_bits is not supported'
 
 
-def test_one_traced_program_lowers_to_the_kernel_of_each_platform():
+def test_one_traced_program_lowers_to_the_kernel_of_each_platform(monkeypatch):
+  monkeypatch.undo()
   args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(jnp.bfloat16)]
   kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
   attend = jax.jit(lambda *x: flash_attention(*x, mask=masks.causal()))
