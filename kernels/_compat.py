@@ -11,8 +11,9 @@ and dots. What this cannot test is therefore layout, operand placement and the
 asynchrony of copies within one thread; lowering checks the first two.
 """
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,6 +45,21 @@ def gpu_races() -> bool:
   from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks
 
   return bool(gpu_callbacks.get_races().races_found)
+
+
+@contextlib.contextmanager
+def absent_gpu(kind: str = 'NVIDIA H100 80GB HBM3') -> Iterator[None]:
+  """Programs inside may be lowered for a GPU that is not there.
+
+  From 0.11 on, Pallas asks which one.
+  """
+  if jax.__version_info__ < (0, 11):
+    yield
+    return
+  device = jax.sharding.AbstractDevice(kind, None, 'gpu')
+  mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+  with jax.sharding.use_abstract_mesh(mesh):
+    yield
 
 
 def mgpu_kernel(
