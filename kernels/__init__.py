@@ -35,7 +35,11 @@ from jaxtok_kernels.selected_decode import (
   paged_decode,
 )
 from jaxtok_kernels.state import AttentionState, merge
-from jaxtok_kernels.tree_attention import ancestor_bits, tree_attention
+from jaxtok_kernels.tree_attention import (
+  ancestor_bits,
+  paged_tree_attention,
+  tree_attention,
+)
 
 __all__ = [
   'AttentionState',
@@ -58,6 +62,7 @@ __all__ = [
   'masks',
   'merge',
   'paged_decode',
+  'paged_tree_attention',
   'ring_attention',
   'ring_slots',
   'sharded_order',

@@ -15,6 +15,11 @@ def tpu_units_per_step(unit: int, tokens: int = 128) -> int:
   return max(1, tokens // unit)
 
 
+def row_tile(num_rows: int, least: int, most: int = 256) -> int:
+  """Query rows (t g) per program: a power of two."""
+  return min(most, max(least, 1 << (num_rows - 1).bit_length()))
+
+
 def triton_block(itemsize: int) -> int:
   """Tokens that the Triton kernel gathers at once; never timed."""
   return 32 if itemsize > 2 else 64
