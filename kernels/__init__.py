@@ -6,6 +6,7 @@ from jaxtok_kernels import masks
 from jaxtok_kernels.cache_write import (
   compact_kv,
   ring_slots,
+  ring_write,
   write_kv,
   write_rows,
 )
@@ -65,6 +66,7 @@ __all__ = [
   'paged_tree_attention',
   'ring_attention',
   'ring_slots',
+  'ring_write',
   'sharded_order',
   'shared_prefix_attention',
   'soft_vote',

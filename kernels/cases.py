@@ -337,7 +337,9 @@ def _paged_tree(b: int, s: int, page: int, g: int, n: int, k: int, h: int):
   work = tree_cost.forward(
     cache_lens=[s] * b, drafts=g, num_heads=n, num_kv_heads=k, head_dim=h
   )
-  name = f'{b} trees of {g}, {s} tokens in pages of {page}, {n}/{k} heads of {h}'
+  name = (
+    f'{b} trees of {g}, {s} tokens in pages of {page}, {n}/{k} heads of {h}'
+  )
   return Case('paged_tree_attention', name, run, draw, work, _TWO)
 
 
@@ -392,7 +394,7 @@ def _column_sums(b: int, t: int, n: int, k: int, h: int) -> Case:
 
 
 def _write(b: int, s: int, k: int, h: int) -> Case:
-  """One token per sequence; the copy that undonated caches need is timed too."""
+  """One token per sequence; caches are not donated here and so are copied."""
 
   def draw(key):
     arrays = _normal(key, *[(b, s, k, h)] * 2, *[(b, 1, k, h)] * 2)

@@ -129,7 +129,9 @@ class Math:
     first, second = factors
     return self.dot(dphi * second, left, NT) + self.dot(dphi * first, right, NT)
 
-  def similarity(self, scores: jax.Array) -> tuple[jax.Array, jax.Array | float]:
+  def similarity(
+    self, scores: jax.Array
+  ) -> tuple[jax.Array, jax.Array | float]:
     """`phi(q).phi(k)` from `q.k`, and its derivative."""
     if self.feature == 'elu':
       return scores, 1.0
@@ -138,6 +140,16 @@ class Math:
     if self.feature == 'identity':
       return u, scale
     return 1 + u + u * u * 0.5, scale * (1 + u)
+
+  def similarities(self, q, k, causal, decay: Decay | None):
+    """`a` and `slope` of a chunk."""
+    if decay is not None and decay.inside is None:
+      q, k = q * decay.query, k * decay.key
+    a, slope = self.similarity(self.dot(q, k, NT))
+    if decay is not None and decay.inside is not None:
+      a, slope = a * decay.inside, slope * decay.inside
+    # Multiplying would turn overflows of later tokens into NaN.
+    return jnp.where(causal, a, 0.0), jnp.where(causal, slope, 0.0)
 
   def chunk(self, q, k, causal, decay: Decay | None) -> Chunk:
     """Similarities and features of a chunk.
@@ -148,21 +160,9 @@ class Math:
       causal: bool `[c, c]`.
       decay: None for none.
     """
+    a, slope = self.similarities(q, k, causal, decay)
     phi_q, factors_q = self.features(q)
     phi_k, factors_k = self.features(k)
-    if decay is None:
-      a, slope = self.similarity(self.dot(q, k, NT))
-      inside = jnp.where(causal, 1.0, 0.0)
-    elif decay.inside is not None:
-      a, slope = self.similarity(self.dot(q, k, NT))
-      inside = decay.inside
-    else:
-      inside = jnp.where(causal, 1.0, 0.0)
-      relative = q * decay.query, k * decay.key
-      a, slope = self.similarity(self.dot(*relative, NT))
-    # Multiplying would turn overflows of later tokens into NaN.
-    a = jnp.where(causal, a * inside, 0.0)
-    slope = jnp.where(causal, slope * inside, 0.0)
     if decay is not None:
       phi_q, phi_k = phi_q * decay.start, phi_k * decay.end
     return Chunk(a, slope, phi_q, phi_k, factors_q, factors_k)
@@ -189,20 +189,45 @@ class Math:
       dstate: Cotangent of the state after the chunk.
       decay: None for none.
     """
-    ds = self.dot(g, v, NT) * chunk.slope
+    inside = self._inside(chunk.a, chunk.slope, q, k, v, g, decay)
+    through = self._through(chunk, v, g, state, dstate, decay)
+    kept = dstate if decay is None else decay.keep * dstate
+    return (
+      *(x + y for x, y in zip(inside, through, strict=True)),
+      kept + self.dot(g, chunk.phi_q, TN),
+    )
+
+  def inside(self, q, k, v, g, causal, decay: Decay | None):
+    """Cotangents of q, k, v by the similarities within the chunk."""
+    a, slope = self.similarities(q, k, causal, decay)
+    return self._inside(a, slope, q, k, v, g, decay)
+
+  def through_states(self, q, k, v, g, state, dstate, decay: Decay | None):
+    """Cotangents of q, k, v by (some features of) the states."""
+    phi_q, factors_q = self.features(q)
+    phi_k, factors_k = self.features(k)
+    if decay is not None:
+      phi_q, phi_k = phi_q * decay.start, phi_k * decay.end
+    chunk = Chunk(None, None, phi_q, phi_k, factors_q, factors_k)
+    return self._through(chunk, v, g, state, dstate, decay)
+
+  def _inside(self, a, slope, q, k, v, g, decay: Decay | None):
+    ds = self.dot(g, v, NT) * slope
+    dv = self.dot(a, g, TN)
+    if decay is None or decay.inside is not None:
+      return self.dot(ds, k, NN), self.dot(ds, q, TN), dv
+    dq = decay.query * self.dot(ds, k * decay.key, NN)
+    return dq, decay.key * self.dot(ds, q * decay.query, TN), dv
+
+  def _through(self, chunk: Chunk, v, g, state, dstate, decay):
     dphi_q, dphi_k = self.dot(g, state, NN), self.dot(v, dstate, NN)
     if decay is not None:
       dphi_q, dphi_k = dphi_q * decay.start, dphi_k * decay.end
-    if decay is None or decay.inside is not None:
-      dq, dk = self.dot(ds, k, NN), self.dot(ds, q, TN)
-    else:
-      dq = decay.query * self.dot(ds, k * decay.key, NN)
-      dk = decay.key * self.dot(ds, q * decay.query, TN)
-    dq = dq + self.pullback(dphi_q, chunk.factors_q)
-    dk = dk + self.pullback(dphi_k, chunk.factors_k)
-    dv = self.dot(chunk.a, g, TN) + self.dot(chunk.phi_k, dstate, NT)
-    kept = dstate if decay is None else decay.keep * dstate
-    return dq, dk, dv, kept + self.dot(g, chunk.phi_q, TN)
+    return (
+      self.pullback(dphi_q, chunk.factors_q),
+      self.pullback(dphi_k, chunk.factors_k),
+      self.dot(chunk.phi_k, dstate, NT),
+    )
 
 
 def dot(a, b, dims, *, exact: bool):

@@ -8,15 +8,35 @@ from jaxtok_kernels.hardware import Work
 from jaxtok_kernels.linear_attention.features import feature_dim
 
 
-def tpu_chunks(t: int, by_feature: bool) -> tuple[int, int]:
+def tpu(by_feature: bool) -> dict[str, int]:
   """Tokens per chunk and chunks per block of the TPU kernel.
 
-  Args:
-    t: Tokens of a sequence.
-    by_feature: Whether there is a decay per feature, which is exponentiated
-      over a whole chunk and so needs a short one.
+  A decay per feature is exponentiated over a whole chunk: it needs a short one.
   """
-  chunk, most = (16, 16) if by_feature else (128, 4)
+  return (
+    {'chunk': 16, 'chunks': 16} if by_feature else {'chunk': 128, 'chunks': 4}
+  )
+
+
+def tpu_vmem(
+  config: dict[str, int],
+  *,
+  heads: int,
+  h: int,
+  e: int,
+  features: int,
+  itemsize: int = 2,
+) -> int:
+  """Bytes of the TPU backward kernel, the larger one."""
+  rows, wide = config['chunk'] * config['chunks'], -(-features // 128) * 128
+  state = 4 * heads * (-(-(e + 1) // 8) * 8) * wide
+  blocks = 2 * rows * heads * (4 * h + 3 * e) * itemsize
+  return (config['chunks'] + 1) * state + 6 * state + blocks
+
+
+def tpu_chunks(t: int, config: dict[str, int]) -> tuple[int, int]:
+  """Tokens per chunk and chunks per block for a sequence of length t."""
+  chunk, most = config['chunk'], config['chunks']
   if t <= chunk:
     return -(-t // 16) * 16, 1
   number = min(most, -(-t // chunk))
@@ -24,17 +44,17 @@ def tpu_chunks(t: int, by_feature: bool) -> tuple[int, int]:
   return chunk, number if number == most else -(-t // chunk)
 
 
-def triton_chunk(by_feature: bool) -> int:
-  """Tokens per chunk of the Triton kernels; never timed."""
-  return 16 if by_feature else 32
+def triton(by_feature: bool) -> dict[str, int]:
+  """Tokens per chunk and warps of the Triton kernels; never timed."""
+  return {'chunk': 16 if by_feature else 32, 'num_warps': 8}
 
 
 def heads_per_group(n: int, h: int, e: int) -> int:
   """Heads that lie side by side in whole tiles of 128 lanes, else all."""
   for heads in range(1, n):
-    if n % heads == 0 and heads * h % 128 == 0 and heads * e % 128 == 0:
-      if heads % 8 == 0:
-        return heads
+    whole = heads * h % 128 == 0 and heads * e % 128 == 0
+    if n % heads == 0 and heads % 8 == 0 and whole:
+      return heads
   return n
 
 

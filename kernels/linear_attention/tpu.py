@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtok_kernels import tuning
 from jaxtok_kernels.linear_attention import chunks, cost, features
 from jaxtok_kernels.linear_attention.operands import Operands, Settings
 
@@ -78,7 +79,14 @@ def _plan(x: Operands, settings: Settings, interpret) -> _Plan:
   _, t, n, h = x.q.shape
   e = x.v.shape[-1]
   by_feature = x.decay is not None and x.decay.ndim == 4
-  chunk, num_chunks = cost.tpu_chunks(t, by_feature)
+  config = tuning.config(
+    f'linear_attention{"_gated" if by_feature else ""}',
+    'tpu',
+    x.q.dtype,
+    dict(t=t, n=n, h=h, e=e),
+    cost.tpu(by_feature),
+  )
+  chunk, num_chunks = cost.tpu_chunks(t, config)
   size = features.feature_dim(settings.feature, h)
   heads = cost.heads_per_group(n, h, e)
   return _Plan(
@@ -166,7 +174,9 @@ def backward(
   )
 
 
-def _call(kernel, plan: _Plan, x: Operands, named, outs, scratch, reverse=False):
+def _call(
+  kernel, plan: _Plan, x: Operands, named, outs, scratch, reverse=False
+):
   specs = _specs(plan, x, reverse)
   names = (*named, *outs, *scratch)
   out_specs, out_shape = zip(*outs.values(), strict=True)
@@ -475,9 +485,7 @@ def _backward_head(plan: _Plan, refs, math, causal, j, head, ones) -> None:
     column = jax.lax.broadcasted_iota(jnp.int32, g.shape, 1)
     g = inverse * jnp.where(column == plan.e, -along, g)
   q, k = q.astype(jnp.float32), k.astype(jnp.float32)
-  dq, dk, dv, before = math.backward(
-    chunk, q, k, v, state, g, dstate, decay
-  )
+  dq, dk, dv, before = math.backward(chunk, q, k, v, state, g, dstate, decay)
   refs['dstate'][head] = before
   put = lambda name, x, at: refs.__getitem__(name).__setitem__(
     (0, rows, at), x.astype(refs[name].dtype)

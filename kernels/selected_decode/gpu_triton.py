@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
-from jaxtok_kernels import masks
+from jaxtok_kernels import masks, tuning
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.selected_decode import cost, rows
 from jaxtok_kernels.selected_decode.units import Pool, Tail, Units
@@ -51,6 +51,7 @@ class _Plan:
   splits: int
   size: int
   block: int
+  num_warps: int
   rows: int
   row_tiles: int
   scale: float
@@ -75,13 +76,22 @@ def forward(
   tile = cost.row_tile(t * n // k, least=16, most=128)
   q_bkrh = rows.queries(q_btnh, k, tile)
   tokens = units.ids.shape[-1] * pool.unit
-  block = cost.triton_block(q_btnh.dtype.itemsize)
+  sizes = dict(k=k, h=q_btnh.shape[3], unit=pool.unit, rows=tile)
+  config = tuning.config(
+    'selected_decode',
+    'triton',
+    q_btnh.dtype,
+    sizes,
+    cost.triton(q_btnh.dtype.itemsize, tile),
+  )
+  block = config['block']
   row_tiles = q_bkrh.shape[2] // tile
-  splits = cost.splits(tokens, b * k * row_tiles)
+  splits = cost.splits(tokens, b * k * row_tiles, config['least'])
   plan = _Plan(
     splits=splits,
     size=-(-tokens // (splits * block)) * block,
     block=block,
+    num_warps=config['num_warps'],
     rows=tile,
     row_tiles=row_tiles,
     scale=options.scale,
@@ -196,9 +206,7 @@ def _call(plan: _Plan, operands, interleaved: bool, interpret):
       jax.ShapeDtypeStruct((plan.splits, b, k, num_rows, hv), jnp.float32),
       jax.ShapeDtypeStruct((plan.splits, b, k, num_rows), jnp.float32),
     ],
-    compiler_params=plt.CompilerParams(
-      num_warps=4 if plan.rows <= 32 else 8, num_stages=2
-    ),
+    compiler_params=plt.CompilerParams(num_warps=plan.num_warps, num_stages=2),
     interpret=interpret,
     name='selected_decode',
   )(*operands.values())

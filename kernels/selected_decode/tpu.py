@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxtok_kernels import tuning
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.selected_decode import cost, rows
 from jaxtok_kernels.selected_decode.units import Pool, Tail, Units
@@ -77,12 +78,10 @@ class _Plan:
 
   def vmem(self, itemsize: int) -> int:
     """Bytes that the kernel needs, with a quarter on top for temporaries."""
-    pool = 2 * self.tokens * 2 * self.k * self.h * itemsize
-    row = self.k * self.rows
-    blocks = 2 * row * (self.h * (itemsize + 4) + 4 * _LANES)
-    scratch = row * 4 * (self.h + 2 * _LANES)
+    sizes = dict(k=self.k, h=self.h, rows=self.rows, itemsize=itemsize)
+    known = cost.tpu_vmem({'tokens': self.tokens}, **sizes)
     tail = 4 * self.k * self.tail * self.h * itemsize
-    return max(16 * 2**20, 5 * (pool + blocks + scratch + tail) // 4)
+    return max(16 * 2**20, 5 * (known + tail) // 4)
 
 
 def forward(
@@ -95,13 +94,17 @@ def forward(
   interpret: Any = False,
 ) -> AttentionState:
   """State of the queries over the selected units and the tail."""
-  b, t, n, h = q_btnh.shape
+  _, t, n, h = q_btnh.shape
   k, unit = pool.num_kv_heads, pool.unit
   if units.ids.shape[1] > 1:
     units = rows.union(units)
   tile = cost.row_tile(t * n // k, least=16)
   q_bkrh = rows.queries(q_btnh, k, tile)
-  step = cost.tpu_units_per_step(unit)
+  sizes = dict(k=k, h=h, unit=unit, rows=tile)
+  tokens = tuning.config(
+    'selected_decode', 'tpu', q_btnh.dtype, sizes, cost.TPU
+  )['tokens']
+  step = max(1, tokens // unit)
   size = -(-units.ids.shape[-1] // step) * step
   plan = _Plan(
     k=k,
@@ -161,9 +164,7 @@ def _operands(plan: _Plan, q_bkrh, units: Units, size: int, group: int):
   ]
   if plan.rope:
     more = ((0, size * plan.unit - units.cos.shape[0]), (0, 0))
-    table = pl.BlockSpec(
-      (size * plan.unit, plan.h // 2), lambda b, *_: (0, 0)
-    )
+    table = pl.BlockSpec((size * plan.unit, plan.h // 2), lambda b, *_: (0, 0))
     operands += [jnp.pad(units.cos, more), jnp.pad(units.sin, more)]
     specs += [table, table]
   return operands, specs
@@ -342,9 +343,7 @@ def _head(plan: _Plan, buffers, slot, head):
 
 def _rotate(keys, cos, sin):
   half = keys.shape[1] // 2
-  a, b = (
-    x.astype(jnp.float32) for x in (keys[:, :half], keys[:, half:])
-  )
+  a, b = (x.astype(jnp.float32) for x in (keys[:, :half], keys[:, half:]))
   turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=1)
   return turned.astype(keys.dtype)
 

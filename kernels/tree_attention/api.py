@@ -236,7 +236,9 @@ def _run(kernel, implementation, options, q, context, tail, contiguous):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
-def _no_gradient(kernel, name, options, interpret, q, context, tail, contiguous):
+def _no_gradient(
+  kernel, name, options, interpret, q, context, tail, contiguous
+):
   del kernel
   if name in _PALLAS:
     used = (tail.bits[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1

@@ -25,7 +25,9 @@ ATOL = 2e-5  # As in flash_attention_test.
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
   """16 tokens per step, so that lists take several; two splits."""
-  monkeypatch.setattr(cost, 'tpu_units_per_step', lambda unit: max(1, 16 // unit))
+  monkeypatch.setattr(
+    cost, 'tpu_units_per_step', lambda unit: max(1, 16 // unit)
+  )
   monkeypatch.setattr(cost, 'triton_block', lambda itemsize: 16)
   monkeypatch.setattr(cost, 'splits', lambda tokens, programs: 2)
 
@@ -143,7 +145,9 @@ def test_what_a_kernel_cannot_serve_is_named():
   rows, q = draw(60, 2 * K, H), draw(B, T, N, H)
   table = jnp.ones((50, H // 2))
   with pytest.raises(NotImplementedError, match='rope with lists that differ'):
-    gather_decode(q, rows, ids, count, rope=(table, table), implementation='tpu')
+    gather_decode(
+      q, rows, ids, count, rope=(table, table), implementation='tpu'
+    )
   with pytest.raises(NotImplementedError, match='heads of width 24'):
     gather_decode(
       q[..., :24], rows[..., :24], ids, count, implementation='triton'
