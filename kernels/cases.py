@@ -282,7 +282,7 @@ def cpu() -> list[Case]:
   return [
     dataclasses.replace(x, draw=_float32(x.draw), implementations=('xla',))
     for x in small
-  ]
+  ] + cpu_selections()
 
 
 def _float32(draw):
@@ -483,3 +483,35 @@ def linear() -> list[Case]:
     gated,
     _gradient(gated, (0, 1, 2, 3), linear_cost.backward(**own)),
   ]
+
+
+def cpu_selections() -> list[Case]:
+  """Sparse decoding by size of the selection, top-k, chunks, for CPUs."""
+  found = [
+    *(_gather(4, 65536, size, 8, 2, 64) for size in (1024, 2048, 4096, 8192)),
+    _blocks(4, 16384, 64, 32, 8, 2, 64),
+    _tree(4, 4096, 32, 8, 2, 64),
+    _topk(4, 131072, 1024),
+    *(_chunked(1, 4096, 4, 16, 64, chunk) for chunk in (32, 64, 128, 256)),
+  ]
+  return [
+    dataclasses.replace(x, draw=_wide(x.draw), implementations=('xla',))
+    for x in found
+  ]
+
+
+def _wide(draw):
+  """Operands in float32, indices as they are."""
+  widen = lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+  return lambda key: jax.tree.map(widen, draw(key))
+
+
+def _chunked(b: int, t: int, n: int, h: int, e: int, chunk: int) -> Case:
+  case = _linear(b, t, n, h, e)
+
+  def run(implementation, *args):
+    return kernels.linear_attention(
+      *args, chunk=chunk, implementation=implementation
+    )
+
+  return dataclasses.replace(case, name=f'{case.name} chunk {chunk}', run=run)

@@ -487,12 +487,10 @@ def _backward_head(plan: _Plan, refs, math, causal, j, head, ones) -> None:
   q, k = q.astype(jnp.float32), k.astype(jnp.float32)
   dq, dk, dv, before = math.backward(chunk, q, k, v, state, g, dstate, decay)
   refs['dstate'][head] = before
-  put = lambda name, x, at: refs.__getitem__(name).__setitem__(
-    (0, rows, at), x.astype(refs[name].dtype)
-  )
-  put('dq', dq, lanes(plan.h))
-  put('dk', dk, lanes(plan.h))
-  put('dv', dv[:, : plan.e], lanes(plan.e))
+  dv_out = dv[:, : plan.e]
+  for name, x in (('dq', dq), ('dk', dk), ('dv', dv_out)):
+    ref = refs[name]
+    ref[0, rows, lanes(x.shape[1])] = x.astype(ref.dtype)
   # Everything in a query's output grows with its summed decay, everything that
   # a key adds shrinks with it.
   if by_head:

@@ -10,8 +10,10 @@ import jax.test_util
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
-from jaxtok_kernels import _compat, cache_write, interpret_mode
+from jaxtok_kernels import _compat, cache_write
 from jaxtok_kernels.cache_write import cost, reference, tpu
+
+from tests.kernels import interpreted
 
 
 def draw(*shape, seed=0):
@@ -23,6 +25,11 @@ SLOTS = jnp.array([[4, 0, -1], [2, 6, 9]])  # -1 and 9 (of 7) are dropped.
 
 
 IMPLEMENTATIONS = ['xla', 'tpu', 'triton']
+# Where Pallas runs the same kernel as elsewhere.
+SELDOM = [
+  'xla',
+  *(pytest.param(x, marks=pytest.mark.slow) for x in IMPLEMENTATIONS[1:]),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +41,7 @@ def small_steps(monkeypatch):
 
 def run(implementation, fn, *args, params=True, **static):
   fn = functools.partial(fn, implementation=implementation, **static)
-  with interpret_mode(params):
-    return jax.block_until_ready(jax.jit(fn)(*args))
+  return interpreted.run(fn, *args, params=params)
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
@@ -48,7 +54,7 @@ def test_new_tokens_land_in_their_slots_and_nowhere_else(implementation):
     np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize('implementation', SELDOM)
 def test_rows_of_a_pool_interleave_keys_and_values(implementation):
   rows = draw(7, 4, 4)
   new = draw(2, 3, 2, 4, seed=2), draw(2, 3, 2, 4, seed=3)
@@ -57,8 +63,10 @@ def test_rows_of_a_pool_interleave_keys_and_values(implementation):
   np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-@pytest.mark.parametrize('layers', [0, 2])
+@pytest.mark.parametrize(
+  ('layers', 'implementation'),
+  [(2, x) for x in IMPLEMENTATIONS] + [pytest.param(0, 'xla')],
+)
 def test_accepted_drafts_move_behind_the_cache(layers, implementation):
   cache = draw(2, 9, 2, 4)
   length = jnp.array([3, 1])
@@ -98,7 +106,9 @@ def with_races(mode):
   return got, reference.compact_kv(cache, length, accept), races
 
 
-@pytest.mark.parametrize('mode', ['on_wait', 'eager'])
+@pytest.mark.parametrize(
+  'mode', ['on_wait', pytest.param('eager', marks=pytest.mark.slow)]
+)
 def test_rows_are_read_before_they_are_written(mode):
   got, want, races = with_races(mode)
   assert not races

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtok_kernels import interpret_mode, linear_attention, tuning
+from jaxtok_kernels import linear_attention, tuning
 from jaxtok_kernels.linear_attention import cost
+
+from tests.kernels import interpreted
 
 B, T, N, H, E = 1, 70, 2, 8, 5
 
@@ -72,21 +74,20 @@ def loss(name, static, args, arrays):
 def run(name, static, args, arrays):
   fn = functools.partial(loss, name, static)
   grad = jax.value_and_grad(fn, argnums=(0, 1), has_aux=True)
-  with interpret_mode():
-    (_, found), grads = jax.jit(grad)(args, arrays)
+  (_, found), grads = interpreted.run(grad, args, arrays)
   return jax.tree.leaves(found), jax.tree.leaves(grads)
 
 
-quick = ('taylor2', 'gated')
+# The two share the arithmetic of a chunk.
+QUICK = (('tpu', 'taylor2'), ('triton', 'gated'))
+PAIRS = [
+  pytest.param(x, y, marks=() if (x, y) in QUICK else pytest.mark.slow)
+  for x in ('tpu', 'triton')
+  for y in CASES
+]
 
 
-@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
-@pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param(x, marks=() if x in quick else pytest.mark.slow) for x in CASES
-  ],
-)
+@pytest.mark.parametrize(('implementation', 'name'), PAIRS)
 def test_values_and_gradients_equal_those_of_the_recurrence(
   name, implementation
 ):

@@ -3,7 +3,6 @@
 """Scores and selections, XLA and interpreted Pallas, against NumPy."""
 
 import contextlib
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,12 @@ import numpy as np
 import pytest
 from jaxtok_kernels import (
   flash_attention,
-  interpret_mode,
   masks,
   score_topk,
   tuning,
 )
+
+from tests.kernels import interpreted
 
 ATOL = 2e-5  # As in flash_attention_test.
 
@@ -51,18 +51,18 @@ def test_column_sums_equal_sums_of_float64_probabilities(
   np.testing.assert_allclose(got, want, atol=ATOL)
 
 
+PALLAS = ['tpu', 'triton']
 IMPLEMENTATIONS = ['reference', 'xla', 'tpu', 'triton']
 
 
-def run(implementation, fn, *args, tile=None, **static):
-  """Jitted, Pallas kernels interpreted, with small tiles."""
-  fn = functools.partial(fn, implementation=implementation, **static)
+def run(implementation, fn, x, *args, tile=None):
+  """Jitted in the first operand, kernels interpreted, with small tiles."""
+  call = lambda x: fn(x, *args, implementation=implementation)
   with contextlib.ExitStack() as stack:
     for name in ('decode_scores', 'soft_vote', 'topk_threshold'):
       config = {} if tile is None else {'tile': tile}
       stack.enter_context(tuning.override(name, config))
-    stack.enter_context(interpret_mode())
-    return jax.jit(fn)(*args)
+    return interpreted.run(call, x)
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
@@ -125,7 +125,7 @@ def hard_rows(size):
 
 # With 300 entries three tiles of 128, the last one not full.
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-@pytest.mark.parametrize('k', [8, 150])
+@pytest.mark.parametrize('k', [pytest.param(8, marks=pytest.mark.slow), 150])
 def test_top_k_equals_brute_force_with_ties_nan_and_infinities(
   k, implementation
 ):
@@ -134,8 +134,8 @@ def test_top_k_equals_brute_force_with_ties_nan_and_infinities(
     implementation,
     score_topk.topk_threshold,
     jnp.asarray(x),
-    valid_rs=jnp.asarray(valid),
-    k=k,
+    k,
+    jnp.asarray(valid),
     tile=128,
   )
   want = [brute_force(*y) for y in zip(x, [k] * 5, valid, strict=True)]
@@ -143,10 +143,13 @@ def test_top_k_equals_brute_force_with_ties_nan_and_infinities(
   assert (valid.sum(-1) < 150).all()  # So that 150 exceeds what is valid.
 
 
-@pytest.mark.parametrize('implementation', ['xla', 'tpu', 'triton'])
+@pytest.mark.parametrize(
+  'implementation',
+  ['xla', *(pytest.param(x, marks=pytest.mark.slow) for x in PALLAS)],
+)
 def test_top_k_selects_the_same_set_as_lax_top_k(implementation):
   x = jnp.round(draw(2, 300) * 4) / 4
-  got = run(implementation, score_topk.topk_threshold, x, k=17, tile=128)
+  got = run(implementation, score_topk.topk_threshold, x, 17, tile=128)
   np.testing.assert_array_equal(got, np.sort(jax.lax.top_k(x, 17)[1], -1))
 
 
@@ -155,7 +158,7 @@ def test_top_k_selects_the_same_set_as_lax_top_k(implementation):
 @pytest.mark.parametrize(('size', 'k'), [(20_000, 1), (20_000, 2000), (1, 1)])
 def test_long_rows_select_the_same_set_as_lax_top_k(implementation, size, k):
   x = jnp.round(draw(3, size) * 50) / 50
-  got = run(implementation, score_topk.topk_threshold, x, k=k)
+  got = run(implementation, score_topk.topk_threshold, x, k)
   np.testing.assert_array_equal(got, np.sort(jax.lax.top_k(x, k)[1], -1))
 
 

@@ -4,7 +4,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,13 +12,14 @@ from jaxtok_kernels import (
   _compat,
   block_decode,
   gather_decode,
-  interpret_mode,
   paged_decode,
   tree_attention,
   tuning,
 )
 from jaxtok_kernels.selected_decode import rows, tpu
 from jaxtok_kernels.selected_decode.units import Units
+
+from tests.kernels import interpreted
 
 B, T, N, K, H = 2, 2, 4, 2, 32
 ATOL = 2e-5  # As in flash_attention_test.
@@ -50,8 +50,9 @@ def token_lists(heads, size=50, num=60):
 
 def compare(fn, implementation, *args):
   want = fn(*args, implementation='reference')
-  with interpret_mode():
-    got = jax.jit(functools.partial(fn, implementation=implementation))(*args)
+  got = interpreted.run(
+    functools.partial(fn, implementation=implementation), *args
+  )
   np.testing.assert_allclose(got.out, want.out, atol=ATOL)
   np.testing.assert_allclose(got.lse, want.lse, atol=ATOL)
 
@@ -77,9 +78,8 @@ def test_selected_tokens_equal_the_reference(implementation, heads):
   compare(fn, implementation, *tokens_case(heads))
 
 
-@pytest.mark.parametrize(
-  'implementation', [pytest.param('tpu', marks=pytest.mark.slow), 'triton']
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
 def test_rotated_tokens_equal_the_reference(implementation):
   angle = jnp.arange(50.0)[:, None] * 0.3 ** jnp.arange(H // 2)
   rope = jnp.cos(angle), jnp.sin(angle)
@@ -169,8 +169,8 @@ def run_with_races(mode):
   params = pltpu.InterpretParams(
     detect_races=True, uninitialized_memory='nan', dma_execution_mode=mode
   )
-  with interpret_mode(params):
-    got = jax.block_until_ready(gather_decode(*args, implementation='tpu'))
+  fn = functools.partial(gather_decode, implementation='tpu')
+  got = interpreted.run(fn, *args, params=params)
   races = _compat.tpu_races()
   pltpu.reset_tpu_interpret_mode_state()
   return got, gather_decode(*args, implementation='reference'), races
