@@ -27,6 +27,8 @@ from jaxtok_kernels.score_topk import (
   block_scores,
   column_sums,
   decode_scores,
+  group_max,
+  head_mean,
   soft_vote,
   topk_threshold,
 )
@@ -56,6 +58,8 @@ __all__ = [
   'decode_scores',
   'flash_attention',
   'gather_decode',
+  'group_max',
+  'head_mean',
   'interpret_mode',
   'last_dispatch',
   'linear_attention',

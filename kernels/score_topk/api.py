@@ -168,6 +168,25 @@ def soft_vote(
   return jax.lax.stop_gradient(dispatch.run(found, call, scores_bns, region_bs))
 
 
+def group_max(scores_bns: jax.Array, num_kv_heads: int) -> jax.Array:
+  """Highest score of each token among the query heads of a key head.
+
+  Args:
+    scores_bns: Scores from `decode_scores`.
+    num_kv_heads: Static; key heads k, which divide the query heads.
+
+  Returns:
+    `[b, k, s]`, for lists that differ between key heads.
+  """
+  b, n, s = scores_bns.shape
+  return scores_bns.reshape(b, num_kv_heads, n // num_kv_heads, s).max(2)
+
+
+def head_mean(scores_bns: jax.Array) -> jax.Array:
+  """Mean score over all heads, `[b, s]`, for one list per sequence."""
+  return scores_bns.mean(1)
+
+
 def block_scores(q_bunh: jax.Array, k_bpkh: jax.Array) -> jax.Array:
   """Scores of pooled query blocks against pooled key blocks.
 

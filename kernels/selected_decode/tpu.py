@@ -60,6 +60,7 @@ class _Plan:
   row_tiles: int
   unit: int
   step: int
+  size: int
   scale: float
   softcap: float | None
   interleaved: bool
@@ -81,7 +82,10 @@ class _Plan:
     sizes = dict(k=self.k, h=self.h, rows=self.rows, itemsize=itemsize)
     known = cost.tpu_vmem({'tokens': self.tokens}, **sizes)
     tail = 4 * self.k * self.tail * self.h * itemsize
-    return max(16 * 2**20, 5 * (known + tail) // 4)
+    # Positions of all heads, and the tables of the rotation, double buffered.
+    lists = 8 * self.size * self.unit * max(8, self.k)
+    tables = 16 * self.size * self.unit * _LANES if self.rope else 0
+    return max(16 * 2**20, 5 * (known + tail + lists + tables) // 4)
 
 
 def forward(
@@ -113,6 +117,7 @@ def forward(
     row_tiles=q_bkrh.shape[2] // tile,
     unit=unit,
     step=step,
+    size=size,
     scale=options.scale,
     softcap=options.softcap,
     interleaved=pool.v is None,

@@ -98,6 +98,15 @@ def test_a_length_of_zero_has_no_scores():
   assert np.isneginf(lse).all()
 
 
+def test_scores_are_reduced_over_the_heads_of_a_key_head_or_over_all():
+  scores = draw(2, 6, 5).at[1, :, 3:].set(-jnp.inf)
+  for k in (1, 2, 6):
+    want = np.stack([x.max(1) for x in np.split(scores, k, axis=1)], 1)
+    np.testing.assert_array_equal(score_topk.group_max(scores, k), want)
+  want = np.asarray(scores, np.float64).mean(1)
+  np.testing.assert_allclose(score_topk.head_mean(scores), want, atol=1e-6)
+
+
 def test_block_scores_average_the_heads_of_a_key_head():
   q, k = draw(1, 3, 4, 8), draw(1, 5, 2, 8, seed=1)
   got = score_topk.block_scores(q, k)
