@@ -14,7 +14,7 @@ def tpu(by_feature: bool) -> dict[str, int]:
   A decay per feature is exponentiated over a whole chunk: it needs a short one.
   """
   return (
-    {'chunk': 16, 'chunks': 16} if by_feature else {'chunk': 128, 'chunks': 4}
+    {'chunk': 16, 'chunks': 8} if by_feature else {'chunk': 128, 'chunks': 4}
   )
 
 
