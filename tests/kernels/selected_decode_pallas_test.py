@@ -67,8 +67,8 @@ def tokens_case(heads):
 @pytest.mark.parametrize(
   ('implementation', 'heads'),
   [
-    ('tpu', K),
     ('triton', K),
+    pytest.param('tpu', K, marks=pytest.mark.slow),
     pytest.param('tpu', 1, marks=pytest.mark.slow),
     pytest.param('triton', 1, marks=pytest.mark.slow),
   ],
