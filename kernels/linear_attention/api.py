@@ -96,15 +96,19 @@ def linear_attention(
     valid=valid_bt,
   )
   settings = Settings(feature, normalize, eps, chunk)
+  return _run(implementation, settings, operands)
+
+
+def _run(implementation: str, settings: Settings, x: Operands):
   found = dispatch.choose(
     'linear_attention',
     implementation,
     _AVAILABLE,
-    lambda name: _unsupported(name, operands, settings),
+    lambda name: _unsupported(name, x, settings),
   )
   call = lambda name, x: _attend(name, settings, x)
-  y_btne, state = dispatch.run(found, call, operands)
-  return y_btne.astype(q_btnh.dtype), LinearState(state)
+  y_btne, state = dispatch.run(found, call, x)
+  return y_btne.astype(x.q.dtype), LinearState(state)
 
 
 def _module(name: str) -> Any:
