@@ -87,14 +87,8 @@ def linear_attention(
   state = _start(
     q_btnh, v_btne, feature, initial_state, k_enc, v_enc, prefix_len
   )
-  operands = Operands(
-    q=q_btnh,
-    k=k_btnh,
-    v=v_btne,
-    state=state,
-    decay=_log_decay(decay, valid_bt, state.dtype),
-    valid=valid_bt,
-  )
+  decay = _log_decay(decay, valid_bt, state.dtype)
+  operands = Operands(q_btnh, k_btnh, v_btne, state, decay, valid_bt)
   settings = Settings(feature, normalize, eps, chunk)
   return _run(implementation, settings, operands)
 
