@@ -146,6 +146,13 @@ def small() -> list[Case]:
     _tree(2, 256, 16, 8, 2, 64),
     _linear(2, 300, 2, 16, 64),
     _topk(3, 3000, 100),
+    _blocks(2, 512, 16, 5, 8, 2, 64),
+    _paged_tree(2, 256, 16, 16, 8, 2, 64),
+    _decode_scores(2, 500, 8, 2, 64),
+    _soft_vote(2, 500, 8),
+    _column_sums(2, 200, 4, 2, 64),
+    _write(3, 200, 2, 64),
+    _compact(2, 2, 256, 8, 2, 64),
   ]
 
 
@@ -244,7 +251,7 @@ def _tree(b: int, s: int, g: int, n: int, k: int, h: int) -> Case:
     cache_lens=[s] * b, drafts=g, num_heads=n, num_kv_heads=k, head_dim=h
   )
   name = f'{b} trees of {g}, cache {s}, {n}/{k} heads of {h}'
-  return Case('tree_attention', name, run, draw, work, _ALL)
+  return Case('tree_attention', name, run, draw, work, _TWO)
 
 
 def _linear(b: int, t: int, n: int, h: int, e: int) -> Case:
@@ -269,7 +276,7 @@ def _topk(rows: int, size: int, k: int) -> Case:
     run,
     lambda key: tuple(_normal(key, (rows, size), dtype=jnp.float32)),
     score_cost.topk_threshold(rows=rows, size=size, k=k),
-    ('xla',),
+    _TWO,
     rival=lambda _, x: jax.lax.top_k(x, k)[1],
   )
 
@@ -296,6 +303,8 @@ def accelerator() -> list[Case]:
     _tree(8, 8192, 64, 32, 8, 128),
     _linear(2, 32768, 16, 16, 64),
     _topk(8, 131072, 2048),
+    *selections(),
+    *linear(),
   ]
 
 
@@ -318,8 +327,236 @@ def cpu() -> list[Case]:
   return [
     dataclasses.replace(x, draw=_float32(x.draw), implementations=('xla',))
     for x in (*small, *long)
-  ]
+  ] + cpu_selections()
 
 
 def _float32(draw):
   return lambda key: jax.tree.map(lambda x: x.astype(jnp.float32), draw(key))
+
+
+def _blocks(b: int, s: int, block: int, num: int, n: int, k: int, h: int):
+  """Lists of blocks that differ between key heads."""
+
+  def draw(key):
+    q, keys, values = _normal(key, (b, 1, n, h), *[(b, s, k, h)] * 2)
+    shape = (b, k, s // block)
+    order = jnp.argsort(jax.random.uniform(key, shape), axis=-1)
+    ids = jnp.sort(order[..., :num]).astype(jnp.int32)
+    return q, keys, values, ids, jnp.full((b, k), num, jnp.int32)
+
+  def run(implementation, *args):
+    return kernels.block_decode(
+      *args, block=block, implementation=implementation
+    )
+
+  work = decode_cost.forward(
+    tokens_read=b * num * block,
+    b=b,
+    t=1,
+    num_heads=n,
+    num_kv_heads=k,
+    head_dim=h,
+    list_entries=b * k * num,
+  )
+  name = f'{b} x {num} of {s // block} blocks of {block}, {n}/{k} heads of {h}'
+  return Case('block_decode', name, run, draw, work, _TWO)
+
+
+def _paged_tree(b: int, s: int, page: int, g: int, n: int, k: int, h: int):
+  num = b * s // page
+
+  def draw(key):
+    q, pages, *new = _normal(
+      key, (b, g, n, h), (num, page, 2 * k, h), *[(b, g, k, h)] * 2
+    )
+    table = jax.random.permutation(key, num).reshape(b, -1).astype(jnp.int32)
+    parent = jnp.broadcast_to((jnp.arange(g) - 1) // 2, (b, g))
+    return q, pages, table, jnp.full(b, s), *new, parent.at[:, 0].set(-1)
+
+  def run(implementation, *args):
+    *args, parent = args
+    return kernels.paged_tree_attention(
+      *args, parent_bg=parent, implementation=implementation
+    )
+
+  work = tree_cost.forward(
+    cache_lens=[s] * b, drafts=g, num_heads=n, num_kv_heads=k, head_dim=h
+  )
+  name = (
+    f'{b} trees of {g}, {s} tokens in pages of {page}, {n}/{k} heads of {h}'
+  )
+  return Case('paged_tree_attention', name, run, draw, work, _TWO)
+
+
+def _decode_scores(b: int, s: int, n: int, k: int, h: int) -> Case:
+  def draw(key):
+    return (*_normal(key, (b, n, h), (b, s, k, h)), jnp.full(b, s, jnp.int32))
+
+  def run(implementation, *args):
+    return kernels.decode_scores(*args, implementation=implementation)
+
+  work = score_cost.decode_scores(
+    b=b, s=s, num_heads=n, num_kv_heads=k, head_dim=h
+  )
+  name = f'{b} x {s} keys, {n}/{k} heads of {h}'
+  return Case('decode_scores', name, run, draw, work, _TWO)
+
+
+def _soft_vote(b: int, s: int, n: int) -> Case:
+  def draw(key):
+    return _normal(key, (b, n, s), dtype=jnp.float32)[0], jnp.ones((b, s), bool)
+
+  def run(implementation, *args):
+    return kernels.soft_vote(*args, implementation=implementation)
+
+  work = score_cost.soft_vote(b=b, s=s, num_heads=n)
+  return Case('soft_vote', f'{b} x {s}, {n} heads', run, draw, work, _TWO)
+
+
+def _column_sums(b: int, t: int, n: int, k: int, h: int) -> Case:
+  mask = masks.causal()
+
+  def draw(key):
+    q, keys = _normal(key, (b, t, n, h), (b, t, k, h))
+    return q, keys, jnp.full((b, t, n), 8.0)
+
+  def run(implementation, *args):
+    return kernels.column_sums(
+      *args, mask=masks.causal(), implementation=implementation
+    )
+
+  work = score_cost.column_sums(
+    pairs=mask.pairs(t, t, b),
+    b=b,
+    t=t,
+    s=t,
+    num_heads=n,
+    num_kv_heads=k,
+    head_dim=h,
+  )
+  name = f'causal [{b},{t},{n}/{k},{h}]'
+  return Case('column_sums', name, run, draw, work, _TWO)
+
+
+def _write(b: int, s: int, k: int, h: int) -> Case:
+  """One token per sequence; caches are not donated here and so are copied."""
+
+  def draw(key):
+    arrays = _normal(key, *[(b, s, k, h)] * 2, *[(b, 1, k, h)] * 2)
+    return *arrays, jax.random.randint(key, (b, 1), 0, s)
+
+  def run(implementation, *args):
+    return kernels.write_kv(*args, implementation=implementation)
+
+  work = Work(flops=0.0, num_bytes=4.0 * (s + 1) * b * k * h * 2)
+  name = f'{b} tokens into {b} x {s}, {k} heads of {h}'
+  return Case('write_kv', name, run, draw, work, _TWO)
+
+
+def _compact(l: int, b: int, s: int, g: int, k: int, h: int) -> Case:
+  def draw(key):
+    (cache,) = _normal(key, (l, b, s, k, h))
+    accept = jnp.broadcast_to(2 * jnp.arange(g, dtype=jnp.int32), (b, g))
+    return cache, jnp.full(b, s - 2 * g, jnp.int32), accept
+
+  def run(implementation, *args):
+    return kernels.compact_kv(*args, implementation=implementation)
+
+  work = Work(flops=0.0, num_bytes=4.0 * l * b * (s + g) * k * h)
+  name = f'{l} layers, {g} of {2 * g} drafts, {b} x {s}, {k} heads of {h}'
+  return Case('compact_kv', name, run, draw, work, _TWO)
+
+
+def selections() -> list[Case]:
+  """Scores, selections, sparse decoding, trees and cache writes."""
+  return [
+    _blocks(16, 65536, 64, 128, 32, 8, 128),
+    _paged_tree(8, 8192, 64, 64, 32, 8, 128),
+    _decode_scores(8, 65536, 28, 4, 128),
+    _soft_vote(8, 65536, 28),
+    _column_sums(2, 8192, 16, 16, 128),
+    _write(16, 8192, 8, 128),
+    _compact(4, 8, 4096, 16, 8, 128),
+  ]
+
+
+def _gradient(case: Case, argnums: tuple[int, ...], work: Work) -> Case:
+  """Time of forward and backward of the first result's sum."""
+
+  def run(implementation, *args):
+    loss = lambda *x: case.run(implementation, *x)[0].astype(jnp.float32).sum()
+    return jax.grad(loss, argnums=argnums)(*args)
+
+  return dataclasses.replace(
+    case, name=f'{case.name} grad', run=run, work=_sum(case.work, work)
+  )
+
+
+def _gated(b: int, t: int, n: int, h: int, e: int) -> Case:
+  """Gated linear attention: a decay per feature."""
+
+  def draw(key):
+    q, k, decay, v = _normal(key, *[(b, t, n, h)] * 3, (b, t, n, e))
+    return q, k, v, -jax.nn.softplus(decay.astype(jnp.float32))
+
+  def run(implementation, *args):
+    *args, decay = args
+    return kernels.linear_attention(
+      *args,
+      feature='identity',
+      normalize=False,
+      decay=decay,
+      implementation=implementation,
+    )
+
+  work = linear_cost.forward(
+    b=b, t=t, num_heads=n, head_dim=h, value_dim=e, feature='identity', chunk=16
+  )
+  name = f'gated [{b},{t},{n},{h}] values {e}'
+  return Case('linear_attention', name, run, draw, work, _TWO)
+
+
+def linear() -> list[Case]:
+  """Linear attention beyond the forward pass of `accelerator`."""
+  sizes = dict(b=2, t=8192, num_heads=16, head_dim=16, value_dim=64)
+  taylor = _linear(2, 8192, 16, 16, 64)
+  gated = _gated(2, 8192, 16, 64, 128)
+  own = dict(b=2, t=8192, num_heads=16, head_dim=64, value_dim=128, chunk=16)
+  own['feature'] = 'identity'
+  return [
+    _gradient(taylor, (0, 1, 2), linear_cost.backward(**sizes)),
+    gated,
+    _gradient(gated, (0, 1, 2, 3), linear_cost.backward(**own)),
+  ]
+
+
+def cpu_selections() -> list[Case]:
+  """Sparse decoding by size of the selection, top-k, chunks, for CPUs."""
+  found = [
+    *(_gather(4, 65536, size, 8, 2, 64) for size in (1024, 2048, 4096, 8192)),
+    _blocks(4, 16384, 64, 32, 8, 2, 64),
+    _tree(4, 4096, 32, 8, 2, 64),
+    _topk(4, 131072, 1024),
+    *(_chunked(1, 4096, 4, 16, 64, chunk) for chunk in (32, 64, 128, 256)),
+  ]
+  return [
+    dataclasses.replace(x, draw=_wide(x.draw), implementations=('xla',))
+    for x in found
+  ]
+
+
+def _wide(draw):
+  """Operands in float32, indices as they are."""
+  widen = lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+  return lambda key: jax.tree.map(widen, draw(key))
+
+
+def _chunked(b: int, t: int, n: int, h: int, e: int, chunk: int) -> Case:
+  case = _linear(b, t, n, h, e)
+
+  def run(implementation, *args):
+    return kernels.linear_attention(
+      *args, chunk=chunk, implementation=implementation
+    )
+
+  return dataclasses.replace(case, name=f'{case.name} chunk {chunk}', run=run)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch
 from jaxtok_kernels.linear_attention import features, reference, xla
+from jaxtok_kernels.linear_attention.operands import Operands, Settings
 from jaxtok_kernels.state import stats_dtype
 
 _PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
@@ -55,8 +56,7 @@ def linear_attention(
   by the same sum without values plus `eps`. With a prefix (Arora et al. 2024,
   arXiv:2407.05483), `S_0` holds all its keys, so that every row sees all of it.
 
-  Differentiable, with xla also twice and in forward mode; the gradient of the
-  other implementations is the XLA form's.
+  Differentiable, with xla also twice and in forward mode.
 
   Args:
     q_btnh: Queries.
@@ -87,42 +87,22 @@ def linear_attention(
   state = _start(
     q_btnh, v_btne, feature, initial_state, k_enc, v_enc, prefix_len
   )
-  v_btne = _with_one(v_btne, valid_bt, state.dtype)
-  log_decay = _log_decay(decay, valid_bt, state.dtype)
+  decay = _log_decay(decay, valid_bt, state.dtype)
+  operands = Operands(q_btnh, k_btnh, v_btne, state, decay, valid_bt)
+  settings = Settings(feature, normalize, eps, chunk)
+  return _run(implementation, settings, operands)
+
+
+def _run(implementation: str, settings: Settings, x: Operands):
   found = dispatch.choose(
     'linear_attention',
     implementation,
     _AVAILABLE,
-    lambda name: _unsupported(name, q_btnh, log_decay),
+    lambda name: _unsupported(name, x, settings),
   )
-
-  def call(name, q, k, v, log_decay, state):
-    if name == 'reference':
-      if log_decay is None:
-        log_decay = jnp.zeros((*q.shape[:3], 1), state.dtype)
-      return reference.linear_attention(
-        q, k, v, log_decay, state, feature=feature
-      )
-    static = _Static(name, feature, chunk, dispatch.interpret())
-    return _attend(static, q, k, v, log_decay, state)
-
-  out, state = dispatch.run(
-    found, call, q_btnh, k_btnh, v_btne, log_decay, state
-  )
-  y_btne = out[..., :-1]
-  if normalize:
-    y_btne = y_btne / (out[..., -1:] + eps)
-  return y_btne.astype(q_btnh.dtype), LinearState(state)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Static:
-  """What is static in a call."""
-
-  name: str
-  feature: str
-  chunk: int
-  interpret: Any
+  call = lambda name, x: _attend(name, settings, x)
+  y_btne, state = dispatch.run(found, call, x)
+  return y_btne.astype(x.q.dtype), LinearState(state)
 
 
 def _module(name: str) -> Any:
@@ -132,41 +112,85 @@ def _module(name: str) -> Any:
   )
 
 
-def _unsupported(name: str, q, log_decay) -> str | None:
+def _unsupported(name: str, x: Operands, settings: Settings) -> str | None:
   if name not in _PALLAS:
     return None
-  return _module(name).unsupported(q, log_decay)
+  return _module(name).unsupported(x, settings)
 
 
-def _attend(static: _Static, *operands):
-  if static.name == 'xla':
-    return xla.linear_attention(
-      *operands, feature=static.feature, chunk=static.chunk
+def _attend(name: str, settings: Settings, x: Operands):
+  if name in _PALLAS:
+    x = _for_pallas(settings, x)
+    return _attend_pallas((name, settings, dispatch.interpret()), x)
+  v_btne, decay = _with_one(x.v, x.valid, x.state.dtype), x.decay
+  if decay is not None and decay.ndim == 3:
+    decay = decay[..., None]
+  if name == 'reference':
+    if decay is None:
+      decay = jnp.zeros((*x.q.shape[:3], 1), x.state.dtype)
+    out, state = reference.linear_attention(
+      x.q, x.k, v_btne, decay, x.state, feature=settings.feature
     )
-  return _attend_pallas(static, *operands)
+  else:
+    out, state = xla.linear_attention(
+      x.q,
+      x.k,
+      v_btne,
+      decay,
+      x.state,
+      feature=settings.feature,
+      chunk=settings.chunk,
+    )
+  y_btne = out[..., :-1]
+  if settings.normalize:
+    y_btne = y_btne / (out[..., -1:] + settings.eps)
+  return y_btne, state
+
+
+def _for_pallas(settings: Settings, x: Operands) -> Operands:
+  """Applies elu, which kernels do not know, and zeroes what is not valid."""
+  if settings.feature == 'elu':
+    apply = lambda y: features.feature_map(y, 'elu').astype(y.dtype)
+    x = dataclasses.replace(x, q=apply(x.q), k=apply(x.k))
+  if x.valid is None:
+    return x
+  v = jnp.where(x.valid[..., None, None], x.v, 0)
+  return dataclasses.replace(x, v=v)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend_pallas(static: _Static, *operands):
-  return _module(static.name).linear_attention(
-    *operands,
-    feature=static.feature,
-    chunk=static.chunk,
-    interpret=static.interpret,
+def _attend_pallas(static, x: Operands):
+  name, settings, interpret = static
+  y, last, _ = _module(name).forward(
+    x, settings, save=False, interpret=interpret
   )
+  return y, last
 
 
-def _attend_pallas_fwd(static, *operands):
-  return _attend_pallas(static, *operands), operands
-
-
-def _attend_pallas_bwd(static, operands, cotangents):
-  """The gradient is the XLA form's; it recomputes the forward pass."""
-  fn = functools.partial(
-    xla.linear_attention, feature=static.feature, chunk=static.chunk
+def _attend_pallas_fwd(static, x: Operands):
+  name, settings, interpret = static
+  y, last, saved = _module(name).forward(
+    x, settings, save=True, interpret=interpret
   )
-  _, pullback = jax.vjp(fn, *operands)
-  return pullback(cotangents)
+  return (y, last), (x, saved, last)
+
+
+def _attend_pallas_bwd(static, residuals, cotangents):
+  name, settings, interpret = static
+  x, saved, last = residuals
+  dy, dlast = cotangents
+  grads = _module(name).backward(
+    x, settings, saved, dy, dlast, interpret=interpret
+  )
+  if x.decay is not None:
+    # The last state grows with every decay; a decay acts on all later tokens.
+    axes = (2, 3) if x.decay.ndim == 3 else 3
+    tail = (dlast * last).sum(axes)[:, None]
+    later = jax.lax.cumsum(grads.decay, axis=1, reverse=True)
+    grads = dataclasses.replace(
+      grads, decay=(later + tail).astype(x.decay.dtype)
+    )
+  return (dataclasses.replace(grads, valid=None),)
 
 
 _attend_pallas.defvjp(_attend_pallas_fwd, _attend_pallas_bwd)
@@ -206,14 +230,12 @@ def _with_one(v_btne, valid_bt, dtype) -> jax.Array:
 def _log_decay(decay, valid_bt, dtype) -> jax.Array | None:
   if decay is None:
     return None
-  if decay.ndim == 3:
-    decay = decay[..., None]
-  else:
+  if decay.ndim == 4:
     decay = jnp.maximum(decay, MIN_LOG_DECAY)
   decay = decay.astype(dtype)
   if valid_bt is None:
     return decay
-  return jnp.where(valid_bt[..., None, None], decay, 0)
+  return jnp.where(jnp.expand_dims(valid_bt, range(2, decay.ndim)), decay, 0)
 
 
 def _check(q, k, v, feature, k_enc, v_enc, decay) -> None:

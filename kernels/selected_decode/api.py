@@ -176,17 +176,8 @@ def paged_decode(
     block_idx = jnp.broadcast_to(block_idx, page_table_bu.shape)[:, None]
     count = -(-length_b.astype(jnp.int32) // page)[:, None]
   _check_lists('block_idx', block_idx, count, q_btnh.shape[0], heads // 2)
-  logical = jnp.maximum(block_idx, 0).astype(jnp.int32)
-  table = jnp.broadcast_to(
-    page_table_bu[:, None].astype(jnp.int32),
-    (*logical.shape[:2], page_table_bu.shape[1]),
-  )
-  units = Units(
-    ids=jnp.take_along_axis(table, logical, axis=-1),
-    count=count.astype(jnp.int32),
-    first=logical * page,
-    limit=_limits(q_btnh, length_b),
-  )
+  limit = _limits(q_btnh, length_b)
+  units = _page_units(page_table_bu, block_idx, count, page, limit)
   return _decode(
     'paged_decode',
     q_btnh,
@@ -195,6 +186,21 @@ def paged_decode(
     scale,
     softcap,
     implementation,
+  )
+
+
+def _page_units(page_table_bu, block_idx, count, page: int, limit) -> Units:
+  """Pages of the pool for selected logical pages."""
+  logical = jnp.maximum(block_idx, 0).astype(jnp.int32)
+  table = jnp.broadcast_to(
+    page_table_bu[:, None].astype(jnp.int32),
+    (*logical.shape[:2], page_table_bu.shape[1]),
+  )
+  return Units(
+    ids=jnp.take_along_axis(table, logical, axis=-1),
+    count=count.astype(jnp.int32),
+    first=logical * page,
+    limit=limit,
   )
 
 

@@ -17,7 +17,6 @@ from jaxtok_kernels import (
   masks,
   ring_attention,
   shared_prefix_attention,
-  tree_attention,
 )
 from jaxtok_kernels.flash_attention import cost as flash_cost
 from jaxtok_kernels.prefix_attention import cost as prefix_cost
@@ -67,21 +66,6 @@ def test_shared_prefixes_equal_the_reference(implementation):
 
 
 @pytest.mark.usefixtures('small_tiles')
-def test_trees_equal_the_reference():
-  args = (
-    draw(2, 6, 4, 32),
-    draw(2, 140, 2, 32, seed=1),
-    draw(2, 140, 2, 32, seed=2),
-    jnp.array([130, 0]),
-    draw(2, 6, 2, 32, seed=3),
-    draw(2, 6, 2, 32, seed=4),
-  )
-  parent = jnp.array([[-1, 0, 0, 1, -1, 3], [-1, -1, 1, 2, 0, 3]])
-  fn = functools.partial(tree_attention, parent_bg=parent)
-  compare(fn, 'tpu', *args)
-
-
-@pytest.mark.usefixtures('small_tiles')
 def test_a_ring_with_a_pallas_kernel_equals_one_device():
   q, k, v = draw(1, 64, 2, 32), draw(1, 64, 1, 32), draw(1, 64, 1, 32, seed=1)
   pos = jnp.arange(64)[None]
@@ -108,36 +92,6 @@ def test_a_ring_with_a_pallas_kernel_equals_one_device():
     q, k, v, mask=masks.causal(), implementation='reference'
   )
   np.testing.assert_allclose(got, want, atol=ATOL)
-
-
-@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
-@pytest.mark.parametrize('feature', ['taylor2', 'elu'])
-def test_linear_attention_equals_the_reference(implementation, feature):
-  q, k, v = draw(1, 70, 2, 8), draw(1, 70, 2, 8, seed=1), draw(1, 70, 2, 5)
-  decay = -jnp.abs(draw(1, 70, 2)) if feature == 'elu' else None
-  fn = functools.partial(
-    linear_attention,
-    feature=feature,
-    chunk=32,
-    k_enc=k[:, :9],
-    v_enc=v[:, :9],
-    decay=decay,
-  )
-  compare(fn, implementation, q, k, v)
-
-
-def test_gradients_of_pallas_linear_attention_are_those_of_the_xla_form():
-  q, k, v = draw(1, 40, 1, 8), draw(1, 40, 1, 8, seed=1), draw(1, 40, 1, 5)
-  loss = lambda name, *x: jnp.sin(
-    linear_attention(*x, implementation=name)[0]
-  ).sum()
-  grads = lambda name: jax.jit(
-    jax.grad(functools.partial(loss, name), argnums=(0, 1, 2))
-  )(q, k, v)
-  with interpret_mode():
-    got = grads('triton')
-  for x, y in zip(got, grads('xla'), strict=True):
-    np.testing.assert_allclose(x, y, atol=1e-4)
 
 
 def lowered(fn, platform, *args):
