@@ -201,7 +201,7 @@ def _vmem(compiled) -> dict[str, float]:
   try:
     text = compiled.as_text()
   except jax.errors.JaxRuntimeError:
-    # jaxlib 0.10.1 cannot read programs of libtpu 0.0.52 for tpu7x.
+    # jaxlib 0.10.1 cannot read some programs of libtpu 0.0.52.
     return {}
   sizes = [
     int(size)
@@ -234,7 +234,8 @@ def _sharding(chip: str):
 def _schedule(files: set[pathlib.Path]) -> dict[str, Any]:
   """Static counts of the Pallas kernels among a compilation's dump files."""
   kernels = re.compile(
-    r'(flash_attention\w*|selected_decode|linear_attention)'
+    r'(flash_attention|selected_decode|linear_attention|decode_scores|soft_vote|'
+    r'topk_threshold|write_kv|compact_kv)\w*'
     r'.*final_hlo-static-per-bundle-utilization\.txt$'
   )
   totals = {'bundles': 0, 'mxu_fill': 0.0, 'spills': 0}

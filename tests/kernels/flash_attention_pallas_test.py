@@ -15,6 +15,7 @@ from jaxtok_kernels import (
   AttentionState,
   BlockLists,
   _compat,
+  column_sums,
   flash_attention,
   interpret_mode,
   last_dispatch,
@@ -141,6 +142,21 @@ def test_a_bias_equals_the_reference(implementation, heads):
   np.testing.assert_allclose(got, want, atol=ATOL)
 
 
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_column_sums_equal_the_reference(implementation):
+  q, k, v = inputs()
+  mask = masks.causal(200)
+  state = flash_attention(
+    q, k, v, mask=mask, return_state=True, implementation='reference'
+  )
+  weight = jnp.abs(draw(B, T, N, seed=8))
+  sums = functools.partial(column_sums, q, k, state.lse, weight, mask=mask)
+  with interpret_mode():
+    got = jax.jit(functools.partial(sums, implementation=implementation))()
+  want = sums(implementation='reference')
+  np.testing.assert_allclose(got, want, atol=ATOL)
+
+
 def test_block_lists_equal_the_reference():
   check('tpu', inputs(s=384, t=256), {}, block_mask())
 
@@ -234,6 +250,24 @@ def test_triton_kernels_lower_without_a_gpu(monkeypatch, h, kind):
   with _compat.absent_gpu():
     text = traced.lower(lowering_platforms=('cuda',)).as_text()
   assert text.count('__gpu$xla.gpu.triton') == 3
+
+
+def test_column_sums_lower_without_their_device(monkeypatch):
+  monkeypatch.undo()
+  q = jax.ShapeDtypeStruct((1, 2048, 8, 128), jnp.bfloat16)
+  lse = jax.ShapeDtypeStruct((1, 2048, 8), jnp.float32)
+  sums = lambda name: jax.jit(
+    functools.partial(column_sums, mask=masks.causal(), implementation=name)
+  )
+  with _compat.absent_gpu():
+    traced = sums('triton').trace(q, q, lse)
+    text = traced.lower(lowering_platforms=('cuda',)).as_text()
+  assert '__gpu$xla.gpu.triton' in text
+  kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
+  exported = jax.export.export(
+    sums('tpu'), platforms=['tpu'], disabled_checks=[kernels]
+  )(q, q, lse)
+  assert 'flash_attention_column_sums' in exported.mlir_module()
 
 
 def test_keys_of_a_band_are_kept_only_if_some_row_sees_each():
