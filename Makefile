@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-parity test-slow lint format wheel colabs clean
+.PHONY: quickstart test test-parity test-slow lint format wheel colabs aot clean
 
 quickstart: $(VENV)/.plots
 	$(BIN)/python -m experiments.quickstart --workdir=runs/quickstart
@@ -41,6 +41,17 @@ format: $(VENV)/.dev
 # Builds the wheel and imports it from outside the checkout.
 wheel: $(VENV)/.dev
 	BIN=$(abspath $(BIN)) bash .ci/check_wheel.sh
+
+# Compiles the kernels for TPUs that are not there; see docs/kernels.md.
+LIBTPU = $(VENV)/libtpu
+aot: $(LIBTPU)
+	PYTHONPATH=$(abspath $(LIBTPU)) $(BIN)/python -m jaxtok_kernels.aot \
+	  --chips=v5e,tpu7x --quick --jobs=2
+
+$(LIBTPU): $(VENV)/.dev
+	@echo "Installing libtpu into $@"
+	@$(PIP) --no-deps --target $@ libtpu==0.0.52
+	@touch $@
 
 # Executes the notebooks.
 colabs: $(VENV)/.dev

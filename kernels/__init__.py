@@ -6,6 +6,7 @@ from jaxtok_kernels import masks
 from jaxtok_kernels.cache_write import (
   compact_kv,
   ring_slots,
+  ring_write,
   write_kv,
   write_rows,
 )
@@ -26,6 +27,8 @@ from jaxtok_kernels.score_topk import (
   block_scores,
   column_sums,
   decode_scores,
+  group_max,
+  head_mean,
   soft_vote,
   topk_threshold,
 )
@@ -35,7 +38,11 @@ from jaxtok_kernels.selected_decode import (
   paged_decode,
 )
 from jaxtok_kernels.state import AttentionState, merge
-from jaxtok_kernels.tree_attention import ancestor_bits, tree_attention
+from jaxtok_kernels.tree_attention import (
+  ancestor_bits,
+  paged_tree_attention,
+  tree_attention,
+)
 
 __all__ = [
   'AttentionState',
@@ -51,6 +58,8 @@ __all__ = [
   'decode_scores',
   'flash_attention',
   'gather_decode',
+  'group_max',
+  'head_mean',
   'interpret_mode',
   'last_dispatch',
   'linear_attention',
@@ -58,8 +67,10 @@ __all__ = [
   'masks',
   'merge',
   'paged_decode',
+  'paged_tree_attention',
   'ring_attention',
   'ring_slots',
+  'ring_write',
   'sharded_order',
   'shared_prefix_attention',
   'soft_vote',

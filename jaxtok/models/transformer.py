@@ -43,8 +43,7 @@ BIASES = ('none', 'qkv', 'all')
 class Config:
   """Hyper-parameters of `Transformer`.
 
-  The defaults are a decoder with RoPE, RMSNorm and a plain MLP. Zeros stand
-  for "derived", as the comments say.
+  Defaults: a decoder with RoPE, RMSNorm and a plain MLP; 0 means "derived".
   """
 
   vocab_size: int = 0  # 0 means the tokenizer's.
@@ -83,6 +82,7 @@ class Config:
   dropout: float = 0.0  # Of embeddings and branches, in calls with an rng.
   remat: bool = False  # Recompute each block in the backward pass.
   dtype: str = 'float32'  # Of matmul inputs; parameters stay float32.
+  implementation: str = ''  # Of `nn.attention`; '' takes the best.
 
   def __post_init__(self):
     for name in ('dim', 'num_layers', 'num_heads', 'vocab_multiple'):
@@ -173,6 +173,7 @@ class Config:
         q_std=1 / (math.sqrt(self.dim) * gain),
         out_std=1 / math.sqrt(inner * num_branches),
         dtype=self.dtype,
+        implementation=self.implementation,
       ),
       mlp_dim=self.mlp_width,
       activation=self.activation,

@@ -163,8 +163,14 @@ class Config:
   q_std: float = 0.0  # Of the initial query kernel; 0 means 1/sqrt(dim).
   out_std: float = 0.0  # Of the output kernel; 0 means 1/sqrt(n h).
   dtype: str = 'float32'
+  implementation: str = ''  # See `attention`; '' takes the best.
 
   def __post_init__(self):
+    if self.implementation not in ('', *IMPLEMENTATIONS):
+      raise ValueError(
+        f'implementation={self.implementation!r} is unknown; use one of '
+        f"'', {', '.join(IMPLEMENTATIONS)}."
+      )
     if self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
       raise ValueError(
         f'num_heads={self.num_heads} must be a multiple of num_kv_heads='
@@ -252,5 +258,6 @@ class Attention(nnx.Module):
       bias=bias,
       scale=self.config.scale or None,
       soft_cap=self.config.soft_cap,
+      implementation=self.config.implementation or None,
     )
     return self.out(y_btnh)

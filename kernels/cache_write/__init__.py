@@ -5,8 +5,9 @@
 from jaxtok_kernels.cache_write.api import (
   compact_kv,
   ring_slots,
+  ring_write,
   write_kv,
   write_rows,
 )
 
-__all__ = ['compact_kv', 'ring_slots', 'write_kv', 'write_rows']
+__all__ = ['compact_kv', 'ring_slots', 'ring_write', 'write_kv', 'write_rows']

@@ -2,16 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The public function: checks, defaults, dispatch, gradient."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtok_kernels import dispatch, masks
-from jaxtok_kernels.flash_attention import reference, xla
-from jaxtok_kernels.state import AttentionState, merge
+from jaxtok_kernels.flash_attention import implementations, reference, xla
+from jaxtok_kernels.flash_attention.implementations import Static
+from jaxtok_kernels.state import AttentionState
 
-_AVAILABLE = ('reference', 'xla')
+_AVAILABLE = ('reference', *implementations.NAMES)
 
 
 def flash_attention(
@@ -48,7 +50,8 @@ def flash_attention(
     scale: Factor on `q.k`; default `h ** -0.5`.
     softcap: Static; bound on the scores, None for none.
     sink: `[n]`; logit per head that is added to the denominator only.
-    bias: `[b|1, n|1, t, s]`, added after the soft cap.
+    bias: `[b|1, n|1, t, s]`, added after the soft cap. The backward pass of
+      calls with a bias is the XLA form's for all implementations.
     q_pos: int32 `[b|1, t]`; sets `mask.q_pos`.
     kv_pos: int32 `[b|1, s]`; sets `mask.kv_pos`.
     state_in: State over other keys, merged into the result.
@@ -68,12 +71,18 @@ def flash_attention(
   mask = _with_positions(mask, q_pos, kv_pos)
   _check_mask(mask, q_btnh, k_bskh)
   scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
-  options = xla.Options(scale=scale, softcap=softcap)
+  options = xla.Options(
+    scale=scale,
+    softcap=softcap,
+    out_dtype=None if return_state else q_btnh.dtype.name,
+  )
   found = dispatch.choose(
     'flash_attention',
     implementation,
     _AVAILABLE,
-    functools.partial(_unsupported, mask=mask, bias=bias),
+    lambda name: implementations.unsupported(
+      name, q_btnh, k_bskh, v_bskh, mask, bias, state_in
+    ),
   )
   call = lambda name, *arrays: _call(name, options, *arrays)
   state = dispatch.run(
@@ -95,7 +104,8 @@ def _call(name, options, q, k, v, mask, bias, sink, state_in):
       bias_bnts=bias,
       state_in=state_in,
     )
-  return _attend(name, options, q, k, v, mask, bias, sink, state_in)
+  static = Static.here(name, options)
+  return _attend(static, q, k, v, mask, bias, sink, state_in)
 
 
 def _with_positions(mask, q_pos, kv_pos) -> masks.MaskSpec:
@@ -108,27 +118,15 @@ def _with_positions(mask, q_pos, kv_pos) -> masks.MaskSpec:
   return mask
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(name, options, q, k, v, mask, bias, sink, state_in):
-  return _forward(name, options, q, k, v, mask, bias, sink, state_in)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(static, q, k, v, mask, bias, sink, state_in):
+  return implementations.forward(
+    static, q, k, v, mask, bias=bias, sink=sink, state_in=state_in
+  )
 
 
-def _forward(name, options, q, k, v, mask, bias, sink, state_in):
-  del name
-  state = xla.forward(q, k, v, mask, bias, options)
-  parts = [state]
-  if state_in is not None:
-    parts.append(
-      AttentionState(state_in.out.astype(state.out.dtype), state_in.lse)
-    )
-  if sink is not None:
-    lse_btn = jnp.broadcast_to(sink.astype(state.lse.dtype), state.lse.shape)
-    parts.append(AttentionState(jnp.zeros_like(state.out), lse_btn))
-  return merge(parts) if len(parts) > 1 else state
-
-
-def _attend_fwd(name, options, q, k, v, mask, bias, sink, state_in):
-  state = _forward(name, options, q, k, v, mask, bias, sink, state_in)
+def _attend_fwd(static, q, k, v, mask, bias, sink, state_in):
+  state = _attend(static, q, k, v, mask, bias, sink, state_in)
   state = AttentionState(
     checkpoint_name(state.out, 'attn_out'),
     checkpoint_name(state.lse, 'attn_lse'),
@@ -136,13 +134,12 @@ def _attend_fwd(name, options, q, k, v, mask, bias, sink, state_in):
   return state, (q, k, v, mask, bias, sink, state_in, state)
 
 
-def _attend_bwd(name, options, residuals, cotangent):
-  del name
+def _attend_bwd(static, residuals, cotangent):
   q, k, v, mask, bias, sink, state_in, state = residuals
-  dout, dlse = cotangent.out, cotangent.lse
-  delta = (state.out * dout).sum(-1) - dlse
-  dq, dk, dv, dbias = xla.backward(
-    q, k, v, mask, bias, state.lse, dout, delta, options
+  dout = cotangent.out.astype(state.lse.dtype)
+  delta = (state.out * dout).sum(-1) - cotangent.lse
+  dq, dk, dv, dbias = implementations.backward(
+    static, q, k, v, mask, state.lse, dout, delta, bias=bias
   )
   dsink = dstate = None
   lse = jnp.where(jnp.isneginf(state.lse), jnp.inf, state.lse)
@@ -160,12 +157,6 @@ def _attend_bwd(name, options, residuals, cotangent):
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
-
-
-def _unsupported(name: str, *, mask, bias) -> str | None:
-  if name == 'xla' and mask.block_lists is not None and bias is not None:
-    return 'bias cannot be combined with mask.block_lists'
-  return None
 
 
 def _check(q, k, v, sink, bias, state_in) -> None:

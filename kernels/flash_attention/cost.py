@@ -66,6 +66,77 @@ def backward(*, num_matmuls: int = 5, **sizes) -> Work:
   return Work(once.flops * num_matmuls / 2, once.num_bytes * 2, once.exps)
 
 
+@dataclasses.dataclass(frozen=True)
+class TpuTiles(Tiles):
+  """Static tile sizes of the TPU kernels.
+
+  Attributes:
+    block_compute: Keys per step inside a tile; divides `block_kv`.
+  """
+
+  block_compute: int = 0
+
+
+def tpu_tiles(t: int, s: int, head_dim: int, group: int) -> TpuTiles:
+  """Tiles of the TPU forward kernel: 512 rows (query heads times queries)."""
+  return _tpu_tiles(t, s, 512 if head_dim <= 128 else 256, 1024, group)
+
+
+def tpu_backward_tiles(t: int, s: int, head_dim: int, group: int) -> TpuTiles:
+  """Tiles of the TPU backward kernels, which unroll over heads of a group."""
+  return _tpu_tiles(t, s, 512 if head_dim <= 128 else 256, 512, group)
+
+
+def _tpu_tiles(t: int, s: int, rows: int, keys: int, group: int) -> TpuTiles:
+  block_q = _multiple(min(t, max(rows // group, 128)), 128 if t > 128 else 16)
+  block_kv = _multiple(min(s, keys), 128)
+  compute = 512 if block_kv % 512 == 0 else 128
+  return TpuTiles(block_q, block_kv, compute)
+
+
+@dataclasses.dataclass(frozen=True)
+class TritonTiles(Tiles):
+  """Static tile sizes of the Triton kernels, and their launch."""
+
+  num_warps: int = 4
+  num_stages: int = 2
+
+
+def triton_tiles(t: int, head_dim: int, itemsize: int) -> TritonTiles:
+  """Tiles of the Triton forward kernel; untimed starting points."""
+  if t <= 32:
+    return TritonTiles(16 if t <= 16 else 32, 64 // max(1, itemsize // 2), 4, 2)
+  if head_dim > 128:
+    return TritonTiles(64, 32 if itemsize > 2 else 64, 8, 2)
+  if itemsize > 2:
+    return TritonTiles(64, 32, 4, 2)
+  return TritonTiles(128, 64, 4 if head_dim <= 64 else 8, 3)
+
+
+def triton_backward_tiles(head_dim: int, itemsize: int) -> TritonTiles:
+  """Tiles of the Triton backward kernels; untimed starting points."""
+  if head_dim > 128 or itemsize > 2:
+    return TritonTiles(32, 32, 8 if head_dim > 128 else 4, 1)
+  return TritonTiles(64, 64, 4 if head_dim <= 64 else 8, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class MosaicTiles:
+  """Static tile sizes of the Mosaic GPU kernel: 64 query rows per warpgroup."""
+
+  block_kv: int
+  num_stages: int
+
+
+def mosaic_tiles(head_dim: int) -> MosaicTiles:
+  """Largest tiles that fit 227 KiB of shared memory; never timed."""
+  return MosaicTiles(64, 2) if head_dim > 128 else MosaicTiles(128, 2)
+
+
+def _multiple(size: int, of: int) -> int:
+  return -(-size // of) * of
+
+
 # Elements of one CPU score tile (all heads): 4 MiB in float32, so that the
 # passes over it hit the cache.
 _CPU_TILE = 2**20

@@ -25,11 +25,19 @@ from jaxtok_kernels.state import AttentionState, stats_dtype
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Static settings of a call."""
+  """Static settings of a call.
+
+  Attributes:
+    scale: Factor on `q.k`.
+    softcap: Bound on the scores, None for none.
+    tiles: Tile sizes, None for the implementation's choice.
+    out_dtype: Name of the output's type, None for that of the statistics.
+  """
 
   scale: float
   softcap: float | None = None
   tiles: cost.Tiles | None = None
+  out_dtype: str | None = None
 
 
 class Operands(NamedTuple):
@@ -69,6 +77,8 @@ def forward(
   fn = lambda x: _forward_chunk(plan, options, x)
   out_bkgth, lse_bkgt = _over_batch(fn, operands, b, plan.batch)
   out_btnh = _to_btnh(out_bkgth, t)
+  if options.out_dtype is not None:
+    out_btnh = out_btnh.astype(options.out_dtype)
   lse_btn = jnp.moveaxis(lse_bkgt[..., :t], 3, 1).reshape(b, t, n)
   return AttentionState(out_btnh, lse_btn)
 

@@ -3,14 +3,19 @@
 """The public function: prefix, padding, normaliser, dispatch."""
 
 import dataclasses
+import functools
+import importlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch
 from jaxtok_kernels.linear_attention import features, reference, xla
+from jaxtok_kernels.linear_attention.operands import Operands, Settings
 from jaxtok_kernels.state import stats_dtype
 
-_AVAILABLE = ('reference', 'xla')
+_PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
+_AVAILABLE = ('reference', 'xla', *_PALLAS)
 # A decay per feature is exponentiated over a sub-chunk of 16 tokens: 5 per
 # token keeps that within float32.
 MIN_LOG_DECAY = -5.0
@@ -51,7 +56,7 @@ def linear_attention(
   by the same sum without values plus `eps`. With a prefix (Arora et al. 2024,
   arXiv:2407.05483), `S_0` holds all its keys, so that every row sees all of it.
 
-  Differentiable, also twice and in forward mode (xla).
+  Differentiable, with xla also twice and in forward mode.
 
   Args:
     q_btnh: Queries.
@@ -79,33 +84,116 @@ def linear_attention(
     NotImplementedError: If the named implementation cannot serve the call.
   """
   _check(q_btnh, k_btnh, v_btne, feature, k_enc, v_enc, decay)
-  found = dispatch.choose(
-    'linear_attention', implementation, _AVAILABLE, lambda name: None
-  )
   state = _start(
     q_btnh, v_btne, feature, initial_state, k_enc, v_enc, prefix_len
   )
-  v_btne = _with_one(v_btne, valid_bt, state.dtype)
-  log_decay = _log_decay(decay, valid_bt, state.dtype)
+  decay = _log_decay(decay, valid_bt, state.dtype)
+  operands = Operands(q_btnh, k_btnh, v_btne, state, decay, valid_bt)
+  settings = Settings(feature, normalize, eps, chunk)
+  return _run(implementation, settings, operands)
 
-  def call(name, q, k, v, log_decay, state):
-    if name == 'reference':
-      if log_decay is None:
-        log_decay = jnp.zeros((*q.shape[:3], 1), state.dtype)
-      return reference.linear_attention(
-        q, k, v, log_decay, state, feature=feature
-      )
-    return xla.linear_attention(
-      q, k, v, log_decay, state, feature=feature, chunk=chunk
-    )
 
-  out, state = dispatch.run(
-    found, call, q_btnh, k_btnh, v_btne, log_decay, state
+def _run(implementation: str, settings: Settings, x: Operands):
+  found = dispatch.choose(
+    'linear_attention',
+    implementation,
+    _AVAILABLE,
+    lambda name: _unsupported(name, x, settings),
   )
+  call = lambda name, x: _attend(name, settings, x)
+  y_btne, state = dispatch.run(found, call, x)
+  return y_btne.astype(x.q.dtype), LinearState(state)
+
+
+def _module(name: str) -> Any:
+  """Pallas is slow to import, so only what is used is."""
+  return importlib.import_module(
+    f'jaxtok_kernels.linear_attention.{_PALLAS[name]}'
+  )
+
+
+def _unsupported(name: str, x: Operands, settings: Settings) -> str | None:
+  if name not in _PALLAS:
+    return None
+  return _module(name).unsupported(x, settings)
+
+
+def _attend(name: str, settings: Settings, x: Operands):
+  if name in _PALLAS:
+    x = _for_pallas(settings, x)
+    return _attend_pallas((name, settings, dispatch.interpret()), x)
+  v_btne, decay = _with_one(x.v, x.valid, x.state.dtype), x.decay
+  if decay is not None and decay.ndim == 3:
+    decay = decay[..., None]
+  if name == 'reference':
+    if decay is None:
+      decay = jnp.zeros((*x.q.shape[:3], 1), x.state.dtype)
+    out, state = reference.linear_attention(
+      x.q, x.k, v_btne, decay, x.state, feature=settings.feature
+    )
+  else:
+    out, state = xla.linear_attention(
+      x.q,
+      x.k,
+      v_btne,
+      decay,
+      x.state,
+      feature=settings.feature,
+      chunk=settings.chunk,
+    )
   y_btne = out[..., :-1]
-  if normalize:
-    y_btne = y_btne / (out[..., -1:] + eps)
-  return y_btne.astype(q_btnh.dtype), LinearState(state)
+  if settings.normalize:
+    y_btne = y_btne / (out[..., -1:] + settings.eps)
+  return y_btne, state
+
+
+def _for_pallas(settings: Settings, x: Operands) -> Operands:
+  """Applies elu, which kernels do not know, and zeroes what is not valid."""
+  if settings.feature == 'elu':
+    apply = lambda y: features.feature_map(y, 'elu').astype(y.dtype)
+    x = dataclasses.replace(x, q=apply(x.q), k=apply(x.k))
+  if x.valid is None:
+    return x
+  v = jnp.where(x.valid[..., None, None], x.v, 0)
+  return dataclasses.replace(x, v=v)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_pallas(static, x: Operands):
+  name, settings, interpret = static
+  y, last, _ = _module(name).forward(
+    x, settings, save=False, interpret=interpret
+  )
+  return y, last
+
+
+def _attend_pallas_fwd(static, x: Operands):
+  name, settings, interpret = static
+  y, last, saved = _module(name).forward(
+    x, settings, save=True, interpret=interpret
+  )
+  return (y, last), (x, saved, last)
+
+
+def _attend_pallas_bwd(static, residuals, cotangents):
+  name, settings, interpret = static
+  x, saved, last = residuals
+  dy, dlast = cotangents
+  grads = _module(name).backward(
+    x, settings, saved, dy, dlast, interpret=interpret
+  )
+  if x.decay is not None:
+    # The last state grows with every decay; a decay acts on all later tokens.
+    axes = (2, 3) if x.decay.ndim == 3 else 3
+    tail = (dlast * last).sum(axes)[:, None]
+    later = jax.lax.cumsum(grads.decay, axis=1, reverse=True)
+    grads = dataclasses.replace(
+      grads, decay=(later + tail).astype(x.decay.dtype)
+    )
+  return (dataclasses.replace(grads, valid=None),)
+
+
+_attend_pallas.defvjp(_attend_pallas_fwd, _attend_pallas_bwd)
 
 
 def _start(q, v, feature, initial, k_enc, v_enc, prefix_len) -> jax.Array:
@@ -142,14 +230,12 @@ def _with_one(v_btne, valid_bt, dtype) -> jax.Array:
 def _log_decay(decay, valid_bt, dtype) -> jax.Array | None:
   if decay is None:
     return None
-  if decay.ndim == 3:
-    decay = decay[..., None]
-  else:
+  if decay.ndim == 4:
     decay = jnp.maximum(decay, MIN_LOG_DECAY)
   decay = decay.astype(dtype)
   if valid_bt is None:
     return decay
-  return jnp.where(valid_bt[..., None, None], decay, 0)
+  return jnp.where(jnp.expand_dims(valid_bt, range(2, decay.ndim)), decay, 0)
 
 
 def _check(q, k, v, feature, k_enc, v_enc, decay) -> None:

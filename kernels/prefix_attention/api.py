@@ -7,12 +7,14 @@ import functools
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
+from jaxtok_kernels.flash_attention import implementations, packing
 from jaxtok_kernels.flash_attention import xla as flash_xla
-from jaxtok_kernels.prefix_attention import reference, xla
+from jaxtok_kernels.flash_attention.implementations import Static
+from jaxtok_kernels.prefix_attention import parts, reference
 from jaxtok_kernels.prefix_attention.levels import PrefixLevel
 from jaxtok_kernels.state import AttentionState, merge
 
-_AVAILABLE = ('reference', 'xla')
+_AVAILABLE = ('reference', *implementations.NAMES)
 
 
 def shared_prefix_attention(
@@ -41,7 +43,8 @@ def shared_prefix_attention(
       `suffix_len - t + 1 + i`.
     scale: Factor on `q.k`; default `h ** -0.5`.
     softcap: Static; bound on the scores, None for none.
-    implementation: Static; see `jaxtok_kernels.flash_attention`.
+    implementation: Static; see `jaxtok_kernels.flash_attention`. The gradient
+      is the XLA form's for all of them.
 
   Returns:
     The state over all keys; `out` is float32.
@@ -55,7 +58,12 @@ def shared_prefix_attention(
   scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
   options = flash_xla.Options(scale=scale, softcap=softcap)
   found = dispatch.choose(
-    'shared_prefix_attention', implementation, _AVAILABLE, lambda name: None
+    'shared_prefix_attention',
+    implementation,
+    _AVAILABLE,
+    lambda name: implementations.unsupported(
+      name, q_btnh, suffix_k_bskh, suffix_v_bskh, masks.full()
+    ),
   )
   call = lambda name, *arrays: _call(name, options, *arrays)
   return dispatch.run(
@@ -68,24 +76,42 @@ def _call(name, options, q, levels, k, v, length) -> AttentionState:
     return reference.shared_prefix_attention(
       q, levels, k, v, length, scale=options.scale, softcap=options.softcap
     )
-  return _attend(options, q, levels, k, v, length)
+  return _attend(Static.here(name, options), q, levels, k, v, length)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(options, q, levels, k, v, length):
+def _attend(static, q, levels, k, v, length):
   mask = masks.lengths(length, q.shape[1])
-  suffix = flash_xla.forward(q, k, v, mask, None, options)
-  prefixes = [xla.level_forward(q, level, options) for level in levels]
-  return merge([suffix, *prefixes])
+  if static.name == 'xla':
+    suffix = flash_xla.forward(q, k, v, mask, None, static.options)
+    level_forward = functools.partial(
+      parts.level_forward, options=static.options
+    )
+  else:
+    group = q.shape[2] // k.shape[2]
+    suffix = implementations.forward(
+      static,
+      packing.pack(q, k.shape[2]),
+      k,
+      v,
+      packing.pack_mask(mask, group),
+    )
+    suffix = packing.unpack(suffix, q.shape[1])
+    level_forward = functools.partial(parts.level_forward_tiled, static=static)
+  return merge([suffix, *(level_forward(q, level) for level in levels)])
 
 
-def _attend_fwd(options, q, levels, k, v, length):
-  state = _attend(options, q, levels, k, v, length)
+def _attend_fwd(static, q, levels, k, v, length):
+  state = _attend(static, q, levels, k, v, length)
   return state, (q, levels, k, v, length, state)
 
 
-def _attend_bwd(options, residuals, cotangent):
-  """Every part uses the merged lse and delta: nothing goes through `merge`."""
+def _attend_bwd(static, residuals, cotangent):
+  """Every part uses the merged lse and delta: nothing goes through `merge`.
+
+  The XLA form serves all implementations: it is for training, not decoding.
+  """
+  options = static.options
   q, levels, k, v, length, state = residuals
   lse, dout = state.lse, cotangent.out
   delta = (state.out * dout).sum(-1) - cotangent.lse
@@ -95,7 +121,7 @@ def _attend_bwd(options, residuals, cotangent):
   )
   dlevels = []
   for level in levels:
-    part, dk_mpkh, dv_mpkh = xla.level_backward(
+    part, dk_mpkh, dv_mpkh = parts.level_backward(
       q, level, lse, dout, delta, options
     )
     dq = dq + part.astype(dq.dtype)

@@ -8,12 +8,15 @@ import functools
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
+from jaxtok_kernels.flash_attention import implementations
+from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.ring_attention import cost, rings
 from jaxtok_kernels.ring_attention.rings import Keys, Queries, Ring, Rows
 from jaxtok_kernels.state import AttentionState, merge
 
-_AVAILABLE = ('xla',)
+# Mosaic GPU takes neither positions nor an incoming state.
+_AVAILABLE = ('xla', 'tpu', 'triton')
 
 
 def ring_attention(
@@ -53,7 +56,7 @@ def ring_attention(
     softcap: Static; bound on the scores, None for none.
     return_state: Static; whether to return the log-sum-exp too, with `out` in
       float32.
-    implementation: Static; 'auto' or 'xla'.
+    implementation: Static; 'auto', 'xla', 'tpu' or 'triton'.
 
   Returns:
     Local `out [b, t, n, hv]` or `AttentionState`.
@@ -67,17 +70,27 @@ def ring_attention(
       'ring_attention: mask has block_lists or tree_bits; use intervals.'
     )
   strategy = _strategy(strategy, q_btnh, k_bskh, v_bskh)
-  dispatch.choose(
-    'ring_attention', implementation, _AVAILABLE, lambda name: None
+  found = dispatch.choose(
+    'ring_attention',
+    implementation,
+    _AVAILABLE,
+    lambda name: implementations.unsupported(
+      name, q_btnh, k_bskh, v_bskh, masks.MaskSpec(kv_pos=kv_pos)
+    ),
   )
   mask = dataclasses.replace(mask, q_pos=q_pos, kv_pos=kv_pos)
   t, s = q_btnh.shape[1], k_bskh.shape[1]
-  # Rows shared by the batch would not travel with a batched query otherwise.
   rows = mask.row_intervals(t, s)
   scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
   ring = Ring(axis_name, jax.lax.axis_size(axis_name))
-  static = (strategy, ring, Options(scale=scale, softcap=softcap))
-  state = _ring(static, q_btnh, k_bskh, v_bskh, rows, mask.key_positions(s))
+  options = Options(scale=scale, softcap=softcap)
+
+  def call(name, *arrays):
+    return _ring((strategy, ring, Static.here(name, options)), *arrays)
+
+  state = dispatch.run(
+    found, call, q_btnh, k_bskh, v_bskh, rows, mask.key_positions(s)
+  )
   return state if return_state else state.out.astype(q_btnh.dtype)
 
 
@@ -127,15 +140,15 @@ def _halves(queries: Queries, keys: Keys):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _ring(static, q, k, v, rows, pos) -> AttentionState:
-  strategy, ring, options = static
+  strategy, ring, attend = static
   queries, keys = Queries(q, rows), Keys(k, v, pos)
   if strategy == 'token':
-    return rings.queries_travel(queries, keys, ring, options)
+    return rings.queries_travel(queries, keys, ring, attend)
   if strategy == 'kv':
-    return rings.keys_travel(queries, keys, ring, options)
+    return rings.keys_travel(queries, keys, ring, attend)
   parts, by_heads = _halves(queries, keys)
   states = [
-    rings.keys_travel(*part, ring._replace(direction=direction), options)
+    rings.keys_travel(*part, ring._replace(direction=direction), attend)
     for part, direction in zip(parts, (1, -1), strict=True)
   ]
   if not by_heads:
@@ -149,24 +162,24 @@ def _ring_fwd(static, q, k, v, rows, pos):
 
 
 def _ring_bwd(static, residuals, cotangent):
-  strategy, ring, options = static
+  strategy, ring, attend = static
   q, k, v, rows, pos, state = residuals
   delta = (state.out * cotangent.out).sum(-1) - cotangent.lse
   know = Rows(state.lse, cotangent.out, delta)
   queries, keys = Queries(q, rows), Keys(k, v, pos)
   if strategy == 'token':
-    grads = rings.queries_travel_back(queries, keys, know, ring, options)
+    grads = rings.queries_travel_back(queries, keys, know, ring, attend)
   elif strategy == 'kv':
-    grads = rings.keys_travel_back(queries, keys, know, ring, options)
+    grads = rings.keys_travel_back(queries, keys, know, ring, attend)
   else:
-    grads = _bidir_back(queries, keys, know, ring, options)
+    grads = _bidir_back(queries, keys, know, ring, attend)
   dq, dk, dv = (
     x.astype(y.dtype) for x, y in zip(grads, (q, k, v), strict=True)
   )
   return dq, dk, dv, None, None
 
 
-def _bidir_back(queries, keys, know: Rows, ring, options):
+def _bidir_back(queries, keys, know: Rows, ring, attend):
   parts, by_heads = _halves(queries, keys)
   n = queries.q.shape[2]
   half = lambda x, i: x[:, :, i * n // 2 : (i + 1) * n // 2]
@@ -175,7 +188,7 @@ def _bidir_back(queries, keys, know: Rows, ring, options):
     rows = Rows(*(half(x, i) for x in know)) if by_heads else know
     grads.append(
       rings.keys_travel_back(
-        *part, rows, ring._replace(direction=direction), options
+        *part, rows, ring._replace(direction=direction), attend
       )
     )
   (dq, *dkv), (dq2, *dkv2) = grads

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import masks
-from jaxtok_kernels.flash_attention import xla
-from jaxtok_kernels.state import AttentionState, empty, merge, stats_dtype
+from jaxtok_kernels.flash_attention import implementations
+from jaxtok_kernels.flash_attention.implementations import Static
+from jaxtok_kernels.state import AttentionState, empty, stats_dtype
 
 
 class Queries(NamedTuple):
@@ -58,30 +59,34 @@ def send(tree, ring: Ring):
   return jax.tree.map(lambda x: jax.lax.ppermute(x, ring.axis_name, hops), tree)
 
 
-def _attend(queries: Queries, keys: Keys, options) -> AttentionState:
+def _attend(
+  queries: Queries, keys: Keys, state: AttentionState | None, static: Static
+) -> AttentionState:
+  """Adds the keys of one step to the state."""
   mask = masks.MaskSpec(intervals=queries.rows, kv_pos=keys.pos)
-  return xla.forward(queries.q, keys.k, keys.v, mask, None, options)
+  return implementations.forward(
+    static, queries.q, keys.k, keys.v, mask, state_in=state
+  )
 
 
-def _attend_back(queries: Queries, keys: Keys, rows: Rows, options):
+def _attend_back(queries: Queries, keys: Keys, rows: Rows, static: Static):
   """Float32 cotangents of q, k and v of one step."""
   mask = masks.MaskSpec(intervals=queries.rows, kv_pos=keys.pos)
   dtype = stats_dtype(queries.q.dtype)
-  dq, dk, dv, _ = xla.backward(
-    queries.q, keys.k, keys.v, mask, None, *rows, options
+  dq, dk, dv, _ = implementations.backward(
+    static, queries.q, keys.k, keys.v, mask, *rows
   )
   return tuple(x.astype(dtype) for x in (dq, dk, dv))
 
 
 def keys_travel(
-  queries: Queries, keys: Keys, ring: Ring, options
+  queries: Queries, keys: Keys, ring: Ring, static
 ) -> AttentionState:
   """State of the local queries over the keys of all devices."""
   state = None
   for step in range(ring.size):
     following = send(keys, ring) if step < ring.size - 1 else None
-    part = _attend(queries, keys, options)
-    state = part if state is None else merge([state, part])
+    state = _attend(queries, keys, state, static)
     keys = following
   return state
 
@@ -91,13 +96,13 @@ def keys_travel_back(
   keys: Keys,
   rows: Rows,
   ring: Ring,
-  options,
+  static,
 ):
   """Cotangents; those of the keys travel with the keys and come home last."""
   dq, dkv = None, None
   for step in range(ring.size):
     following = send(keys, ring) if step < ring.size - 1 else None
-    more_q, *more = _attend_back(queries, keys, rows, options)
+    more_q, *more = _attend_back(queries, keys, rows, static)
     dq = more_q if dq is None else dq + more_q
     dkv = (
       more if dkv is None else [x + y for x, y in zip(dkv, more, strict=True)]
@@ -108,7 +113,7 @@ def keys_travel_back(
 
 
 def queries_travel(
-  queries: Queries, keys: Keys, ring: Ring, options
+  queries: Queries, keys: Keys, ring: Ring, static
 ) -> AttentionState:
   """State of the local queries, which visit all devices and come home."""
   b, t, n, _ = queries.q.shape
@@ -116,14 +121,14 @@ def queries_travel(
   state = empty((b, t, n, keys.v.shape[-1]), dtype)
   for step in range(ring.size):
     following = send(queries, ring) if step < ring.size - 1 else None
-    state = merge([state, _attend(queries, keys, options)])
+    state = _attend(queries, keys, state, static)
     state = send(state, ring)
     queries = following
   return state
 
 
 def queries_travel_back(
-  queries: Queries, keys: Keys, rows: Rows, ring: Ring, options
+  queries: Queries, keys: Keys, rows: Rows, ring: Ring, static
 ):
   """Cotangents; that of the queries travels with them, the keys' stay."""
   dtype = stats_dtype(queries.q.dtype)
@@ -132,7 +137,7 @@ def queries_travel_back(
   for step in range(ring.size):
     last = step == ring.size - 1
     following = None if last else send((queries, rows), ring)
-    more_q, *more = _attend_back(queries, keys, rows, options)
+    more_q, *more = _attend_back(queries, keys, rows, static)
     dq = send(dq + more_q, ring)
     dkv = [x + y for x, y in zip(dkv, more, strict=True)]
     queries, rows = following or (None, None)

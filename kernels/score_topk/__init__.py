@@ -6,6 +6,8 @@ from jaxtok_kernels.score_topk.api import (
   block_scores,
   column_sums,
   decode_scores,
+  group_max,
+  head_mean,
   soft_vote,
   topk_threshold,
 )
@@ -14,6 +16,8 @@ __all__ = [
   'block_scores',
   'column_sums',
   'decode_scores',
+  'group_max',
+  'head_mean',
   'soft_vote',
   'topk_threshold',
 ]

@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Public functions: how much cached tokens matter, and which matter most."""
 
-import functools
+import importlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
-from jaxtok_kernels.flash_attention import xla as flash_xla
+from jaxtok_kernels.flash_attention import implementations
+from jaxtok_kernels.flash_attention.implementations import Static
+from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.score_topk import reference, xla
 from jaxtok_kernels.state import stats_dtype
 
-_AVAILABLE = ('reference', 'xla')
+_PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
+_AVAILABLE = ('reference', 'xla', *_PALLAS)
 
 
 def column_sums(
@@ -49,14 +53,19 @@ def column_sums(
     )
   scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
   found = dispatch.choose(
-    'column_sums', implementation, _AVAILABLE, lambda name: None
+    'column_sums',
+    implementation,
+    _AVAILABLE,
+    lambda name: implementations.unsupported(
+      name, q_btnh, k_bskh, k_bskh, mask
+    ),
   )
 
   def call(name, q, k, lse, weight, mask):
     if name == 'reference':
       return reference.column_sums(q, k, lse, weight, mask, scale=scale)
-    options = flash_xla.Options(scale=scale)
-    return flash_xla.column_sums(q, k, mask, lse, weight, options)
+    static = Static.here(name, Options(scale=scale))
+    return implementations.column_sums(static, q, k, mask, lse, weight)
 
   sums_bsn = dispatch.run(
     found, call, q_btnh, k_bskh, lse_btn, weight_btn, mask
@@ -74,6 +83,7 @@ def decode_scores(
   length_b: jax.Array | None = None,
   *,
   scale: float | None = None,
+  implementation: str = 'auto',
 ) -> tuple[jax.Array, jax.Array]:
   """Scores of one query per sequence against all cached keys.
 
@@ -82,27 +92,51 @@ def decode_scores(
     k_bskh: Cached keys.
     length_b: int32, valid keys; default all.
     scale: Factor on `q.k`; default `h ** -0.5`.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
 
   Returns:
     Scores `[b, n, s]`, -inf past the length, and their log-sum-exp `[b, n]`
-    (-inf without keys), both float32.
+    (-inf without keys), both float32. No gradients.
   """
   b, n, h = q_bnh.shape
   s, k = k_bskh.shape[1:3]
-  scale = h**-0.5 if scale is None else scale
-  scores = scale * jnp.einsum(
-    'bkgh,bskh->bkgs',
-    q_bnh.reshape(b, k, n // k, h),
-    k_bskh,
-    preferred_element_type=stats_dtype(q_bnh.dtype),
-  ).reshape(b, n, s)
-  if length_b is not None:
-    seen = jnp.arange(s) < length_b[:, None]
-    scores = jnp.where(seen[:, None], scores, -jnp.inf)
-  return scores, jax.nn.logsumexp(scores, axis=-1)
+  if k_bskh.shape != (b, s, k, h) or n % k:
+    raise ValueError(
+      f'k_bskh has shape {k_bskh.shape}; it must be [{b}, s, k, {h}] with k '
+      f'dividing the {n} query heads.'
+    )
+  scale = h**-0.5 if scale is None else float(scale)
+  length_b = jnp.full(b, s, jnp.int32) if length_b is None else length_b
+  found = dispatch.choose(
+    'decode_scores',
+    implementation,
+    _AVAILABLE,
+    lambda name: (
+      _module(name).unsupported_scores(q_bnh, k_bskh)
+      if name in _PALLAS
+      else None
+    ),
+  )
+  interpret = dispatch.interpret()
+
+  def call(name, *args):
+    if name in _PALLAS:
+      return _module(name).decode_scores(
+        *args, scale=scale, interpret=interpret
+      )
+    form = reference if name == 'reference' else xla
+    return form.decode_scores(*args, scale=scale)
+
+  found_scores = dispatch.run(found, call, q_bnh, k_bskh, length_b)
+  return jax.lax.stop_gradient(found_scores)
 
 
-def soft_vote(scores_bns: jax.Array, region_bs: jax.Array) -> jax.Array:
+def soft_vote(
+  scores_bns: jax.Array,
+  region_bs: jax.Array,
+  *,
+  implementation: str = 'auto',
+) -> jax.Array:
   """Votes of all heads: each spreads one vote over the region by softmax.
 
   Wu et al. 2024, arXiv:2411.02886 (TokenSelect). With heads on several devices
@@ -111,19 +145,52 @@ def soft_vote(scores_bns: jax.Array, region_bs: jax.Array) -> jax.Array:
   Args:
     scores_bns: Scores from `decode_scores`.
     region_bs: bool; tokens that may be selected.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
 
   Returns:
-    Float32 `[b, s]`, 0 outside the region.
+    Float32 `[b, s]`, 0 outside the region. No gradients.
   """
-  scores = jnp.where(region_bs[:, None], scores_bns, -jnp.inf)
-  top = scores.max(-1, keepdims=True)
-  p = jnp.exp(scores - jnp.where(jnp.isneginf(top), 0, top))
-  total = p.sum(-1, keepdims=True)
-  return (p / jnp.where(total > 0, total, 1)).sum(1)
+  if region_bs.shape != (scores_bns.shape[0], scores_bns.shape[2]):
+    raise ValueError(
+      f'region_bs has shape {region_bs.shape}; it must be '
+      f'{(scores_bns.shape[0], scores_bns.shape[2])}.'
+    )
+  found = dispatch.choose(
+    'soft_vote', implementation, _AVAILABLE, lambda name: None
+  )
+  interpret = dispatch.interpret()
+
+  def call(name, *args):
+    if name in _PALLAS:
+      return _module(name).soft_vote(*args, interpret=interpret)
+    return (reference if name == 'reference' else xla).soft_vote(*args)
+
+  return jax.lax.stop_gradient(dispatch.run(found, call, scores_bns, region_bs))
+
+
+def group_max(scores_bns: jax.Array, num_kv_heads: int) -> jax.Array:
+  """Highest score of each token among the query heads of a key head.
+
+  Args:
+    scores_bns: Scores from `decode_scores`.
+    num_kv_heads: Static; key heads k, which divide the query heads.
+
+  Returns:
+    `[b, k, s]`, for lists that differ between key heads.
+  """
+  b, n, s = scores_bns.shape
+  return scores_bns.reshape(b, num_kv_heads, n // num_kv_heads, s).max(2)
+
+
+def head_mean(scores_bns: jax.Array) -> jax.Array:
+  """Mean score over all heads, `[b, s]`, for one list per sequence."""
+  return scores_bns.mean(1)
 
 
 def block_scores(q_bunh: jax.Array, k_bpkh: jax.Array) -> jax.Array:
   """Scores of pooled query blocks against pooled key blocks.
+
+  One small matmul, which XLA serves everywhere.
 
   Args:
     q_bunh: Pooled queries, u blocks.
@@ -142,12 +209,12 @@ def block_scores(q_bunh: jax.Array, k_bpkh: jax.Array) -> jax.Array:
   ) / (n // k)
 
 
-@functools.partial(jax.jit, static_argnames=('k', 'implementation'))
 def topk_threshold(
   x_rs: jax.Array,
   k: int,
   valid_rs: jax.Array | None = None,
   *,
+  recall_target: float | None = None,
   implementation: str = 'auto',
 ) -> jax.Array:
   """Indices of the k largest entries of each row, in ascending order.
@@ -159,24 +226,49 @@ def topk_threshold(
     x_rs: Float32 or narrower.
     k: Static; entries to select.
     valid_rs: bool; entries that may be selected. Default all.
+    recall_target: Static; if given, `jax.lax.approx_max_k` selects instead,
+      which may miss the share `1 - recall_target` on TPUs (it is exact
+      elsewhere). Only with `implementation='auto'`.
     implementation: Static; see `jaxtok_kernels.flash_attention`.
 
   Returns:
     int32 `[r, k]`, -1 padded at the end if fewer than k entries are valid.
 
   Raises:
-    ValueError: If `k < 1`.
+    ValueError: If `k < 1` or `recall_target` is combined with a named
+      implementation.
+    NotImplementedError: If the named implementation cannot serve the call.
   """
   if k < 1:
     raise ValueError(f'k={k} must be at least 1.')
+  if recall_target is not None:
+    if implementation != 'auto':
+      raise ValueError(
+        f'recall_target={recall_target} and implementation={implementation!r} '
+        'exclude each other: approx_max_k belongs to XLA.'
+      )
+    return xla.approximate_topk(x_rs, k, valid_rs, recall_target)
   found = dispatch.choose(
-    'topk_threshold', implementation, _AVAILABLE, lambda name: None
+    'topk_threshold',
+    implementation,
+    _AVAILABLE,
+    lambda name: (
+      _module('tpu').unsupported_topk(x_rs) if name == 'tpu' else None
+    ),
   )
+  interpret = dispatch.interpret()
 
   def call(name, x, valid):
+    if name in _PALLAS:
+      return _module(name).topk(x, k, valid, interpret=interpret)
     if name == 'reference':
       return reference.topk(x, k, valid)
     return xla.topk_threshold(x, k, valid)
 
   ids = dispatch.run(found, call, x_rs, valid_rs)
   return jnp.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+
+
+def _module(name: str) -> Any:
+  """Pallas is slow to import, so only what is used is."""
+  return importlib.import_module(f'jaxtok_kernels.score_topk.{_PALLAS[name]}')

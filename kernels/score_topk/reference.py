@@ -31,6 +31,28 @@ def column_sums(
   return p.sum(1).transpose(0, 3, 1, 2).reshape(b, s, n)
 
 
+def decode_scores(
+  q_bnh: jax.Array, k_bskh: jax.Array, length_b: jax.Array, *, scale: float
+) -> tuple[jax.Array, jax.Array]:
+  """Head by head; scores `[b, n, s]` and their log-sum-exp."""
+  n, k = q_bnh.shape[1], k_bskh.shape[2]
+  to_f32 = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  keys = jnp.repeat(to_f32(k_bskh), n // k, axis=2)
+  scores = scale * jnp.einsum(
+    'bnh,bsnh->bns', to_f32(q_bnh), keys, precision='highest'
+  )
+  place = jnp.arange(k_bskh.shape[1])
+  seen = (place < length_b[:, None])[:, None]
+  scores = jnp.where(seen, scores, -jnp.inf)
+  return scores, jax.nn.logsumexp(scores, axis=-1)
+
+
+def soft_vote(scores_bns: jax.Array, region_bs: jax.Array) -> jax.Array:
+  """Softmax over the region, summed over heads."""
+  p = jax.nn.softmax(scores_bns, axis=-1, where=region_bs[:, None])
+  return jnp.where(region_bs, p.sum(1), 0)
+
+
 def topk(x_rs: jax.Array, k: int, valid_rs: jax.Array | None) -> jax.Array:
   """Top k by sorting; same result as `topk_threshold`."""
   x_rs = jnp.where(jnp.isnan(x_rs), -jnp.inf, x_rs)

@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Top-k by bisection on the bits of the threshold, in plain JAX.
+"""Scores, votes, and top-k by bisection on the bits of the threshold.
 
 Instead of sorting, 32 counting passes find the k-th largest value exactly;
 what lies above it is kept, and of its ties the first ones.
@@ -8,6 +8,7 @@ what lies above it is kept, and of its ties the first ones.
 
 import jax
 import jax.numpy as jnp
+from jaxtok_kernels.state import stats_dtype
 
 
 def ordered_bits(x: jax.Array) -> jax.Array:
@@ -27,18 +28,23 @@ def topk_threshold(
   # The bits of -inf are > 0, so that 0 can stand for "not valid".
   if valid_rs is not None:
     bits = jnp.where(valid_rs, bits, 0)
-  count = lambda t: (bits >= t).sum(-1, keepdims=True, dtype=jnp.int32)
-
-  def raise_bit(i, threshold):
-    trial = threshold | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
-    return jnp.where(count(trial) >= k, trial, threshold)
-
-  zero = jnp.zeros((x_rs.shape[0], 1), jnp.uint32)
-  threshold = jax.lax.fori_loop(0, 32, raise_bit, zero)
+  threshold = thresholds(bits, k)
   above, tied = bits > threshold, (bits == threshold) & (bits > 0)
   room = k - above.sum(-1, keepdims=True, dtype=jnp.int32)
   keep = above | (tied & (jnp.cumsum(tied, -1, dtype=jnp.int32) <= room))
   return compact(keep, k)
+
+
+def thresholds(bits_rs: jax.Array, k: int) -> jax.Array:
+  """The k-th largest of each row, `[r, 1]`; 0 if there are fewer than k."""
+
+  def raise_bit(i, threshold):
+    trial = threshold | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+    count = (bits_rs >= trial).sum(-1, keepdims=True, dtype=jnp.int32)
+    return jnp.where(count >= k, trial, threshold)
+
+  zero = jnp.zeros((bits_rs.shape[0], 1), jnp.uint32)
+  return jax.lax.fori_loop(0, 32, raise_bit, zero)
 
 
 def compact(keep_rs: jax.Array, k: int) -> jax.Array:
@@ -48,3 +54,45 @@ def compact(keep_rs: jax.Array, k: int) -> jax.Array:
   find = lambda rank: jnp.searchsorted(rank, wanted).astype(jnp.int32)
   ids = jax.vmap(find)(rank_rs)
   return jnp.where(ids < keep_rs.shape[-1], ids, -1)
+
+
+def approximate_topk(
+  x_rs: jax.Array, k: int, valid_rs: jax.Array | None, recall_target: float
+) -> jax.Array:
+  """`topk_threshold` by `jax.lax.approx_max_k`."""
+  x_rs = jnp.where(jnp.isnan(x_rs), -jnp.inf, x_rs)
+  size = x_rs.shape[-1]
+  if valid_rs is None:
+    valid_rs = jnp.ones(x_rs.shape, bool)
+  x_rs = jnp.where(valid_rs, x_rs, -jnp.inf)
+  _, ids = jax.lax.approx_max_k(x_rs, min(k, size), recall_target=recall_target)
+  taken = jnp.take_along_axis(valid_rs, ids, axis=-1)
+  ids = jnp.sort(jnp.where(taken, ids, size), axis=-1)
+  ids = jnp.where(ids < size, ids, -1).astype(jnp.int32)
+  return jnp.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
+
+
+def decode_scores(
+  q_bnh: jax.Array, k_bskh: jax.Array, length_b: jax.Array, *, scale: float
+) -> tuple[jax.Array, jax.Array]:
+  """Scores `[b, n, s]` and their log-sum-exp; see the public function."""
+  b, n, h = q_bnh.shape
+  s, k = k_bskh.shape[1:3]
+  scores = scale * jnp.einsum(
+    'bkgh,bskh->bkgs',
+    q_bnh.reshape(b, k, n // k, h),
+    k_bskh,
+    preferred_element_type=stats_dtype(q_bnh.dtype),
+  ).reshape(b, n, s)
+  seen = jnp.arange(s) < length_b[:, None]
+  scores = jnp.where(seen[:, None], scores, -jnp.inf)
+  return scores, jax.nn.logsumexp(scores, axis=-1)
+
+
+def soft_vote(scores_bns: jax.Array, region_bs: jax.Array) -> jax.Array:
+  """Votes `[b, s]`; see the public function."""
+  scores = jnp.where(region_bs[:, None], scores_bns, -jnp.inf)
+  top = scores.max(-1, keepdims=True)
+  p = jnp.exp(scores - jnp.where(jnp.isneginf(top), 0, top))
+  total = p.sum(-1, keepdims=True)
+  return (p / jnp.where(total > 0, total, 1)).sum(1)

@@ -3,17 +3,20 @@
 """Public functions: token lists, block lists, page tables."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch
+from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.masks import MAX_POS
 from jaxtok_kernels.selected_decode import reference, xla
 from jaxtok_kernels.selected_decode.units import Pool, Units
 from jaxtok_kernels.state import AttentionState
 
-_AVAILABLE = ('reference', 'xla')
+_PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
+_AVAILABLE = ('reference', 'xla', *_PALLAS)
 
 
 def gather_decode(
@@ -173,17 +176,8 @@ def paged_decode(
     block_idx = jnp.broadcast_to(block_idx, page_table_bu.shape)[:, None]
     count = -(-length_b.astype(jnp.int32) // page)[:, None]
   _check_lists('block_idx', block_idx, count, q_btnh.shape[0], heads // 2)
-  logical = jnp.maximum(block_idx, 0).astype(jnp.int32)
-  table = jnp.broadcast_to(
-    page_table_bu[:, None].astype(jnp.int32),
-    (*logical.shape[:2], page_table_bu.shape[1]),
-  )
-  units = Units(
-    ids=jnp.take_along_axis(table, logical, axis=-1),
-    count=count.astype(jnp.int32),
-    first=logical * page,
-    limit=_limits(q_btnh, length_b),
-  )
+  limit = _limits(q_btnh, length_b)
+  units = _page_units(page_table_bu, block_idx, count, page, limit)
   return _decode(
     'paged_decode',
     q_btnh,
@@ -192,6 +186,21 @@ def paged_decode(
     scale,
     softcap,
     implementation,
+  )
+
+
+def _page_units(page_table_bu, block_idx, count, page: int, limit) -> Units:
+  """Pages of the pool for selected logical pages."""
+  logical = jnp.maximum(block_idx, 0).astype(jnp.int32)
+  table = jnp.broadcast_to(
+    page_table_bu[:, None].astype(jnp.int32),
+    (*logical.shape[:2], page_table_bu.shape[1]),
+  )
+  return Units(
+    ids=jnp.take_along_axis(table, logical, axis=-1),
+    count=count.astype(jnp.int32),
+    first=logical * page,
+    limit=limit,
   )
 
 
@@ -229,9 +238,27 @@ def _check_lists(name: str, ids, count, b: int, k: int) -> None:
 def _decode(kernel, q, pool, units, scale, softcap, implementation):
   scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
   options = Options(scale=scale, softcap=softcap)
-  found = dispatch.choose(kernel, implementation, _AVAILABLE, lambda name: None)
+  found = dispatch.choose(
+    kernel,
+    implementation,
+    _AVAILABLE,
+    lambda name: _unsupported(name, q, pool, units),
+  )
   call = lambda name, *arrays: _call(name, options, *arrays)
   return dispatch.run(found, call, q, pool, units)
+
+
+def _module(name: str):
+  """Pallas is slow to import, so only what is used is."""
+  return importlib.import_module(
+    f'jaxtok_kernels.selected_decode.{_PALLAS[name]}'
+  )
+
+
+def _unsupported(name: str, q, pool, units) -> str | None:
+  if name not in _PALLAS:
+    return None
+  return _module(name).unsupported(q, pool, units)
 
 
 def _call(name, options, q, pool, units) -> AttentionState:
@@ -239,24 +266,29 @@ def _call(name, options, q, pool, units) -> AttentionState:
     return reference.decode(
       q, pool, units, scale=options.scale, softcap=options.softcap
     )
-  return _attend(options, q, pool, units)
+  return _attend(Static.here(name, options), q, pool, units)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(options, q, pool, units):
-  return xla.forward(q, pool, units, options)
+def _attend(static, q, pool, units):
+  if static.name == 'xla':
+    return xla.forward(q, pool, units, static.options)
+  return _module(static.name).forward(
+    q, pool, units, static.options, interpret=static.interpret
+  )
 
 
-def _attend_fwd(options, q, pool, units):
-  state = xla.forward(q, pool, units, options)
+def _attend_fwd(static, q, pool, units):
+  state = _attend(static, q, pool, units)
   return state, (q, pool, units, state)
 
 
-def _attend_bwd(options, residuals, cotangent):
+def _attend_bwd(static, residuals, cotangent):
+  """The XLA form serves all implementations: it is for training."""
   q, pool, units, state = residuals
   delta = (state.out * cotangent.out).sum(-1) - cotangent.lse
   dq, dpool = xla.backward(
-    q, pool, units, state.lse, cotangent.out, delta, options
+    q, pool, units, state.lse, cotangent.out, delta, static.options
   )
   return dq, dpool, None
 

@@ -63,6 +63,22 @@ class Pool:
     return self.k.shape[1]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tail:
+  """Keys outside the pool that the queries see too, e.g. a tree of drafts.
+
+  Attributes:
+    k: `[b, z, k, h]`; no NaN where nobody looks.
+    v: `[b, z, k, hv]`; likewise.
+    bits: uint32 `[b, t, ceil(z / 32)]`; bit j of a row is set iff it sees j.
+  """
+
+  k: jax.Array
+  v: jax.Array
+  bits: jax.Array
+
+
 def fetch(pool: Pool, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Reads units.
 

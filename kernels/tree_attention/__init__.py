@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention of a tree of drafts over a cache and over its own ancestors."""
 
-from jaxtok_kernels.tree_attention.api import ancestor_bits, tree_attention
+from jaxtok_kernels.tree_attention.api import (
+  ancestor_bits,
+  paged_tree_attention,
+  tree_attention,
+)
 
-__all__ = ['ancestor_bits', 'tree_attention']
+__all__ = ['ancestor_bits', 'paged_tree_attention', 'tree_attention']

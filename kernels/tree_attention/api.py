@@ -1,15 +1,28 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The public functions: tree attention and the bits it needs."""
+"""The public functions: tree attention and the bits it needs.
+
+On TPU and GPU one kernel walks the cache and then the tree: it is the decoding
+kernel over all blocks or pages of the cache, with the tree as its tail. Only
+that last part is masked by bits.
+"""
+
+import functools
+import importlib
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtok_kernels import dispatch, masks
-from jaxtok_kernels.flash_attention.api import flash_attention
+from jaxtok_kernels import dispatch
+from jaxtok_kernels.flash_attention.xla import Options
+from jaxtok_kernels.selected_decode.units import Pool, Tail, Units
 from jaxtok_kernels.state import AttentionState
-from jaxtok_kernels.tree_attention import reference
+from jaxtok_kernels.tree_attention import reference, xla
 
-_AVAILABLE = ('reference', 'xla')
+_PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
+_AVAILABLE = ('reference', 'xla', *_PALLAS)
+_BLOCK = 128  # Tokens of a contiguous cache per copy, if its length allows.
 
 
 def ancestor_bits(parent_bg: jax.Array) -> jax.Array:
@@ -61,7 +74,7 @@ def tree_attention(
   """Attention of draft tokens over the cache and their ancestors.
 
   Axis g counts the drafts (nodes) of a tree. Rotary embeddings are the
-  caller's: a node stands at position `cache_len + depth`.
+  caller's: a node stands at position `cache_len + depth`. No gradients.
 
   Args:
     q_bgnh: Queries of the drafts.
@@ -83,8 +96,83 @@ def tree_attention(
   Raises:
     ValueError: If shapes do not fit, or not exactly one of `tree_bits` and
       `parent_bg` is given.
-    NotImplementedError: If the named implementation cannot serve the call.
+    NotImplementedError: If the named implementation cannot serve the call, or
+      on differentiation.
   """
+  b, s = k_bskh.shape[:2]
+  bits, valid_bg = _tree(q_bgnh, tree_bits, parent_bg, valid_bg)
+  # Blocks of the cache are units of a pool, without moving it.
+  block = math.gcd(s, _BLOCK)
+  cut = lambda x: x.reshape(b * s // block, block, *x.shape[2:])
+  first = jnp.arange(s // block, dtype=jnp.int32)
+  row = jnp.arange(b, dtype=jnp.int32)[:, None]
+  units = _units(row * (s // block) + first, cache_len_b, valid_bg, block)
+  return _run(
+    'tree_attention',
+    implementation,
+    _options(q_bgnh, scale, softcap),
+    q_bgnh,
+    (Pool(cut(k_bskh), cut(v_bskh)), units),
+    Tail(k_new_bgkh, v_new_bgkh, bits),
+    (k_bskh, v_bskh, cache_len_b, valid_bg),
+  )
+
+
+def paged_tree_attention(
+  q_bgnh: jax.Array,
+  pages_pzch: jax.Array,
+  page_table_bu: jax.Array,
+  cache_len_b: jax.Array,
+  k_new_bgkh: jax.Array,
+  v_new_bgkh: jax.Array,
+  *,
+  tree_bits: jax.Array | None = None,
+  parent_bg: jax.Array | None = None,
+  valid_bg: jax.Array | None = None,
+  scale: float | None = None,
+  softcap: float | None = None,
+  implementation: str = 'auto',
+) -> AttentionState:
+  """`tree_attention` over a paged cache.
+
+  Args:
+    q_bgnh: Queries of the drafts.
+    pages_pzch: `[p, page, 2 k, h]`, as in `paged_decode`.
+    page_table_bu: int32, pages of each sequence in order; entries past its end
+      must be valid page numbers (e.g. 0).
+    cache_len_b: int32, cached tokens of each sequence.
+    k_new_bgkh: Keys of the drafts.
+    v_new_bgkh: Values of the drafts.
+    tree_bits: As in `tree_attention`.
+    parent_bg: As in `tree_attention`.
+    valid_bg: As in `tree_attention`.
+    scale: Factor on `q.k`; default `h ** -0.5`.
+    softcap: Static; bound on the scores, None for none.
+    implementation: Static; see `jaxtok_kernels.flash_attention`.
+
+  Returns:
+    The state of each draft; `out` is float32. No gradients.
+
+  Raises:
+    ValueError: As `tree_attention`.
+    NotImplementedError: As `tree_attention`.
+  """
+  bits, valid_bg = _tree(q_bgnh, tree_bits, parent_bg, valid_bg)
+  page = pages_pzch.shape[1]
+  units = _units(page_table_bu.astype(jnp.int32), cache_len_b, valid_bg, page)
+  return _run(
+    'paged_tree_attention',
+    implementation,
+    _options(q_bgnh, scale, softcap),
+    q_bgnh,
+    (Pool(pages_pzch), units),
+    Tail(k_new_bgkh, v_new_bgkh, bits),
+    None,
+  )
+
+
+def _tree(q_bgnh, tree_bits, parent_bg, valid_bg):
+  """Checked bits of existing nodes, and which nodes exist."""
   if (tree_bits is None) == (parent_bg is None):
     raise ValueError('Give exactly one of tree_bits and parent_bg.')
   b, g = q_bgnh.shape[:2]
@@ -95,16 +183,7 @@ def tree_attention(
     )
   if valid_bg is None:
     valid_bg = jnp.ones((b, g), bool)
-  bits = _only_valid(bits, valid_bg)
-  scale = q_bgnh.shape[-1] ** -0.5 if scale is None else float(scale)
-  found = dispatch.choose(
-    'tree_attention', implementation, _AVAILABLE, lambda name: None
-  )
-  call = lambda name, *arrays: _call(name, scale, softcap, *arrays)
-  operands = (k_bskh, v_bskh, cache_len_b, k_new_bgkh, v_new_bgkh)
-  state = dispatch.run(found, call, q_bgnh, *operands, bits, valid_bg)
-  dispatch.record(found)
-  return state
+  return _only_valid(bits, valid_bg), valid_bg
 
 
 def _only_valid(bits: jax.Array, valid_bg: jax.Array) -> jax.Array:
@@ -118,29 +197,70 @@ def _only_valid(bits: jax.Array, valid_bg: jax.Array) -> jax.Array:
   return jnp.where(valid_bg[..., None], bits & columns[:, None], 0)
 
 
-def _call(name, scale, softcap, q, k, v, length, k_new, v_new, bits, valid):
-  if name == 'reference':
-    return reference.tree_attention(
-      q, k, v, length, k_new, v_new, bits, valid, scale=scale, softcap=softcap
-    )
-  context = flash_attention(
-    q,
-    k,
-    v,
-    mask=reference.context_mask(length, valid),
-    scale=scale,
-    softcap=softcap,
-    return_state=True,
-    implementation='xla',
+def _options(q_bgnh, scale, softcap) -> Options:
+  scale = q_bgnh.shape[-1] ** -0.5 if scale is None else float(scale)
+  return Options(scale=scale, softcap=softcap)
+
+
+def _units(ids_bu, cache_len_b, valid_bg, unit: int) -> Units:
+  """All blocks of the caches; nodes that do not exist see none of them."""
+  length = cache_len_b.astype(jnp.int32)[:, None]
+  first = jnp.arange(ids_bu.shape[1], dtype=jnp.int32) * unit
+  return Units(
+    ids=ids_bu[:, None],
+    count=-(-length // unit),
+    first=jnp.broadcast_to(first, ids_bu.shape)[:, None],
+    limit=jnp.where(valid_bg, length, 0),
   )
-  return flash_attention(
-    q,
-    k_new,
-    v_new,
-    mask=masks.tree(bits),
-    scale=scale,
-    softcap=softcap,
-    state_in=context,
-    return_state=True,
-    implementation='xla',
+
+
+def _module(name: str) -> Any:
+  """Pallas is slow to import, so only what is used is."""
+  return importlib.import_module(
+    f'jaxtok_kernels.selected_decode.{_PALLAS[name]}'
+  )
+
+
+def _run(kernel, implementation, options, q, context, tail, contiguous):
+  unsupported = lambda name: (
+    _module(name).unsupported(q, *context) if name in _PALLAS else None
+  )
+  found = dispatch.choose(kernel, implementation, _AVAILABLE, unsupported)
+  interpret = dispatch.interpret()
+  call = lambda name, *arrays: AttentionState(
+    *_no_gradient(kernel, name, options, interpret, *arrays)
+  )
+  state = dispatch.run(found, call, q, context, tail, contiguous)
+  dispatch.record(found)
+  return state
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
+def _no_gradient(
+  kernel, name, options, interpret, q, context, tail, contiguous
+):
+  del kernel
+  if name in _PALLAS:
+    used = (tail.bits[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    used = used.max(1).reshape(q.shape[0], -1)[:, : q.shape[1]] > 0
+    # Nodes that nobody sees may hold NaN, which 0 * NaN would leak.
+    clean = lambda x: jnp.where(used[..., None, None], x, 0)
+    tail = Tail(clean(tail.k), clean(tail.v), tail.bits)
+    state = _module(name).forward(
+      q, *context, options, tail=tail, interpret=interpret
+    )
+  else:
+    form = reference if name == 'reference' else xla
+    if contiguous is None:
+      state = form.paged_tree_attention(q, context, tail, options)
+    else:
+      state = form.tree_attention(q, *contiguous, tail, options)
+  return tuple(state)
+
+
+@_no_gradient.defjvp
+def _no_gradient_jvp(kernel, *_):
+  raise NotImplementedError(
+    f'{kernel} has no gradients: it serves decoding. Use flash_attention with '
+    'masks.tree to train on trees.'
   )

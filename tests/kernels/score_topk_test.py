@@ -1,10 +1,21 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
+"""Scores and selections, XLA and interpreted Pallas, against NumPy."""
+
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtok_kernels import flash_attention, masks, score_topk
+from jaxtok_kernels import (
+  flash_attention,
+  masks,
+  score_topk,
+  tuning,
+)
+
+from tests.kernels import interpreted
 
 ATOL = 2e-5  # As in flash_attention_test.
 
@@ -40,22 +51,60 @@ def test_column_sums_equal_sums_of_float64_probabilities(
   np.testing.assert_allclose(got, want, atol=ATOL)
 
 
-def test_votes_sum_to_one_per_head_over_the_region():
-  q, k = draw(2, 4, 16), draw(2, 9, 2, 16, seed=1)
-  length = jnp.array([9, 5])
-  scores, lse = jax.jit(score_topk.decode_scores)(q, k, length)
-  assert np.isneginf(scores[1, :, 5:]).all()
-  np.testing.assert_allclose(
-    np.exp(scores - lse[..., None]).sum(-1), 1, rtol=1e-6
+PALLAS = ['tpu', 'triton']
+IMPLEMENTATIONS = ['reference', 'xla', 'tpu', 'triton']
+
+
+def run(implementation, fn, x, *args, tile=None):
+  """Jitted in the first operand, kernels interpreted, with small tiles."""
+  call = lambda x: fn(x, *args, implementation=implementation)
+  with contextlib.ExitStack() as stack:
+    for name in ('decode_scores', 'soft_vote', 'topk_threshold'):
+      config = {} if tile is None else {'tile': tile}
+      stack.enter_context(tuning.override(name, config))
+    return interpreted.run(call, x)
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_scores_and_votes_equal_float64(implementation):
+  b, n, k, h, s = 2, 6, 2, 16, 41
+  q, keys = draw(b, n, h), draw(b, s, k, h, seed=1).at[1, 18:].set(jnp.nan)
+  length = jnp.array([41, 18])
+  scores, lse = run(
+    implementation, score_topk.decode_scores, q, keys, length, tile=16
   )
-  region = (jnp.arange(9) >= 2) & (jnp.arange(9) < length[:, None])
-  votes = score_topk.soft_vote(scores, region)
-  np.testing.assert_allclose(votes.sum(-1), 4, rtol=1e-6)
-  assert not votes[:, :2].any()
-  want = np.exp(np.asarray(scores, np.float64)) * np.asarray(region)[:, None]
-  want = (want / want.sum(-1, keepdims=True)).sum(1)
-  np.testing.assert_allclose(votes, want, atol=1e-6)
-  assert not score_topk.soft_vote(scores, region & False).any()
+  seen = np.arange(s) < np.asarray(length)[:, None]
+  wide = np.repeat(np.nan_to_num(np.asarray(keys, np.float64)), n // k, 2)
+  want = np.einsum('bnh,bsnh->bns', np.asarray(q, np.float64), wide) / 4
+  want = np.where(seen[:, None], want, -np.inf)
+  np.testing.assert_allclose(scores, want, atol=ATOL)
+  np.testing.assert_allclose(lse, np.log(np.exp(want).sum(-1)), atol=ATOL)
+  region = (np.arange(s) >= 2) & seen & [[True], [False]]
+  votes = run(
+    implementation, score_topk.soft_vote, scores, jnp.asarray(region), tile=16
+  )
+  p = np.exp(want[0]) * region[0]
+  np.testing.assert_allclose(
+    votes[0], (p / p.sum(-1, keepdims=True)).sum(0), atol=1e-6
+  )
+  assert not votes[1].any()  # An empty region: no votes, no NaN.
+
+
+def test_a_length_of_zero_has_no_scores():
+  scores, lse = score_topk.decode_scores(
+    draw(1, 2, 8), draw(1, 5, 2, 8), jnp.array([0])
+  )
+  assert np.isneginf(scores).all()
+  assert np.isneginf(lse).all()
+
+
+def test_scores_are_reduced_over_the_heads_of_a_key_head_or_over_all():
+  scores = draw(2, 6, 5).at[1, :, 3:].set(-jnp.inf)
+  for k in (1, 2, 6):
+    want = np.stack([x.max(1) for x in np.split(scores, k, axis=1)], 1)
+    np.testing.assert_array_equal(score_topk.group_max(scores, k), want)
+  want = np.asarray(scores, np.float64).mean(1)
+  np.testing.assert_allclose(score_topk.head_mean(scores), want, atol=1e-6)
 
 
 def test_block_scores_average_the_heads_of_a_key_head():
@@ -71,33 +120,55 @@ def brute_force(row, k, valid):
   return np.array(sorted(order) + [-1] * (k - len(order)))
 
 
-@pytest.mark.parametrize('implementation', ['reference', 'xla'])
-def test_top_k_equals_brute_force_with_ties_nan_and_infinities(implementation):
+def hard_rows(size):
   rng = np.random.default_rng(0)
   rows = [
-    rng.normal(size=50),
-    rng.integers(-2, 3, 50) * 0.5,  # Many ties, signed zeros.
-    np.full(50, -np.inf),
-    np.zeros(50) * rng.choice([-1, 1], 50),
-    rng.choice([np.nan, np.inf, -np.inf, 1.0, -1e-40], 50),
+    rng.normal(size=size),
+    rng.integers(-2, 3, size) * 0.5,  # Many ties, signed zeros.
+    np.full(size, -np.inf),
+    np.zeros(size) * rng.choice([-1, 1], size),
+    rng.choice([np.nan, np.inf, -np.inf, 1.0, -1.0], size),
   ]
-  x = np.stack(rows).astype(np.float32)
-  x[4] = np.where(x[4] == np.float32(-1e-40), -1.0, x[4])  # CPU flushes these.
-  valid = rng.random(x.shape) < 0.3
-  for k in (1, 8, 50):
-    got = score_topk.topk_threshold(
-      jnp.asarray(x), k, jnp.asarray(valid), implementation=implementation
-    )
-    want = [brute_force(*y) for y in zip(x, [k] * 5, valid, strict=True)]
-    np.testing.assert_array_equal(got, want)
+  return np.stack(rows).astype(np.float32), rng.random((5, size)) < 0.3
 
 
-def test_top_k_selects_the_same_set_as_lax_top_k():
-  x = jnp.round(draw(4, 300) * 4) / 4
-  for k in (1, 17, 300):
-    got = score_topk.topk_threshold(x, k, implementation='xla')
-    want = np.sort(jax.lax.top_k(x, k)[1], -1)
-    np.testing.assert_array_equal(got, want)
+# With 300 entries three tiles of 128, the last one not full.
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize('k', [pytest.param(8, marks=pytest.mark.slow), 150])
+def test_top_k_equals_brute_force_with_ties_nan_and_infinities(
+  k, implementation
+):
+  x, valid = hard_rows(300)
+  got = run(
+    implementation,
+    score_topk.topk_threshold,
+    jnp.asarray(x),
+    k,
+    jnp.asarray(valid),
+    tile=128,
+  )
+  want = [brute_force(*y) for y in zip(x, [k] * 5, valid, strict=True)]
+  np.testing.assert_array_equal(got, want)
+  assert (valid.sum(-1) < 150).all()  # So that 150 exceeds what is valid.
+
+
+@pytest.mark.parametrize(
+  'implementation',
+  ['xla', *(pytest.param(x, marks=pytest.mark.slow) for x in PALLAS)],
+)
+def test_top_k_selects_the_same_set_as_lax_top_k(implementation):
+  x = jnp.round(draw(2, 300) * 4) / 4
+  got = run(implementation, score_topk.topk_threshold, x, 17, tile=128)
+  np.testing.assert_array_equal(got, np.sort(jax.lax.top_k(x, 17)[1], -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('implementation', ['xla', 'tpu', 'triton'])
+@pytest.mark.parametrize(('size', 'k'), [(20_000, 1), (20_000, 2000), (1, 1)])
+def test_long_rows_select_the_same_set_as_lax_top_k(implementation, size, k):
+  x = jnp.round(draw(3, size) * 50) / 50
+  got = run(implementation, score_topk.topk_threshold, x, k)
+  np.testing.assert_array_equal(got, np.sort(jax.lax.top_k(x, k)[1], -1))
 
 
 def test_top_k_of_fewer_entries_is_padded():
@@ -105,3 +176,22 @@ def test_top_k_of_fewer_entries_is_padded():
   np.testing.assert_array_equal(got, [[0, 1, 2, -1, -1]])
   with pytest.raises(ValueError, match='k=0 must be at least 1'):
     score_topk.topk_threshold(draw(1, 3), 0)
+
+
+def test_approximate_top_k_is_exact_off_tpus():
+  x, valid = hard_rows(50)
+  got = score_topk.topk_threshold(
+    jnp.asarray(x[:1]), 30, jnp.asarray(valid[:1]), recall_target=0.9
+  )
+  np.testing.assert_array_equal(got[0], brute_force(x[0], 30, valid[0]))
+  with pytest.raises(ValueError, match='exclude each other'):
+    score_topk.topk_threshold(
+      jnp.asarray(x), 3, recall_target=0.9, implementation='xla'
+    )
+
+
+def test_wrong_arguments_are_named():
+  with pytest.raises(ValueError, match='k_bskh has shape'):
+    score_topk.decode_scores(draw(2, 4, 8), draw(2, 9, 3, 8))
+  with pytest.raises(ValueError, match=r'region_bs has shape \(2, 8\)'):
+    score_topk.soft_vote(draw(2, 4, 9), jnp.ones((2, 8), bool))

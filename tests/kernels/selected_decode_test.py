@@ -188,7 +188,7 @@ def test_a_selection_of_all_pages_equals_paged_decoding():
   np.testing.assert_allclose(chosen.out, whole.out, atol=1e-6)
 
 
-@pytest.mark.parametrize('heads', [1, K])
+@pytest.mark.parametrize('heads', [pytest.param(1, marks=pytest.mark.slow), K])
 def test_gradients_equal_those_of_dense_attention(heads):
   with jax.enable_x64(True):
     q = draw(B, T, N, H, dtype=jnp.float64)

@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtok_kernels.tree_attention import ancestor_bits, tree_attention
+from jaxtok_kernels.tree_attention import (
+  ancestor_bits,
+  paged_tree_attention,
+  tree_attention,
+)
 
 from tests.kernels import kernel_oracle
 
@@ -84,6 +88,40 @@ def test_each_node_equals_causal_attention_over_its_path(implementation):
     )
     np.testing.assert_allclose(got.out[b, i], out[0, 0], atol=ATOL)
     np.testing.assert_allclose(got.lse[b, i], lse[0, 0], atol=ATOL)
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+def test_pages_equal_a_contiguous_cache(implementation):
+  q, k, v, length, k_new, v_new = operands()
+  k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (k, v))
+  cache = jnp.stack([k, v], 3).reshape(B, 3, 4, 2 * K, H)
+  order = jnp.array([4, 0, 3, 1, 5, 2])
+  pages = (
+    jnp.zeros((6, 4, 2 * K, H)).at[order].set(cache.reshape(6, 4, 2 * K, H))
+  )
+  extra = dict(parent_bg=jnp.asarray(PARENT), valid_bg=jnp.asarray(VALID))
+  got = paged_tree_attention(
+    q,
+    pages,
+    order.reshape(B, 3),
+    length,
+    k_new,
+    v_new,
+    implementation=implementation,
+    **extra,
+  )
+  want = tree_attention(
+    q, k, v, length, k_new, v_new, implementation='reference', **extra
+  )
+  np.testing.assert_allclose(got.out, want.out, atol=ATOL)
+  np.testing.assert_allclose(got.lse, want.lse, atol=ATOL)
+
+
+def test_gradients_are_refused():
+  q, *rest = operands()
+  loss = lambda q: tree_attention(q, *rest, parent_bg=jnp.asarray(PARENT)).out
+  with pytest.raises(NotImplementedError, match='has no gradients'):
+    jax.grad(lambda q: loss(q).sum())(q)
 
 
 def test_wrong_arguments_are_named():

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import jaxtok_kernels
 import numpy as np
 import pytest
 from flax import nnx
@@ -55,6 +56,24 @@ def test_encoder_sees_both_sides_and_causal_mask_can_be_lifted():
   np.testing.assert_array_equal(run(config, mask=masks.Full()), want)
   changed = run(encoder, TOKENS.at[0, 7].set(0))
   assert (np.asarray(changed != want).any(axis=2)).all()
+
+
+@pytest.mark.parametrize('name', ['xla', 'triton', 'tpu'])
+def test_models_run_on_the_attention_that_their_config_names(name):
+  one = SMALL | dict(num_layers=1)
+  config = transformer.Config(implementation=name, **one)
+  with jaxtok_kernels.interpret_mode():
+    got = run(config)
+  found = jaxtok_kernels.last_dispatch()
+  assert found.chosen == {'any': name}
+  want = run(transformer.Config(implementation='dense', **one))
+  # Sums in another order, in float32.
+  np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_an_unknown_attention_is_refused():
+  with pytest.raises(ValueError, match="implementation='cuda' is unknown"):
+    transformer.Config(implementation='cuda', **SMALL).block_config(False)
 
 
 def test_remat_changes_neither_loss_nor_gradients():

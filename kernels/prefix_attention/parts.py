@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shared-prefix attention in plain JAX.
+"""Shared-prefix attention: one level at a time.
 
 The queries of all sequences of a group become rows of one matmul against the
 group's prefix, so that each prefix is read once per tile of sequences instead
@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import masks
-from jaxtok_kernels.flash_attention import xla
+from jaxtok_kernels.flash_attention import implementations, packing, xla
+from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.prefix_attention import cost
 from jaxtok_kernels.prefix_attention.levels import (
   GroupTiles,
@@ -91,6 +92,42 @@ def _put(x: jax.Array, part: jax.Array, rows: jax.Array) -> jax.Array:
   """Writes a tile's rows back; rows without a sequence are dropped."""
   part = part.reshape(rows.shape[0], *x.shape[1:])
   return x.at[rows].set(part.astype(x.dtype), mode='drop')
+
+
+def level_forward_tiled(
+  q_btnh: jax.Array, level: PrefixLevel, static: Static
+) -> AttentionState:
+  """`level_forward` in one call of a Pallas kernel.
+
+  The tiles are the batch of the kernel; each reads the keys of its group. The
+  query heads of a key head are rows too.
+  """
+  b, t, n, h = q_btnh.shape
+  m, p, k, _ = level.k_mpkh.shape
+  block = cost.sequences_per_tile(b, t * n // k)
+  tiles = group_tiles(level.group_b, m, block)
+  q = q_btnh.at[tiles.rows].get(mode='clip')
+  q = packing.pack(q.reshape(-1, block * t, n, h), k)
+  length = level.length_m.astype(jnp.int32)
+  end = jnp.where(tiles.rows < b, length[tiles.group][:, None], 0)
+  end = jnp.repeat(end, t * n // k, axis=1)[..., None]
+  mask = masks.from_intervals(jnp.stack([jnp.zeros_like(end), end], -1))
+  valid = (jnp.arange(p) < length[:, None])[..., None, None]
+  clean = lambda x: jnp.where(valid, x, 0)
+  part = implementations.forward(
+    static,
+    q,
+    clean(level.k_mpkh),
+    clean(level.v_mpkh),
+    mask,
+    kv_batch=tiles.group,
+  )
+  part = packing.unpack(part, block * t)
+  state = empty((b, t, n, part.out.shape[-1]), part.out.dtype)
+  put = lambda x, y: x.at[tiles.rows.ravel()].set(
+    y.reshape(-1, *x.shape[1:]), mode='drop'
+  )
+  return jax.tree.map(put, state, part)
 
 
 def _mask(level, tiles: GroupTiles, i, t: int) -> masks.MaskSpec:

@@ -1,0 +1,208 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/kernels.md from the code and from what was measured.
+
+  python -m jaxtok_kernels.docs [--folder=docs]
+
+Reads `docs/kernels/aot_<chip>.json` (written by `aot --write`) and
+`docs/kernels/bench_<device>.json` (written by `bench --out`). A test fails if
+the page is stale.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+# Kernel, implementation, how tests verify it (levels below).
+VERIFIED = (
+  ('flash_attention', 'xla', 'V0 gradients stress'),
+  ('flash_attention', 'tpu', 'V1 V2 V3 gradients'),
+  ('flash_attention', 'triton', 'V1 V6 gradients'),
+  ('flash_attention', 'mosaic_gpu', 'V7 V8'),
+  ('shared_prefix_attention', 'xla', 'V0 gradients'),
+  ('shared_prefix_attention', 'tpu', 'V1 V3'),
+  ('shared_prefix_attention', 'triton', 'V1 V6'),
+  ('shared_prefix_attention', 'mosaic_gpu', 'V7, nightly V8'),
+  ('tree_attention', 'xla', 'V0'),
+  ('tree_attention', 'tpu', 'V1 V3'),
+  ('tree_attention', 'triton', 'V1 V6'),
+  ('paged_tree_attention', 'xla', 'V0'),
+  ('paged_tree_attention', 'tpu', 'V1 V3'),
+  ('paged_tree_attention', 'triton', 'V1 V6'),
+  ('gather_decode', 'xla', 'V0 gradients'),
+  ('gather_decode', 'tpu', 'V1 V2 V3'),
+  ('gather_decode', 'triton', 'V1 V6'),
+  ('block_decode', 'xla', 'V0'),
+  ('block_decode', 'tpu', 'V1 V3'),
+  ('block_decode', 'triton', 'V1 V6'),
+  ('paged_decode', 'xla', 'V0'),
+  ('paged_decode', 'tpu', 'V1 V3'),
+  ('paged_decode', 'triton', 'V1 V6'),
+  ('column_sums', 'xla', 'V0'),
+  ('column_sums', 'tpu', 'V1 V3'),
+  ('column_sums', 'triton', 'V1 V6'),
+  ('decode_scores', 'xla', 'V0'),
+  ('decode_scores', 'tpu', 'V1 V3'),
+  ('decode_scores', 'triton', 'V1 V6'),
+  ('soft_vote', 'xla', 'V0'),
+  ('soft_vote', 'tpu', 'V1 V3'),
+  ('soft_vote', 'triton', 'V1 V6'),
+  ('topk_threshold', 'xla', 'V0'),
+  ('topk_threshold', 'tpu', 'V1 V3'),
+  ('topk_threshold', 'triton', 'V1 V6'),
+  ('linear_attention', 'xla', 'V0 gradients'),
+  ('linear_attention', 'tpu', 'V1 V3 gradients'),
+  ('linear_attention', 'triton', 'V1 V6 gradients'),
+  ('ring_attention', 'xla', 'V0 gradients, 4 devices'),
+  ('ring_attention', 'triton', 'V1, 2 devices'),
+  ('write_kv', 'xla', 'V0, no copy'),
+  ('write_kv', 'tpu', 'V1 V2 V3'),
+  ('write_kv', 'triton', 'V1 V6'),
+  ('write_rows', 'xla', 'V0'),
+  ('compact_kv', 'xla', 'V0'),
+  ('compact_kv', 'tpu', 'V1 V2 V3'),
+  ('compact_kv', 'triton', 'V1 V6'),
+)
+
+_HEAD = """# Kernels
+
+<!-- Written by `python -m jaxtok_kernels.docs`; do not edit. -->
+
+`jaxtok_kernels` needs jax and numpy only. Each kernel has one public function
+with `implementation=`: 'reference' (dense, the meaning), 'xla' (runs
+everywhere, the default on CPU), 'tpu' and 'triton' (Pallas), 'mosaic_gpu'
+(Pallas, Hopper). 'auto' takes the best one that can serve the call;
+`last_dispatch()` tells which and why. A named one that cannot serve raises
+`NotImplementedError` with the argument that it cannot take.
+
+How a row was verified, all on CPUs in the default tests unless said otherwise:
+
+| level | meaning |
+|---|---|
+| V0 | against float64 NumPy or the dense reference |
+| V1 | the Pallas kernel interpreted, against the reference |
+| V2 | simulated TPU memories: no race, no missing wait, nothing uninitialised |
+| V3 | lowers for TPU |
+| V6, V7 | lowers for NVIDIA GPUs (Triton, Mosaic GPU) |
+| V8 | simulated Hopper memories and barriers, no race |
+| AOT | compiled by the device's own compiler without the device |
+| ran | timed on the device, see the numbers below |
+
+Interpretation proves arithmetic, compilation proves that a program exists;
+neither is a speed. On a machine with a GPU or TPU, `launch/check_kernels.sh`
+compares every kernel with its reference there and times it.
+
+Bundles are VLIW instructions of the whole kernel; MXU fill is the share of the
+matrix unit's slots that is used between its first and its last instruction.
+Both are static: without stalls and copies. The public splash kernel reads 2037
+bundles at fill 0.89 on v5e for tiles of 512 x 512 at width 128 (other
+compiler). CI compiles a subset and fails if bundles or spills grow by 5 %.
+"""
+
+
+def load(folder: pathlib.Path, prefix: str) -> dict[str, dict[str, Any]]:
+  """Results by chip or device."""
+  return {
+    path.stem.removeprefix(prefix): json.loads(path.read_text())
+    for path in sorted((folder / 'kernels').glob(f'{prefix}*.json'))
+  }
+
+
+def render(folder: pathlib.Path) -> str:
+  """The page.
+
+  Args:
+    folder: The repository's `docs`.
+  """
+  aot, bench = load(folder, 'aot_'), load(folder, 'bench_')
+  parts = [
+    _HEAD,
+    '| kernel | implementation | verified | compiled for | ran on |\n'
+    '|---|---|---|---|---|',
+  ]
+  for kernel, implementation, how in VERIFIED:
+    mine = lambda x, k=kernel, i=implementation: [
+      y for y in x['rows'] if (y['kernel'], y['implementation']) == (k, i)
+    ]
+    compiled = [chip for chip, x in aot.items() if _all_right(mine(x))]
+    ran = [device for device, x in bench.items() if _all_right(mine(x))]
+    cells = [
+      f'`{kernel}`',
+      implementation,
+      how,
+      ', '.join(compiled) or '-',
+      ', '.join(ran) or '-',
+    ]
+    parts.append(f'| {" | ".join(cells)} |')
+  for device, found in bench.items():
+    parts += ['', *_bench_table(device, found)]
+  for chip, found in aot.items():
+    parts += ['', *_aot_table(chip, found)]
+  return '\n'.join(parts) + '\n'
+
+
+def _all_right(rows: list[dict[str, Any]]) -> bool:
+  return bool(rows) and not any(
+    'failed' in x or isinstance(x.get('error'), str) for x in rows
+  )
+
+
+def _bench_table(device: str, found: dict[str, Any]) -> list[str]:
+  lines = [
+    f'## Measured on {device} (jax {found["jax"]})',
+    '',
+    '`speed-up` is over `jax.nn.dot_product_attention` (cuDNN on GPUs).',
+    '',
+    '| kernel | case | implementation | ms | TFLOP/s | GB/s | roofline '
+    '| temporary MiB | speed-up |',
+    '|---|---|---|---|---|---|---|---|---|',
+  ]
+  for row in found['rows']:
+    rival = [v for k, v in row.items() if k.startswith('speedup_over_jax')]
+    cells = [
+      f'`{row["kernel"]}`',
+      row['case'],
+      row['implementation'],
+      *(
+        str(row.get(x, '-'))
+        for x in ('ms', 'tflops', 'gbps', 'roofline', 'temp_mib')
+      ),
+      str(rival[0]) if rival else '-',
+    ]
+    lines.append(f'| {" | ".join(cells)} |')
+  return lines
+
+
+def _aot_table(chip: str, found: dict[str, Any]) -> list[str]:
+  lines = [
+    f'## Compiled for {chip} without one (jax {found["jax"]})',
+    '',
+    '| kernel | case | implementation | bundles | MXU fill | spills '
+    '| VMEM MiB | temporary MiB |',
+    '|---|---|---|---|---|---|---|---|',
+  ]
+  for row in found['rows']:
+    names = ('bundles', 'mxu_fill', 'spills', 'vmem_mib', 'temp_mib')
+    cells = [
+      f'`{row["kernel"]}`',
+      row['case'],
+      row['implementation'],
+      *(str(row.get(x, '-')) for x in names),
+    ]
+    lines.append(f'| {" | ".join(cells)} |')
+  return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Writes the page."""
+  parser = argparse.ArgumentParser(prog='python -m jaxtok_kernels.docs')
+  parser.add_argument('--folder', default='docs', type=pathlib.Path)
+  folder = parser.parse_args(argv).folder
+  (folder / 'kernels.md').write_text(render(folder))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,351 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pallas flash attention on a CPU: interpreted, checked for races, lowered."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+from jaxtok_kernels import (
+  AttentionState,
+  BlockLists,
+  _compat,
+  column_sums,
+  flash_attention,
+  interpret_mode,
+  last_dispatch,
+  lowering_platforms,
+  masks,
+)
+from jaxtok_kernels.flash_attention import cost, tile_lists
+
+from tests.kernels import kernel_oracle
+
+B, T, S, N, K, H = 2, 40, 300, 4, 2, 64
+ATOL = 2e-5  # As in flash_attention_test.
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+  triton = cost.TritonTiles(16, 32)
+  tpu = cost.TpuTiles(16, 256, 128)
+  monkeypatch.setattr(cost, 'tpu_tiles', lambda *_: tpu)
+  monkeypatch.setattr(cost, 'tpu_backward_tiles', lambda *_: tpu)
+  monkeypatch.setattr(cost, 'triton_tiles', lambda *_: triton)
+  monkeypatch.setattr(cost, 'triton_backward_tiles', lambda *_: triton)
+
+
+def draw(*shape, seed=0, dtype=jnp.float32):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+def inputs(dtype=jnp.float32, s=S, t=T):
+  shapes = (B, t, N, H), (B, s, K, H), (B, s, K, H)
+  return [draw(*x, seed=i, dtype=dtype) for i, x in enumerate(shapes)]
+
+
+def extras():
+  lse = draw(B, T, N, seed=5).at[:, ::3].set(-jnp.inf)
+  out = draw(B, T, N, H, seed=6).at[:, ::3].set(0)
+  return dict(sink=draw(N, seed=4), state_in=AttentionState(out, lse))
+
+
+def bias(heads):
+  return draw(1, heads, T, S, seed=7)
+
+
+def block_mask():
+  rng = np.random.default_rng(0)
+  listed = rng.random((B, K, 2, 3)) < 0.6
+  lists = BlockLists(
+    ids=jnp.asarray(np.argsort(~listed, -1, kind='stable'), jnp.int32),
+    count=jnp.asarray(listed.sum(-1), jnp.int32),
+    full=jnp.asarray(rng.random(listed.shape) < 0.5),
+    block_q=128,
+    block_kv=128,
+  )
+  return masks.blocks(lists, masks.causal(200))
+
+
+SEGMENTS = jnp.asarray(np.repeat([[1, 2, 0]] * B, [100, 150, 50], axis=1))
+CASES = {
+  'causal': (masks.causal(200), dict(softcap=3.0)),
+  'sinks_permuted': (
+    dataclasses.replace(
+      masks.sinks(20, 100, offset=150),
+      kv_pos=jnp.asarray(np.random.default_rng(1).permutation(S))[None],
+    ),
+    {},
+  ),
+  'rows_without_keys': (masks.lengths(jnp.array([300, 20]), T), {}),
+}
+
+
+def value_and_grads(implementation, args, more, mask, **static):
+  def loss(args, more):
+    state = flash_attention(
+      *args,
+      mask=mask,
+      return_state=True,
+      implementation=implementation,
+      **static,
+      **more,
+    )
+    lse = jnp.where(jnp.isfinite(state.lse), state.lse, 0)
+    return jnp.sin(state.out).sum() + jnp.sin(lse).sum(), state
+
+  fn = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+  with interpret_mode():
+    (_, state), grads = fn(args, more)
+  return state, grads
+
+
+def check(implementation, args, more, mask, **static):
+  got = value_and_grads(implementation, args, more, mask, **static)
+  want = value_and_grads('reference', args, more, mask, **static)
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(x, y, atol=ATOL)
+
+
+@pytest.mark.parametrize('name', CASES)
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_values_and_gradients_equal_the_reference(implementation, name):
+  mask, static = CASES[name]
+  more = extras() if name == 'causal' else {}
+  args = inputs()
+  if name == 'rows_without_keys':
+    # What nobody sees may be NaN.
+    args[1:] = [x.at[1, 20:].set(jnp.nan) for x in args[1:]]
+  check(implementation, args, more, mask, **static)
+
+
+@pytest.mark.parametrize(
+  ('implementation', 'heads'), [('tpu', N), ('triton', 1)]
+)
+def test_a_bias_equals_the_reference(implementation, heads):
+  attend = functools.partial(
+    flash_attention,
+    *inputs(),
+    mask=masks.causal(200),
+    softcap=3.0,
+    bias=bias(heads),
+  )
+  with interpret_mode():
+    got = jax.jit(functools.partial(attend, implementation=implementation))()
+  want = attend(implementation='reference')
+  np.testing.assert_allclose(got, want, atol=ATOL)
+
+
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_column_sums_equal_the_reference(implementation):
+  q, k, v = inputs()
+  mask = masks.causal(200)
+  state = flash_attention(
+    q, k, v, mask=mask, return_state=True, implementation='reference'
+  )
+  weight = jnp.abs(draw(B, T, N, seed=8))
+  sums = functools.partial(column_sums, q, k, state.lse, weight, mask=mask)
+  with interpret_mode():
+    got = jax.jit(functools.partial(sums, implementation=implementation))()
+  want = sums(implementation='reference')
+  np.testing.assert_allclose(got, want, atol=ATOL)
+
+
+def test_block_lists_equal_the_reference():
+  check('tpu', inputs(s=384, t=256), {}, block_mask())
+
+
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_bfloat16_is_close_to_float64(implementation):
+  q, k, v = inputs(jnp.bfloat16)
+  mask = masks.causal(200)
+  seen = kernel_oracle.visible(mask, B, K, T, S)
+  want, _ = kernel_oracle.attention(q, k, v, seen)
+  with interpret_mode():
+    got = jax.jit(
+      functools.partial(
+        flash_attention, mask=mask, implementation=implementation
+      )
+    )(q, k, v)
+  assert got.dtype == jnp.bfloat16
+  np.testing.assert_allclose(got.astype(jnp.float32), want, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+  'with_gradients', [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+def test_tpu_kernels_have_no_race_and_read_nothing_uninitialised(
+  with_gradients,
+):
+  """Simulated memories: buffers start as NaN, copies finish when waited for."""
+  params = pltpu.InterpretParams(
+    detect_races=True,
+    uninitialized_memory='nan',
+    dma_execution_mode='on_wait',
+  )
+  q, k, v = [x[:1, :, :2] for x in inputs(s=140, t=20)]
+  mask = masks.causal(100)
+
+  def run(name):
+    attend = functools.partial(flash_attention, mask=mask, implementation=name)
+    if not with_gradients:
+      return jax.jit(attend)(q, k, v)
+    loss = lambda *x: jnp.sin(attend(*x)).sum()
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
+
+  with interpret_mode(params):
+    got = jax.block_until_ready(run('tpu'))
+  assert not _compat.tpu_races()
+  pltpu.reset_tpu_interpret_mode_state()
+  want = run('reference')
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(x, y, atol=ATOL)
+
+
+def grads_of(mask, implementation):
+  fn = lambda q, k, v: (
+    flash_attention(q, k, v, mask=mask, implementation=implementation)
+    .astype(jnp.float32)
+    .sum()
+  )
+  return jax.jit(jax.grad(fn, argnums=(0, 1, 2)))
+
+
+LOWERED = [(64, 'packed'), (128, 'causal'), (256, 'causal')]
+
+
+def mask_of(kind, t):
+  if kind == 'causal':
+    return masks.causal()
+  return masks.packed(jnp.ones((1, t), jnp.int32))
+
+
+@pytest.mark.parametrize(('h', 'kind'), LOWERED)
+def test_tpu_kernels_lower_without_a_tpu(monkeypatch, h, kind):
+  monkeypatch.undo()
+  q = jax.ShapeDtypeStruct((1, 2048, 8, h), jnp.bfloat16)
+  k = jax.ShapeDtypeStruct((1, 2048, 4, h), jnp.bfloat16)
+  kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
+  grads = grads_of(mask_of(kind, 2048), 'tpu')
+  exported = jax.export.export(
+    grads, platforms=['tpu'], disabled_checks=[kernels]
+  )(q, k, k)
+  text = exported.mlir_module()
+  for name in ('forward', 'dq', 'dkv'):
+    assert f'flash_attention_{name}' in text
+
+
+@pytest.mark.parametrize(('h', 'kind'), LOWERED)
+def test_triton_kernels_lower_without_a_gpu(monkeypatch, h, kind):
+  monkeypatch.undo()
+  q = jax.ShapeDtypeStruct((1, 2000, 8, h), jnp.bfloat16)
+  k = jax.ShapeDtypeStruct((1, 2000, 4, h), jnp.bfloat16)
+  traced = grads_of(mask_of(kind, 2000), 'triton').trace(q, k, k)
+  with _compat.absent_gpu():
+    text = traced.lower(lowering_platforms=('cuda',)).as_text()
+  assert text.count('__gpu$xla.gpu.triton') == 3
+
+
+def test_column_sums_lower_without_their_device(monkeypatch):
+  monkeypatch.undo()
+  q = jax.ShapeDtypeStruct((1, 2048, 8, 128), jnp.bfloat16)
+  lse = jax.ShapeDtypeStruct((1, 2048, 8), jnp.float32)
+  sums = lambda name: jax.jit(
+    functools.partial(column_sums, mask=masks.causal(), implementation=name)
+  )
+  with _compat.absent_gpu():
+    traced = sums('triton').trace(q, q, lse)
+    text = traced.lower(lowering_platforms=('cuda',)).as_text()
+  assert '__gpu$xla.gpu.triton' in text
+  kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
+  exported = jax.export.export(
+    sums('tpu'), platforms=['tpu'], disabled_checks=[kernels]
+  )(q, q, lse)
+  assert 'flash_attention_column_sums' in exported.mlir_module()
+
+
+def test_keys_of_a_band_are_kept_only_if_some_row_sees_each():
+  bounds = (None, -3, -1, 0, 2, 5)
+  kept = 0
+  for left, right, t, s in itertools.product(bounds, bounds, (1, 4), (3, 4, 9)):
+    if tile_lists.hides_keys(masks.MaskSpec(left=left, right=right), t, s):
+      continue
+    ahead = np.arange(s) - np.arange(t)[:, None]
+    low, high = (-s if left is None else -left), (s if right is None else right)
+    assert ((ahead >= low) & (ahead <= high)).any(0).all()
+    kept += 1
+  assert kept
+
+
+def test_what_a_kernel_cannot_serve_is_named():
+  q, k, v = inputs()
+  run = functools.partial(flash_attention, q, k, v)
+  with pytest.raises(NotImplementedError, match='float32 is not supported'):
+    run(mask=masks.full(), implementation='mosaic_gpu')
+  for name in ('tpu', 'triton'):
+    with pytest.raises(NotImplementedError, match='bias cannot be combined'):
+      flash_attention(
+        *inputs(t=256, s=384),
+        mask=block_mask(),
+        bias=jnp.zeros((1, 1, 256, 384)),
+        implementation=name,
+      )
+  tree = masks.tree(jnp.zeros((B, T, 2), jnp.uint32))
+  with pytest.raises(NotImplementedError, match=r'mask\.tree_bits'):
+    run(mask=tree, implementation='tpu')
+  with pytest.raises(NotImplementedError, match='multiples of its blocks'):
+    flash_attention(*inputs(t=250), mask=block_mask(), implementation='tpu')
+  lists = dataclasses.replace(
+    block_mask().block_lists,
+    ids=jnp.zeros((1, 1, 2, 1), jnp.int32),
+    count=jnp.ones((1, 1, 2), jnp.int32),
+    full=jnp.zeros((1, 1, 2, 1), bool),
+    block_q=48,
+  )
+  limits = {'tpu': '128 x 128, or of 16 x 128', 'triton': 'from 16 to 128'}
+  for name, limit in limits.items():
+    with pytest.raises(NotImplementedError, match=limit):
+      flash_attention(
+        *inputs(s=384, t=96), mask=masks.blocks(lists), implementation=name
+      )
+
+
+def test_auto_falls_back_only_with_a_reason_on_record():
+  args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs()]
+  bits = jax.ShapeDtypeStruct((B, T, 2), jnp.uint32)
+  with lowering_platforms('tpu', 'cuda', 'cpu'):
+    jax.eval_shape(lambda *x: flash_attention(*x, mask=masks.causal()), *args)
+    found = last_dispatch()
+    assert found.chosen == {'tpu': 'tpu', 'cuda': 'triton', 'cpu': 'xla'}
+    assert 'float32' in found.refused['cuda/mosaic_gpu']
+    jax.eval_shape(
+      lambda q, k, v, bits: flash_attention(q, k, v, mask=masks.tree(bits)),
+      *args,
+      bits,
+    )
+    found = last_dispatch()
+    assert set(found.chosen.values()) == {'xla'}
+    assert found.refused['tpu/tpu'] == 'mask.tree_bits is not supported'
+
+
+def test_one_traced_program_lowers_to_the_kernel_of_each_platform(monkeypatch):
+  monkeypatch.undo()
+  args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(jnp.bfloat16)]
+  kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
+  attend = jax.jit(lambda *x: flash_attention(*x, mask=masks.causal()))
+  with lowering_platforms('tpu', 'cpu'):
+    attend.trace(*args)
+    assert last_dispatch().chosen == {'tpu': 'tpu', 'cpu': 'xla'}
+    on_tpu, on_cpu = (
+      jax.export.export(attend, platforms=[x], disabled_checks=[kernels])(*args)
+      for x in ('tpu', 'cpu')
+    )
+  assert 'tpu_custom_call' in on_tpu.mlir_module()
+  assert 'tpu_custom_call' not in on_cpu.mlir_module()
+  assert 'stablehlo.while' in on_cpu.mlir_module()

@@ -1,0 +1,78 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Shared prefixes by Pallas kernels, with several levels and on Hopper."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtok_kernels import (
+  PrefixLevel,
+  _compat,
+  interpret_mode,
+  shared_prefix_attention,
+)
+from jaxtok_kernels.flash_attention import cost
+from jaxtok_kernels.prefix_attention import cost as prefix_cost
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+  tpu, triton = cost.TpuTiles(16, 128, 128), cost.TritonTiles(16, 32)
+  monkeypatch.setattr(cost, 'tpu_tiles', lambda *_: tpu)
+  monkeypatch.setattr(cost, 'triton_tiles', lambda *_: triton)
+  monkeypatch.setattr(cost, 'mosaic_tiles', lambda h: cost.MosaicTiles(64, 2))
+  monkeypatch.setattr(prefix_cost, 'sequences_per_tile', lambda b, t: min(b, 3))
+
+
+def draw(*shape, seed=0, dtype=jnp.float32):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+def tree_of_prefixes(dtype, h):
+  """A root for most, two branches below it, own suffixes; one sits alone."""
+  level = lambda m, p, seed: (
+    draw(m, p, 1, h, seed=seed, dtype=dtype),
+    draw(m, p, 1, h, seed=seed + 1, dtype=dtype),
+  )
+  root = PrefixLevel(
+    *level(1, 70, 1), jnp.array([66]), jnp.array([0, 0, 0, -1, 0])
+  )
+  branches = PrefixLevel(
+    *level(2, 40, 3), jnp.array([40, 9]), jnp.array([0, 1, 0, -1, 1])
+  )
+  suffix = level(5, 20, 5)
+  q = draw(5, 2, 2, h, seed=7, dtype=dtype)
+  return q, (root, branches), *suffix, jnp.array([20, 2, 7, 20, 3])
+
+
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_two_levels_of_prefixes_equal_the_reference(implementation):
+  args = tree_of_prefixes(jnp.float32, 32)
+  want = shared_prefix_attention(*args, implementation='reference')
+  attend = functools.partial(
+    shared_prefix_attention, implementation=implementation
+  )
+  with interpret_mode():
+    got = jax.jit(attend)(*args)
+  # As in flash_attention_test.
+  np.testing.assert_allclose(got.out, want.out, atol=2e-5)
+  np.testing.assert_allclose(got.lse, want.lse, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_prefixes_on_hopper_equal_the_reference_without_races():
+  args = tree_of_prefixes(jnp.bfloat16, 64)
+  widen = lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
+  want = shared_prefix_attention(
+    *jax.tree.map(widen, args), implementation='reference'
+  )
+  with interpret_mode(_compat.gpu_interpret_params(detect_races=True)):
+    got = shared_prefix_attention(*args, implementation='mosaic_gpu')
+    jax.block_until_ready(got)
+  assert not _compat.gpu_races()
+  np.testing.assert_allclose(got.out, want.out, atol=2e-2)
+  np.testing.assert_allclose(got.lse, want.lse, atol=1e-3)
