@@ -36,11 +36,13 @@ class Tokens(Protocol):
     lengths: Tokens of each document, without special ones (int64).
     num_bytes: Source bytes of all documents.
     bos: The id that stands before each document.
+    period: Tokens per window of the tokenizer.
   """
 
   lengths: np.ndarray
   num_bytes: int
   bos: int
+  period: int
 
   def read(
     self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray
@@ -85,6 +87,8 @@ class ByteTokens:
     bos: See `Tokens`.
   """
 
+  period = 1
+
   def __init__(self, source: stored.Stored, table: np.ndarray, bos: int):
     self._source = source
     self._table = None if (table == np.arange(256)).all() else table
@@ -110,9 +114,10 @@ class CachedTokens:
   Args:
     folder: Made by `_build`.
     bos: See `Tokens`.
+    period: See `Tokens`.
   """
 
-  def __init__(self, folder: pathlib.Path, bos: int):
+  def __init__(self, folder: pathlib.Path, bos: int, period: int = 1):
     meta = json.loads((folder / 'meta.json').read_text())
     ends = np.load(folder / 'ends.npy')
     dtype = [('token', meta['token']), ('num_bytes', meta['num_bytes'])]
@@ -121,6 +126,7 @@ class CachedTokens:
     self.lengths = np.diff(self._starts)
     self.num_bytes = meta['bytes']
     self.bos = bos
+    self.period = period
 
   def read(
     self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray
@@ -251,12 +257,13 @@ def open_tokens(
   bos = bos_id(tokenizer)
   if (table := byte_table(tokenizer)) is not None:
     return ByteTokens(stored.store(source, cache_dir), table, bos)
+  period = getattr(tokenizer, 'tokens_per_window', 1)
   name = cache.digest(_FORMAT, tokenizer.fingerprint, source.key)
   root = pathlib.Path(cache_dir or cache.default_cache_dir())
   folder = root / 'tokens' / name
   if folder.exists():
     logging.info('Reusing tokens in %s.', folder)
-    return CachedTokens(folder, bos)
+    return CachedTokens(folder, bos, period)
   with cache.writing(folder):
     if not folder.exists():  # Else another process has just made it.
       logging.info('Tokenizing %d documents to %s.', len(source), folder)
@@ -264,4 +271,4 @@ def open_tokens(
       shutil.rmtree(part, ignore_errors=True)
       _build(source, tokenizer, part)
       os.rename(part, folder)
-  return CachedTokens(folder, bos)
+  return CachedTokens(folder, bos, period)

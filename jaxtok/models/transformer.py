@@ -69,6 +69,8 @@ class Config:
   num_buckets: int = 32  # If position='t5'.
   max_distance: int = 128  # If position='t5'.
   token_types: int = 0  # > 0 adds a table; the model uses its row 0 (BERT).
+  phases: int = 0  # > 0 adds a table of position modulo it: the place of a
+  # token in its window, for tokenizers with so many `tokens_per_window`.
   is_causal: bool = True  # Default mask; False makes an encoder.
   attention_bias: str = 'none'  # Biases of the projections: 'qkv' or 'all'.
   mlp_bias: bool = False
@@ -281,6 +283,7 @@ class Transformer(nnx.Module):
       dim,
       max_len=c.max_len if c.position == 'learned' else 0,
       num_types=c.token_types,
+      num_phases=c.phases,
       norm=norm() if c.embed_norm else None,
       std=c.embed_std,
       dtype=c.dtype,

@@ -48,6 +48,7 @@ class CodedTokenizer(base.Tokenizer):
     """
     check_token_bits(token_bits)
     self.token_bits = token_bits
+    self.tokens_per_window = 16 // token_bits
     first = num_values or 1 << token_bits
     self.special = base.SpecialTokens(pad=first, bos=first + 1, eos=first + 2)
     self.vocab_size = first + 3

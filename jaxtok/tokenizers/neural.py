@@ -181,6 +181,7 @@ class NeuralCompressionTokenizer(coded.CodedTokenizer):
       self._dense = self.words.used_words
     num_values = 0 if self._dense is None else len(self._dense)
     super().__init__(token_bits, num_values)
+    self.tokens_per_window = fmt.window_bits // token_bits
     if not fmt.is_lossless:
       self.kind, self.lossless = 'lossy', 'no'
 
