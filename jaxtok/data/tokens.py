@@ -144,7 +144,10 @@ class CachedTokens:
 
 
 def charges_of(
-  tokenizer: Any, data: bytes, ids: np.ndarray | None = None
+  tokenizer: Any,
+  data: bytes,
+  ids: np.ndarray | None = None,
+  offsets: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The tokens of a document and the source bytes charged to each.
 
@@ -156,6 +159,7 @@ def charges_of(
     tokenizer: Any tokenizer.
     data: The document.
     ids: Its tokens, if they are known.
+    offsets: The range of bytes of each, if they are known.
 
   Returns:
     Ids and charges.
@@ -167,7 +171,8 @@ def charges_of(
     ids = tokenizer.encode(data) if ids is None else ids
     charges = tokenizer.token_byte_lengths[ids].astype(np.int64)
   else:
-    ids, offsets = tokenizer.encode_with_offsets(data)
+    if offsets is None:
+      ids, offsets = tokenizer.encode_with_offsets(data)
     reached = np.maximum.accumulate(offsets[:, 1]) if len(ids) else ids
     charges = np.diff(reached, prepend=0)
     if len(ids):
@@ -195,6 +200,11 @@ def _groups(source: Source) -> Iterator[list[bytes]]:
 
 def _encode(tokenizer: Any, group: list[bytes]) -> Iterator[tuple]:
   """Ids and charges of each document of a group."""
+  if hasattr(tokenizer, 'encode_batch_with_offsets'):
+    pairs = tokenizer.encode_batch_with_offsets(group)
+    for data, (ids, offsets) in zip(group, pairs, strict=True):
+      yield charges_of(tokenizer, data, ids, offsets)
+    return
   if tokenizer.kind != 'concat':
     for data in group:
       yield charges_of(tokenizer, data)

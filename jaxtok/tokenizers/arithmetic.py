@@ -44,6 +44,29 @@ class Config:
 
 
 @configclass
+class Train:
+  """Counts an order-k table model on the training split, as `neural.Train`."""
+
+  order: int = 2  # Bytes of context.
+  num_rows: int = 1 << 14  # Contexts are hashed to so many rows.
+  max_bytes: int = 16_000_000  # Reads only the first so many.
+  token_bits: int = 16  # 8 or 16.
+
+  def make(
+    self, documents: neural.Documents | None = None
+  ) -> 'ArithmeticTokenizer':
+    """Counts the documents and builds the tokenizer."""
+    if documents is None:
+      raise ValueError(
+        'arithmetic.Train counts text: call make(documents), with a function '
+        'that returns the documents. To read a model, use Config(path=...).'
+      )
+    some = neural.limited(documents(), self.max_bytes)
+    model = table.fit(some, self.order, self.num_rows)
+    return ArithmeticTokenizer(model, token_bits=self.token_bits)
+
+
+@configclass
 class Static:
   """Counts the bytes of the training split: the model without context."""
 

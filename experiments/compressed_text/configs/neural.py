@@ -1,0 +1,33 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""M2 on Equal-Info Windows: neurally compressed text that can be learned.
+
+  python -m experiments.compressed_text --workdir=runs/neural \\
+      --config=experiments/compressed_text/configs/neural.py:tiny
+
+Lester et al. 2024, arXiv:2404.03626. Settings after the size: b, bits of a
+window (16, 32, 64, 128); v, bits of a token (8, 16); reset, M1 forgets at
+every so-many-th window (0: never); rule (cell, delay, greedy_zero_pad), e.g.
+`neural.py:tiny,b=64,v=8`. M1 is counted on the training split. At tiny and
+small, 16-bit words are numbered among those in use (about 25,000 of 65,536),
+which encodes the same text with a smaller table.
+"""
+
+from experiments.compressed_text import m2
+from jaxtok import train
+from jaxtok.tokenizers import neural
+
+
+def get_config(argument: str = 'small') -> train.Config:
+  """A run of the given size and settings."""
+  size, its = m2.parse(argument, b=16, v=16, reset=1, rule='cell')
+  is_finite = (its['b'], its['reset'], its['rule']) == (16, 1, 'cell')
+  tokenizer = neural.Train(
+    window_bits=its['b'],
+    token_bits=its['v'],
+    reset_every=its['reset'],
+    close_rule=its['rule'],
+    dense_ids=is_finite and its['v'] == 16 and size in ('tiny', 'small'),
+    **m2.M1,
+  )
+  return m2.config(size, tokenizer, max(its['b'] // its['v'], 1))
