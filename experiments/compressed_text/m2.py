@@ -40,6 +40,7 @@ _OURS = {
   'small': (256, 32, 20_000, 0),
 }
 _PAPER = (512, 256, 200_000, 0)
+_TRAIN_BYTES = {'tiny': 6_000_000}  # No method reads much more in its steps.
 
 M1 = {'order': 3, 'num_rows': 1 << 15}  # Counted on the training split.
 
@@ -82,7 +83,9 @@ def config(size: str, tokenizer: Any, tokens_per_window: int = 1):
   seq_len, batch_size, steps, max_bytes = _OURS.get(size, _PAPER)
   every = max(steps // 4, 1)
   return train.Config(
-    data=text.Config(source=text.Stdlib(), seq_len=seq_len),
+    data=text.Config(
+      source=text.Stdlib(max_bytes=_TRAIN_BYTES.get(size, 0)), seq_len=seq_len
+    ),
     tokenizer=tokenizer,
     model=transformer.Config(
       dim=dim,
