@@ -105,6 +105,18 @@ def config(size: str, tokenizer: Any, tokens_per_window: int = 1):
   )
 
 
+def set_steps(config: train.Config, steps: int) -> None:
+  """Makes a run as long as that, with as many evals as before."""
+  share = steps / config.steps
+  scale = lambda count: max(1, int(count * share))
+  config.steps = steps
+  config.optim.warmup_steps = scale(config.optim.warmup_steps)
+  config.log_every = scale(config.log_every)
+  config.checkpoint_every = scale(config.checkpoint_every)
+  for each in config.evals.values():
+    each.every_steps = scale(each.every_steps)
+
+
 def _recipe(size: str, tokens_per_window: int) -> Mapping[str, Any]:
   if size in _OURS:
     phases = tokens_per_window if tokens_per_window > 1 else 0

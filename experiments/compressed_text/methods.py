@@ -21,6 +21,7 @@ METHODS: dict[str, tuple[Any, str]] = {
   'bpe': (bpe, ''),
   'equalinfo_b16_v65k': (neural, ',b=16,v=16'),
   'equalinfo_b16_v256': (neural, ',b=16,v=8'),
+  'equalinfo_b16_v65k_half': (neural, ',b=16,v=16,half=1'),
   'equalinfo_b32_v256': (neural, ',b=32,v=8'),
   'equalinfo_b64_v256': (neural, ',b=64,v=8'),
   'equalinfo_b128_v256': (neural, ',b=128,v=8'),

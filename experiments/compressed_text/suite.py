@@ -18,7 +18,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import cli
-from experiments.compressed_text import methods, outcome
+from experiments.compressed_text import m2, methods, outcome
 from jaxtok import runs, train
 from jaxtok.data import source
 from jaxtok.train import errors, setup
@@ -68,7 +68,7 @@ def train_all(
       steps = max(1, int(budget // step_flops(config)))
       # As many steps for as many tokens are one and the same run.
       folder = 'tokens' if steps == config.steps else 'flops'
-      set_steps(config, steps)
+      m2.set_steps(config, steps)
     run = train_once(config, root / folder / f'{name}-{seed}')
     found.setdefault(match, {}).setdefault(name, []).append(run)
   return found
@@ -80,20 +80,8 @@ def make_config(name: str) -> train.Config:
   if FLAGS.data:
     config.data.source = source.from_spec(FLAGS.data)
   if FLAGS.steps:
-    set_steps(config, FLAGS.steps)
+    m2.set_steps(config, FLAGS.steps)
   return config
-
-
-def set_steps(config: train.Config, steps: int) -> None:
-  """Makes a run as long as that, with as many evals as before."""
-  share = steps / config.steps
-  scale = lambda count: max(1, int(count * share))
-  config.steps = steps
-  config.optim.warmup_steps = scale(config.optim.warmup_steps)
-  config.log_every = scale(config.log_every)
-  config.checkpoint_every = scale(config.checkpoint_every)
-  for each in config.evals.values():
-    each.every_steps = scale(each.every_steps)
 
 
 def step_flops(config: train.Config) -> float:

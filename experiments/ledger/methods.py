@@ -21,9 +21,9 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
-      *('base', 'bytelevel', 'bytes', 'concat', 'files', 'hf', 'libraries'),
-      *('lossy', 'parallel', 'ragged', 'saved', 'spec', 'speed', 'stream'),
-      *('subword', 'training', 'utf8'),
+      *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),
+      *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
+      *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
     }
   ),
   'jaxtok/transfer': frozenset(),

@@ -7,7 +7,8 @@
 
 Lester et al. 2024, arXiv:2404.03626. Settings after the size: b, bits of a
 window (16, 32, 64, 128); v, bits of a token (8, 16); reset, M1 forgets at
-every so-many-th window (0: never); rule (cell, delay, greedy_zero_pad), e.g.
+every so-many-th window (0: never); rule (cell, delay); half=1, rows of half as
+many tokens, which hold as many bytes at v=16 as whole ones at v=8; e.g.
 `neural.py:tiny,b=64,v=8`. M1 is counted on the training split. At tiny and
 small, 16-bit words are numbered among those in use (about 25,000 of 65,536),
 which encodes the same text with a smaller table.
@@ -20,7 +21,7 @@ from jaxtok.tokenizers import neural
 
 def get_config(argument: str = 'small') -> train.Config:
   """A run of the given size and settings."""
-  size, its = m2.parse(argument, b=16, v=16, reset=1, rule='cell')
+  size, its = m2.parse(argument, b=16, v=16, reset=1, rule='cell', half=0)
   is_finite = (its['b'], its['reset'], its['rule']) == (16, 1, 'cell')
   tokenizer = neural.Train(
     window_bits=its['b'],
@@ -30,4 +31,6 @@ def get_config(argument: str = 'small') -> train.Config:
     dense_ids=is_finite and its['v'] == 16 and size in ('tiny', 'small'),
     **m2.M1,
   )
-  return m2.config(size, tokenizer, max(its['b'] // its['v'], 1))
+  config = m2.config(size, tokenizer, its['b'] // its['v'])
+  config.data.seq_len //= 1 + its['half']
+  return config
