@@ -39,7 +39,7 @@ _BITS = (16, 32, 64, 128)
 
 
 def measure(
-  workdir: pathlib.Path, *, seed: int, num_bytes: int = 100_000
+  workdir: pathlib.Path, *, seed: int, num_bytes: int = 50_000
 ) -> dict[str, float]:
   """Codes one text under each rule and window size; see the module."""
   del workdir

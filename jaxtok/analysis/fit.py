@@ -49,7 +49,7 @@ class Rows:
 
 
 def make_rows(
-  parts: Sequence[tuple[np.ndarray, np.ndarray]],
+  parts: Sequence[tuple[Any, Any]],
   length: int,
   tokens_per_window: int = 1,
 ) -> Rows:
@@ -109,10 +109,12 @@ def train(
   graph, params, rest = nnx.split(model, nnx.Param, ...)
   state, rng = optimizer.init(params), np.random.default_rng(seed)
 
+  unused = jax.random.key(0)
+
   @jax.jit
   def step(params, state, batch):
     def loss(params):
-      found = objective(nnx.merge(graph, params, rest), batch, None)
+      found = objective(nnx.merge(graph, params, rest), batch, unused)
       return found.sum_nats / jnp.maximum(found.weight, 1.0)
 
     nats, grads = jax.value_and_grad(loss)(params)
@@ -145,12 +147,12 @@ class Score:
 
 def score(model: Any, rows: Rows, batch_size: int = 64) -> Score:
   """Evaluates a model on all rows."""
-  objective = next_token.Config().make()
+  objective, unused = next_token.Config().make(), jax.random.key(0)
   graph, state = nnx.split(model)
 
   @jax.jit
   def measure(state, batch):
-    found = objective.per_row(nnx.merge(graph, state), batch, None)
+    found = objective.per_row(nnx.merge(graph, state), batch, unused)
     nats, accuracy = found['nats'], found['accuracy']
     return nats.total, accuracy.total, nats.weight
 

@@ -13,8 +13,6 @@ import re
 
 import numpy as np
 
-from jaxtok.runs import run as run_lib
-
 
 @dataclasses.dataclass(frozen=True)
 class Places:
@@ -32,12 +30,12 @@ class Places:
 
 
 def accuracy(
-  run: run_lib.Run, *, split: str = 'train', first_steps: int = 2000
+  run: Any, *, split: str = 'train', first_steps: int = 2000
 ) -> Places:
   """Reads the accuracy per place of a run.
 
   Args:
-    run: Of an M2 with several tokens per window.
+    run: A `runs.Run` of an M2 with several tokens per window.
     split: 'train', or an eval such as 'eval/val'.
     first_steps: Length of the beginning.
 
