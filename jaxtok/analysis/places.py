@@ -10,6 +10,7 @@ only. Runs log `accuracy_i` and `nats_i` if `objectives.next_token` is told the
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 
