@@ -6,6 +6,7 @@ The baselines "AC" and "StaticAC" of Lester et al. 2024, arXiv:2404.03626: the
 code of a strong byte model, whose bits look random, so that nothing can be
 learned from them; and the code of byte frequencies alone.
 
+  arithmetic.Config().make()                the model of the package
   arithmetic.Config(path='m1.npz').make()
   arithmetic.Static().make(documents)
 """
@@ -17,7 +18,7 @@ import numpy as np
 from etils import epath
 
 from jaxtok.config import configclass
-from jaxtok.entropy import documents, model_file, table
+from jaxtok.entropy import documents, model_file, shipped, table
 from jaxtok.entropy.base import NextByteModel
 from jaxtok.entropy.determinism import DeterminismLevel, require_decodable
 from jaxtok.tokenizers import coded, neural
@@ -27,7 +28,7 @@ _MODEL = 'model.npz'
 
 @configclass
 class Config:
-  """Reads the model from a file."""
+  """Reads the model from a file, by default that of the package."""
 
   path: str = ''  # Written by entropy.save_model.
   token_bits: int = 16  # 8 or 16.
@@ -37,9 +38,7 @@ class Config:
   ) -> 'ArithmeticTokenizer':
     """Builds the tokenizer; `documents` are not read."""
     del documents
-    if not self.path:
-      raise ValueError("path='' must name a model file.")
-    model = model_file.load_model(self.path)
+    model = model_file.load_model(self.path) if self.path else shipped.model()
     return ArithmeticTokenizer(model, token_bits=self.token_bits)
 
 

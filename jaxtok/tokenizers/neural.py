@@ -6,8 +6,9 @@ Lester et al. 2024, arXiv:2404.03626. A small byte model M1 compresses text into
 windows of W bits; coder and model start anew at each window, which makes the
 bits learnable for another model. A window is W / N tokens of N bits.
 
-  neural.Config(path='m1.npz').make()            16-bit windows, 65,536 ids
-  neural.Config(path='m1.npz', window_bits=64, token_bits=8).make()
+  neural.NeuralCompressionTokenizer()            16-bit windows, 65,536 ids
+  neural.Config(window_bits=64, token_bits=8).make()
+  neural.Config(path='m1.npz').make()            another model as M1
   neural.Train(order=3).make(documents)          a counted model as M1
 
 Windows of 16 bits are looked up in a dictionary that M1 was compiled into; they
@@ -23,7 +24,14 @@ import numpy as np
 from etils import epath
 
 from jaxtok.config import configclass
-from jaxtok.entropy import dictionary, documents, model_file, table, trie
+from jaxtok.entropy import (
+  dictionary,
+  documents,
+  model_file,
+  shipped,
+  table,
+  trie,
+)
 from jaxtok.entropy.base import NextByteModel
 from jaxtok.entropy.determinism import DeterminismLevel, require_decodable
 from jaxtok.entropy.formats import WindowFormat
@@ -37,9 +45,13 @@ Documents = Callable[[], Iterable[bytes]]
 
 @configclass
 class Config:
-  """Reads M1, or a dictionary compiled from it, from a file."""
+  """Reads M1, or a dictionary compiled from it, from a file.
 
-  path: str = ''  # Written by entropy.save_model or WindowDictionary.save.
+  A file that `entropy.save_model` or `WindowDictionary.save` wrote; without a
+  path, the model that comes with the package.
+  """
+
+  path: str = ''
   window_bits: int = 16  # 16, 32, 64 or 128.
   token_bits: int = 16  # 8 or 16.
   close_rule: str = 'cell'
@@ -56,12 +68,7 @@ class Config:
       ValueError: If it is no model, or the fields do not fit together.
     """
     del documents
-    if not self.path:
-      raise ValueError(
-        "path='' must name a model file: train one with `python -m "
-        'jaxtok.entropy fit TEXT -o m1.npz`, or use neural.Train.'
-      )
-    return _make(self, _load(self.path))
+    return _make(self, _load(self.path) if self.path else None)
 
 
 @configclass
@@ -114,6 +121,13 @@ def _make(
   )
 
 
+def _shipped(fmt: WindowFormat, is_finite: bool) -> Any:
+  """What the package has for a format: compiling takes a minute."""
+  words = shipped.window_dictionary()
+  is_known = is_finite and fmt.max_symbols == words.max_symbols
+  return words if is_known else shipped.model()
+
+
 def _load(path: Any) -> NextByteModel | dictionary.WindowDictionary:
   """A dictionary or a model, whichever the file holds."""
   try:
@@ -135,7 +149,7 @@ class NeuralCompressionTokenizer(coded.CodedTokenizer):
 
   def __init__(
     self,
-    compressor: NextByteModel | dictionary.WindowDictionary,
+    compressor: NextByteModel | dictionary.WindowDictionary | None = None,
     fmt: WindowFormat | None = None,
     *,
     token_bits: int = 16,
@@ -144,7 +158,8 @@ class NeuralCompressionTokenizer(coded.CodedTokenizer):
     """Builds the tokenizer; compiles M1 into a dictionary if it can be.
 
     Args:
-      compressor: M1, or the dictionary of its 16-bit windows.
+      compressor: M1, or the dictionary of its 16-bit windows; by default those
+        that come with the package.
       fmt: By default 16-bit windows with rule `cell`.
       token_bits: 8 or 16.
       dense_ids: Number only the words that encoding uses (about 25,000 of
@@ -156,6 +171,8 @@ class NeuralCompressionTokenizer(coded.CodedTokenizer):
     self.fmt = fmt = fmt or WindowFormat()
     is_finite = fmt.window_bits == 16 and fmt.close_rule == 'cell'
     is_finite = is_finite and fmt.reset_every == 1
+    if compressor is None:
+      compressor = _shipped(fmt, is_finite)
     self.words, self.model = None, None
     if isinstance(compressor, dictionary.WindowDictionary):
       if not is_finite or compressor.max_symbols != fmt.max_symbols:

@@ -201,9 +201,7 @@ def test_an_integer_network_can_be_the_model():
 @pytest.mark.parametrize(
   'make, word',
   [
-    (neural.Config().make, 'path='),
     (neural.Train().make, 'documents'),
-    (arithmetic.Config().make, 'path='),
     (arithmetic.Static().make, 'documents'),
     (gzip.Config(token_bits=12).make, 'token_bits=12'),
     (gzip.Config(level=11).make, 'level=11'),
