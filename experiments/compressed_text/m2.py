@@ -71,6 +71,13 @@ def parse(argument: str, **defaults: int | str) -> tuple[str, dict[str, Any]]:
   return size, found
 
 
+def is_counted(m1: str) -> bool:
+  """What the setting m1 says: 'counted' or 'shipped'."""
+  if m1 not in ('counted', 'shipped'):
+    raise ValueError(f'm1={m1} must be counted or shipped.')
+  return m1 == 'counted'
+
+
 def config(size: str, tokenizer: Any, tokens_per_window: int = 1):
   """A run of the given size with any tokenizer.
 

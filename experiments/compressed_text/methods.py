@@ -13,7 +13,7 @@ from experiments.compressed_text.configs import (
   static_arithmetic,
 )
 from jaxtok import train
-from jaxtok.entropy import integer_model
+from jaxtok.entropy import integer_model, shipped
 
 # Config file and settings of each method; `v` is the number of values here.
 METHODS: dict[str, tuple[Any, str]] = {
@@ -21,6 +21,8 @@ METHODS: dict[str, tuple[Any, str]] = {
   'bpe': (bpe, ''),
   'equalinfo_b16_v65k': (neural, ',b=16,v=16'),
   'equalinfo_b16_v256': (neural, ',b=16,v=8'),
+  'equalinfo_b16_v65k_shipped': (neural, ',b=16,v=16,m1=shipped'),
+  'equalinfo_b16_v256_shipped': (neural, ',b=16,v=8,m1=shipped'),
   'equalinfo_b16_v65k_half': (neural, ',b=16,v=16,half=1'),
   'equalinfo_b32_v256': (neural, ',b=32,v=8'),
   'equalinfo_b64_v256': (neural, ',b=64,v=8'),
@@ -29,6 +31,7 @@ METHODS: dict[str, tuple[Any, str]] = {
   'equalinfo_b16_v256_reset2': (neural, ',b=16,v=8,reset=2'),
   'equalinfo_b16_v256_never': (neural, ',b=16,v=8,reset=0'),
   'ac_v256': (arithmetic, ',v=8'),
+  'ac_v256_shipped': (arithmetic, ',v=8,m1=shipped'),
   'ac_v65k': (arithmetic, ',v=16'),
   'static_ac_v256': (static_arithmetic, ',v=8'),
   'gzip_v256': (gzip, ',v=8'),
@@ -58,10 +61,14 @@ def get_config(method: str, size: str) -> train.Config:
 def m1_flops_per_byte(tokenizer: Any) -> float:
   """FLOPs of M1 per byte of text: 2 per weight of its matmuls.
 
-  0 for tokenizers without a model, and for tables, which are looked up; also
-  for dictionaries, which replace the model when text is encoded.
+  0 for tokenizers without a model, and for tables, which are looked up. The
+  model that a dictionary was compiled from is counted, as in the paper, though
+  the dictionary replaces it; it is known if it is that of the package.
   """
-  model = getattr(tokenizer, 'model', None)
+  model, words = (getattr(tokenizer, x, None) for x in ('model', 'words'))
+  if words is not None:
+    its = shipped.model()
+    model = its if words.model_fingerprint == its.fingerprint() else None
   if not isinstance(model, integer_model.IntByteLM):
     return 0.0
   weights = model.mix_led.size + model.out_ldd.size + model.head_dv.size

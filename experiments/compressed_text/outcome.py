@@ -27,7 +27,7 @@ _NOTES = (
   'uniform, unigram: bits per byte of trivial models of the tokens.',
   'nats/token: after training on equally many tokens.',
   'FLOPs/byte: 2 weights(M2) / (bytes per token) + M1, as in arXiv:2404.03626; '
-  'embeddings not counted. Tables and dictionaries have no FLOPs.',
+  'embeddings not counted. Tables of counts have no FLOPs.',
 )
 
 

@@ -86,7 +86,7 @@ def short(monkeypatch, tmp_path):
   def make(name):
     config = methods.get_config(name, 'tiny')
     config.data.source = text.Stdlib(max_bytes=60_000)
-    config.model.dim, config.batch_size = 16, 2
+    config.model.dim, config.batch_size = 16, 8  # Devices in tests.
     config.evals['val'].max_bytes = 2_000
     if hasattr(config.tokenizer, 'order'):
       config.tokenizer.order = 1

@@ -5,8 +5,8 @@
   python -m experiments.compressed_text --workdir=runs/arithmetic \\
       --config=experiments/compressed_text/configs/arithmetic.py:tiny
 
-Setting after the size: v, bits of a token (8, 16). M1 is that of `neural.py`,
-counted on the training split. Sizes: see `experiments.compressed_text.m2`.
+Settings after the size: v, bits of a token (8, 16); m1, counted or shipped, as
+for `neural.py`. Sizes: see `experiments.compressed_text.m2`.
 """
 
 from experiments.compressed_text import m2
@@ -16,6 +16,9 @@ from jaxtok.tokenizers import arithmetic
 
 def get_config(argument: str = 'small') -> train.Config:
   """A run of the given size and settings."""
-  size, its = m2.parse(argument, v=8)
-  tokenizer = arithmetic.Train(token_bits=its['v'], **m2.M1)
+  size, its = m2.parse(argument, v=8, m1='counted')
+  if m2.is_counted(its['m1']):
+    tokenizer = arithmetic.Train(token_bits=its['v'], **m2.M1)
+  else:
+    tokenizer = arithmetic.Config(token_bits=its['v'])
   return m2.config(size, tokenizer, 16 // its['v'])
