@@ -28,10 +28,12 @@ import math
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from experiments.compressed_text import m2, methods
 from jaxtok import runs, train
 from jaxtok.analysis import bit_ngrams, trivial
-from jaxtok.data import source, text
+from jaxtok.data import text
 
 TITLE = 'Equal-Info Windows'
 PAPER = 'Lester et al. 2024, arXiv:2404.03626'
@@ -67,11 +69,13 @@ def get_config(method: str, seed: int, steps: int, max_bytes: int) -> Any:
   return config
 
 
-def evaluated(run: runs.Run) -> list[bytes]:
-  """The documents that the run's `val` was measured on."""
-  its = run.config.evals['val']
-  held_out = run.config.data.source.make(its.split)
-  return list(source.documents(source.head(held_out, its.max_bytes)))
+def token_ids(run: runs.Run, split: str, max_bytes: int = 0) -> np.ndarray:
+  """The tokens of a split, from the cache that training has made."""
+  text_of = run.config.data.make(run.tokenizer)
+  tokens = text_of.tokens(split, max_bytes)
+  numbers = np.arange(len(tokens.lengths))
+  ids, _ = tokens.read(numbers, 0 * numbers, tokens.lengths)
+  return ids
 
 
 def measure(
@@ -89,9 +93,10 @@ def measure(
     )
     row = run.metrics('eval/val')[-1]
     nats[name] = row['nats']
-    unigram[name] = trivial.measure(run.tokenizer, evaluated(run)).unigram_nats
-    learn = source.documents(run.config.data.source.make('train'))
-    bits = bit_ngrams.text_bits(run.tokenizer, list(learn))
+    its = run.config.evals['val']
+    counts = np.bincount(token_ids(run, its.split, its.max_bytes))
+    unigram[name] = trivial.entropy_nats(counts)
+    bits = bit_ngrams.bits_of(token_ids(run, 'train'), 8)
     kl[name] = bit_ngrams.divergence(
       bits, (8,), num_parts=1, overlapping=False
     ).corrected.item()
