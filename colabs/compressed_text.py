@@ -71,8 +71,9 @@ print(f'jaxtok {jaxtok.__version__}, jax {jax.__version__}, {jax.devices()}')
 # %%
 corpus = text.Stdlib(max_bytes=400_000 if TINY else 3_000_000)
 learn = list(text.Config(source=corpus).documents('train'))
-test = list(text.Config(source=corpus).documents('validation'))
-test = test[: 4 if TINY else 20]
+test = compressed_text.examples(
+  text.Config(source=corpus).documents('validation'), 4_096
+)[: 8 if TINY else 60]
 m1 = table.fit(learn, order=2 if TINY else 3, num_rows=1 << 12)
 
 # %%

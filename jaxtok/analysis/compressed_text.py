@@ -28,7 +28,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ from jaxtok.runs import compare, files, plots
 from jaxtok.runs import run as run_lib
 from jaxtok.tokenizers import arithmetic, gzip, neural
 from jaxtok.tokenizers import bytes as byte_tokenizer
+
+EXAMPLE_BYTES = 10_240  # Of each text, as in the paper.
 
 SENTENCE = (
   b'the quick brown fox jumps over the lazy dog, and nobody who saw it that '
@@ -320,6 +322,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
+def examples(
+  documents: Iterable[bytes], num_bytes: int = EXAMPLE_BYTES
+) -> list[bytes]:
+  """Joins documents and cuts them into texts of one length.
+
+  As in the paper; also, coders are then compiled for one shape. Text of less
+  than `num_bytes` stays as it is; otherwise the rest is left out.
+  """
+  data = b''.join(documents)
+  last = max(1, len(data) - num_bytes + 1)
+  return [data[at : at + num_bytes] for at in range(0, last, num_bytes)]
+
+
 def _inputs(args: argparse.Namespace) -> Inputs:
   text = source_lib.from_spec(args.data)
   head = lambda split: list(
@@ -332,7 +347,8 @@ def _inputs(args: argparse.Namespace) -> Inputs:
     else table.fit(learn, order=3, num_rows=1 << 15)
   )
   loaded = [run_lib.load(folder) for folder in args.runs]
-  return Inputs(learn, head('validation'), model, loaded, args.steps)
+  test = examples(head('validation'))
+  return Inputs(examples(learn), test, model, loaded, args.steps)
 
 
 def _parser() -> argparse.ArgumentParser:
