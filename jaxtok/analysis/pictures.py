@@ -57,7 +57,7 @@ def draw_divergence(
           middle,
           marker='o',
           label=name,
-          color='black' if is_control else None,
+          color='#777777' if is_control else None,
           linestyle=':' if is_control else '-',
         )
         axis.fill_between(
@@ -75,7 +75,7 @@ def draw_stability(found: Mapping[str, stability.Stability]) -> plots.Picture:
   """Histograms of relative edit distances."""
   with plots.style():
     (axis,) = plots.panels(1, height=3.6)
-    axis.figure.set_figwidth(6.4)
+    axis.figure.set_figwidth(7.6)
     bins = np.linspace(0, 1.2, 49)
     for name, its in found.items():
       share = np.ones(len(its.distances)) / len(its.distances)
@@ -89,7 +89,7 @@ def draw_stability(found: Mapping[str, stability.Stability]) -> plots.Picture:
       )
     axis.set_xlabel('edit distance / tokens')
     axis.set_ylabel('share of pairs of words')
-    axis.legend(fontsize=8)
+    axis.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), fontsize=8)
     return plots.Picture(axis.figure)
 
 
@@ -129,7 +129,7 @@ def draw_places(found: places.Places, of: str = 'accuracy') -> plots.Picture:
       right.plot(found.step, found.gain[:, place])
     left.set_ylabel(of)
     left.legend(fontsize=8)
-    right.set_ylabel(f'{of} less the best of the beginning')
+    right.set_ylabel('gain over the beginning')
     for axis in (left, right):
       axis.set_xlabel('optimizer steps')
     return plots.Picture(left.figure)
