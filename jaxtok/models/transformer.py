@@ -69,8 +69,7 @@ class Config:
   num_buckets: int = 32  # If position='t5'.
   max_distance: int = 128  # If position='t5'.
   token_types: int = 0  # > 0 adds a table; the model uses its row 0 (BERT).
-  phases: int = 0  # > 0 adds a table of position modulo it: the place of a
-  # token in its window, for tokenizers with so many `tokens_per_window`.
+  phases: int = 0  # Adds a table of position modulo it; `tokens_per_window`.
   is_causal: bool = True  # Default mask; False makes an encoder.
   attention_bias: str = 'none'  # Biases of the projections: 'qkv' or 'all'.
   mlp_bias: bool = False
@@ -262,8 +261,7 @@ class Config:
     return cls.t5(**defaults | fields)
 
 
-# Published checkpoints have no padding rows.
-_EXACT = dict(vocab_multiple=1)
+_EXACT = dict(vocab_multiple=1)  # Published tables have no padding rows.
 
 
 def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
