@@ -74,6 +74,19 @@ def test_files_are_compressed_with_the_model_of_the_package(tmp_path):
   assert back.read_bytes() == TEXT
 
 
+def test_random_words_decode_to_text_like_that_of_the_model():
+  """Uniform words are samples of M1: about the letters of English."""
+  words = np.random.default_rng(0).integers(0, 1 << 16, 4000)
+  words = words[
+    [256 not in shipped.window_dictionary().string(x) for x in words]
+  ]
+  text = neural.NeuralCompressionTokenizer().decode(words)
+  assert len(text) > 3 * len(words)
+  counts = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
+  assert 0.1 < counts[ord(' ')] / len(text) < 0.25
+  assert counts[32:127].sum() / len(text) > 0.9
+
+
 @pytest.mark.slow
 def test_the_dictionary_can_be_compiled_again():
   words = dictionary.compile_window_dictionary(shipped.model())
