@@ -3,7 +3,6 @@
 """The table and the picture that the suite ends with."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -64,7 +63,6 @@ class Outcome:
     """FLOPs of M1 per byte."""
     return methods.m1_flops_per_byte(self._run(name).tokenizer)
 
-  @functools.lru_cache(maxsize=64)  # noqa: B019 - lives as long as the object.
   def trivial(self, name: str) -> trivial.Trivial:
     """Trivial models of the text that was evaluated."""
     run = self._run(name)

@@ -14,7 +14,9 @@ from experiments.ledger import claim
 FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/cache': frozenset({'kv'}),
   'jaxtok/context': frozenset(),
-  'jaxtok/decoding': frozenset({'autoregressive', 'sampling', 'text'}),
+  'jaxtok/decoding': frozenset(
+    {'autoregressive', 'open_prompt', 'sampling', 'text'}
+  ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
   'jaxtok/diffusion': frozenset(),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),

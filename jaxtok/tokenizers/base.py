@@ -228,6 +228,15 @@ class Tokenizer(abc.ABC):
       ids = np.concatenate([self.prefix, ids, self.suffix]).astype(np.int32)
     return ids
 
+  def encode_prompt(self, x: Data) -> tuple[Int[np.ndarray, 'n'], bytes]:
+    """The ids of a text that will go on.
+
+    Returns:
+      Ids, and the bytes at the end that they leave out, because what stands for
+      them depends on what follows. `allowed` says how to go on from there.
+    """
+    return self.encode(x), b''
+
   def _encode_parsed(self, data: bytes) -> Int[np.ndarray, 'n']:
     ids = {text: token for token, text in self.special_text.items()}
     if not ids:

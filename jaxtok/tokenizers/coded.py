@@ -69,6 +69,16 @@ class CodedTokenizer(base.Tokenizer):
   def encode_bytes(self, data: bytes) -> Int[np.ndarray, 'n']:
     return self._tokens(self.compress([data])[0][0])
 
+  def encode_prompt(self, x: base.Data) -> tuple[Int[np.ndarray, 'n'], bytes]:
+    data = base.as_bytes(x)
+    if data:
+      raise ValueError(
+        f'{self!r} cannot continue a prompt of {len(data)} bytes: the code of '
+        'its end depends on what follows. Use an empty prompt, or 16-bit '
+        'windows of rule cell.'
+      )
+    return np.zeros(0, np.int32), b''
+
   def encode_batch(
     self,
     xs: Any,

@@ -17,6 +17,7 @@ is charged with them.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -220,6 +221,44 @@ class NeuralCompressionTokenizer(coded.CodedTokenizer):
     if self.words is not None:
       return [self.words.decode(row[:, 0]) for row in rows]
     return documents.decode_windows(rows, self.model, self.fmt)
+
+  def encode_prompt(self, x: base.Data) -> tuple[Int[np.ndarray, 'n'], bytes]:
+    data = base.as_bytes(x)
+    if self.words is None or not data:
+      return super().encode_prompt(data)
+    ids, offsets = self.encode_with_offsets(data)
+    keep = len(ids) - self.tokens_per_window  # The last window ends the text.
+    return ids[:keep], data[offsets[keep, 0] :]
+
+  def window_text(self, ids: Sequence[int]) -> bytes:
+    """The text of one 16-bit window, without EOS."""
+    return self._texts[0][int(self._digits(np.asarray(ids))[0])]
+
+  def allowed(self, rest: bytes, ids: Sequence[int]) -> np.ndarray:
+    """Which ids may come next if the text must go on with `rest`.
+
+    Args:
+      rest: From the start of the window; at least one byte.
+      ids: Those of the window so far.
+
+    Returns:
+      bool [vocab_size]; all False if no word that encoding uses fits.
+    """
+    texts, ends = self._texts
+    fits = np.zeros(1 << 16, bool)
+    for word in self.words.used_words[~ends[self.words.used_words]].tolist():
+      text = texts[word]
+      fits[word] = text.startswith(rest) or rest.startswith(text)
+    if self._dense is not None:
+      fits = fits[self._dense]
+    elif self.token_bits == 8:
+      fits = fits.reshape(256, 256)
+      fits = fits[ids[0]] if len(ids) else fits.any(axis=1)
+    return np.pad(fits, (0, self.vocab_size - len(fits)))
+
+  @functools.cached_property
+  def _texts(self) -> tuple[list[bytes], np.ndarray]:
+    return self.words.texts()
 
   def identity(self) -> dict[str, Any]:
     codec = self.model if self.words is None else self.words

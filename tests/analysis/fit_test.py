@@ -108,6 +108,7 @@ def test_pieces_are_parts_of_documents():
     probes.pieces(documents, 61, 1)
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_constant_text_is_solved():
   config = probes.Config(dim=16, num_layers=1, num_heads=2, steps=40, lr=0.03)
   tokenizer = gzip.GzipTokenizer(token_bits=8)

@@ -96,6 +96,7 @@ def short(monkeypatch, tmp_path):
   return tmp_path / 'runs'
 
 
+@pytest.mark.slow
 def test_a_suite_ends_with_a_table_and_is_not_trained_twice(short, monkeypatch):
   names = ['bytes', 'equalinfo_b16_v256']
   found = suite.train_all(short, names, [0], ['tokens', 'flops'])

@@ -35,3 +35,42 @@ def test_arithmetic_train_counts_the_same_model():
   assert got.fingerprint == arithmetic.ArithmeticTokenizer(model).fingerprint
   with pytest.raises(ValueError, match=r'make\(documents\)'):
     arithmetic.Train().make()
+
+
+@pytest.mark.parametrize(
+  'settings', [{}, {'token_bits': 8}, {'dense_ids': True}]
+)
+def test_prompts_leave_out_what_depends_on_the_rest(settings):
+  tokenizer = neural.Train(order=1, **settings).make(lambda: DOCUMENTS)
+  prompt = DOCUMENTS[0][:50]
+  ids, rest = tokenizer.encode_prompt(prompt)
+  assert rest
+  assert tokenizer.decode(ids) + rest == prompt
+  assert tokenizer.encode_prompt(b'')[0].size == 0
+  window, texts = [], []
+  for _ in range(tokenizer.tokens_per_window):
+    allowed = tokenizer.allowed(rest, window)
+    assert len(allowed) == tokenizer.vocab_size
+    texts = [
+      tokenizer.decode([*window, i])
+      for i in np.flatnonzero(allowed).tolist()
+      if len(window) + 1 == tokenizer.tokens_per_window
+    ]
+    window.append(int(np.flatnonzero(allowed)[-1]))
+  assert tokenizer.window_text(window) in texts
+  for text in texts:
+    assert text.startswith(rest) or rest.startswith(text)
+  # The right continuation is among them.
+  canonical = tokenizer.encode(DOCUMENTS[0])
+  at = len(ids)
+  step = tokenizer.tokens_per_window
+  if (canonical[:at] == ids).all():
+    assert tokenizer.allowed(rest, canonical[at : at + step - 1].tolist())[
+      canonical[at + step - 1]
+    ]
+
+
+def test_prompts_of_long_windows_are_refused():
+  tokenizer = neural.Config(window_bits=64).make()
+  with pytest.raises(ValueError, match='cannot continue a prompt of 3 bytes'):
+    tokenizer.encode_prompt(b'abc')
