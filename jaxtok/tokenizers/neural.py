@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from jaxtyping import Int
 
 from jaxtok.config import configclass
 from jaxtok.entropy import (
