@@ -18,6 +18,9 @@ ALLOWED = {
   'nn': set(),
   'cache': set(),
   'data': set(),
+  'analysis': {
+    *('data', 'entropy', 'models', 'objectives', 'runs', 'tokenizers'),
+  },
   'evals': {'data', 'decoding', 'objectives', 'runs'},
   'objectives': set(),
   'entropy': set(),

@@ -14,16 +14,18 @@ from experiments.ledger import claim
 FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/cache': frozenset({'kv'}),
   'jaxtok/context': frozenset(),
-  'jaxtok/decoding': frozenset({'autoregressive', 'sampling', 'text'}),
+  'jaxtok/decoding': frozenset(
+    {'autoregressive', 'open_prompt', 'sampling', 'text'}
+  ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
   'jaxtok/diffusion': frozenset(),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
-      *('base', 'bytelevel', 'bytes', 'concat', 'files', 'hf', 'libraries'),
-      *('lossy', 'parallel', 'ragged', 'saved', 'spec', 'speed', 'stream'),
-      *('subword', 'training', 'utf8'),
+      *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),
+      *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
+      *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
     }
   ),
   'jaxtok/transfer': frozenset(),

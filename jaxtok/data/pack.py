@@ -48,6 +48,7 @@ class Pieces:
     process_count: int = 1,
   ):
     self._tokens = tokens
+    self.period = tokens.period
     self.seq_len = seq_len
     self._seed = seed
     self._shard = process_index, process_count
@@ -149,7 +150,7 @@ def lay_out(
     'targets_bt': ids[source + 1],
     'loss_mask_bt': 1,
     'segment_ids_bt': np.repeat(segment, length),
-    'positions_bt': within,
+    'positions_bt': within + np.repeat(taken[:, 1] % pieces.period, length),
     'num_bytes_bt': charges[source + 1],
   }
   batch = {}

@@ -37,11 +37,13 @@ class Tokens(Protocol):
     lengths: Tokens of each document, without special ones (int64).
     num_bytes: Source bytes of all documents.
     bos: The id that stands before each document.
+    period: Tokens per window of the tokenizer.
   """
 
   lengths: np.ndarray
   num_bytes: int
   bos: int
+  period: int
 
   def read(
     self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray
@@ -88,6 +90,8 @@ class ByteTokens:
     bos: See `Tokens`.
   """
 
+  period = 1
+
   def __init__(self, source: stored.Stored, table: np.ndarray, bos: int):
     self._source = source
     is_short = max(int(table.max()), bos) < 1 << 16
@@ -118,9 +122,10 @@ class CachedTokens:
   Args:
     folder: Made by `_build`.
     bos: See `Tokens`.
+    period: See `Tokens`.
   """
 
-  def __init__(self, folder: pathlib.Path, bos: int):
+  def __init__(self, folder: pathlib.Path, bos: int, period: int = 1):
     meta = json.loads((folder / 'meta.json').read_text())
     ends = np.load(folder / 'ends.npy')
     dtype = [('token', meta['token']), ('num_bytes', meta['num_bytes'])]
@@ -129,6 +134,7 @@ class CachedTokens:
     self.lengths = np.diff(self._starts)
     self.num_bytes = meta['bytes']
     self.bos = bos
+    self.period = period
 
   def read(
     self, documents: np.ndarray, starts: np.ndarray, lengths: np.ndarray
@@ -146,7 +152,10 @@ class CachedTokens:
 
 
 def charges_of(
-  tokenizer: Any, data: bytes, ids: np.ndarray | None = None
+  tokenizer: Any,
+  data: bytes,
+  ids: np.ndarray | None = None,
+  offsets: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The tokens of a document and the source bytes charged to each.
 
@@ -158,6 +167,7 @@ def charges_of(
     tokenizer: Any tokenizer.
     data: The document.
     ids: Its tokens, if they are known.
+    offsets: The range of bytes of each, if they are known.
 
   Returns:
     Ids and charges.
@@ -169,7 +179,8 @@ def charges_of(
     ids = tokenizer.encode(data) if ids is None else ids
     charges = tokenizer.token_byte_lengths[ids].astype(np.int64)
   else:
-    ids, offsets = tokenizer.encode_with_offsets(data)
+    if offsets is None:
+      ids, offsets = tokenizer.encode_with_offsets(data)
     reached = np.maximum.accumulate(offsets[:, 1]) if len(ids) else ids
     charges = np.diff(reached, prepend=0)
     if len(ids):
@@ -197,6 +208,11 @@ def _groups(source: Source) -> Iterator[list[bytes]]:
 
 def _encode(tokenizer: Any, group: list[bytes]) -> Iterator[tuple]:
   """Ids and charges of each document of a group."""
+  if hasattr(tokenizer, 'encode_batch_with_offsets'):
+    pairs = tokenizer.encode_batch_with_offsets(group)
+    for data, (ids, offsets) in zip(group, pairs, strict=True):
+      yield charges_of(tokenizer, data, ids, offsets)
+    return
   if tokenizer.kind != 'concat':
     for data in group:
       yield charges_of(tokenizer, data)
@@ -265,12 +281,13 @@ def open_tokens(
   bos = bos_id(tokenizer)
   if (table := byte_table(tokenizer)) is not None:
     return ByteTokens(stored.store(source, cache_dir), table, bos)
+  period = getattr(tokenizer, 'tokens_per_window', 1)
   name = cache.digest(_FORMAT, tokenizer.fingerprint, source.key)
   root = pathlib.Path(cache_dir or cache.default_cache_dir())
   folder = root / 'tokens' / name
   if folder.exists():
     logging.info('Reusing tokens in %s.', folder)
-    return CachedTokens(folder, bos)
+    return CachedTokens(folder, bos, period)
   with cache.writing(folder):
     if not folder.exists():  # Else another process has just made it.
       logging.info('Tokenizing %d documents to %s.', len(source), folder)
@@ -278,4 +295,4 @@ def open_tokens(
       shutil.rmtree(part, ignore_errors=True)
       _build(source, tokenizer, part)
       os.rename(part, folder)
-  return CachedTokens(folder, bos)
+  return CachedTokens(folder, bos, period)

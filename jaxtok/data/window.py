@@ -9,6 +9,10 @@
 Row i holds the tokens `stream[i * T : (i + 1) * T]` and the targets one place
 further on, so each token of the stream but the first is a target once. A BOS
 target is predicted, and charged with no bytes.
+
+Positions count from the document's BOS, or from the first token of the row,
+which then has the number that it has in a window of the tokenizer: in any row,
+the target at position p is token `p % period` of its window.
 """
 
 import functools
@@ -87,7 +91,13 @@ class Windows:
     column = (low - begins[row])[is_start]
     lengths = np.maximum(ends - begins, 0)
     batch = _lay_out(ids, charges, lengths, width)
-    _restart(batch, row[is_start], column, self.seq_len)
+    is_first = low == begins[row]
+    offset = np.zeros(len(begins), np.int32)
+    offset[row[is_first]] = (low - start)[is_first] % self._tokens.period
+    if offset.any():
+      is_valid = batch['segment_ids_bt']  # 1, or 0 in padding.
+      batch['positions_bt'] += offset[:, None] * is_valid
+    _restart(batch, row[is_start], column, offset, self.seq_len)
     return batch
 
 
@@ -139,7 +149,7 @@ def _lay_out(ids, charges, lengths, width) -> Batch:
   return batch
 
 
-def _restart(batch: Batch, row, column, seq_len) -> None:
+def _restart(batch: Batch, row, column, offset, seq_len) -> None:
   """Counts segments and positions anew where a document starts in a row."""
   inside = column < seq_len
   row, column = row[inside], column[inside]
@@ -152,7 +162,7 @@ def _restart(batch: Batch, row, column, seq_len) -> None:
   starts = np.zeros((len(changed), seq_len), np.int32)
   starts[local, column] = 1
   segments = np.cumsum(starts, axis=1, dtype=np.int32)
-  starts[local, column] = column
+  starts[local, column] = column + offset[row]
   begins = np.maximum.accumulate(starts, axis=1)
   is_valid = batch['segment_ids_bt'][changed]  # 1, or 0 in padding.
   batch['segment_ids_bt'][changed] += segments * is_valid

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtok.decoding import autoregressive
+from jaxtok.decoding import autoregressive, open_prompt
 from jaxtok.decoding import sampling as sampling_lib
 
 
@@ -76,7 +76,10 @@ def _grow(
       f'{tokenizer!r} has neither a BOS nor an EOS token, so no document can '
       'begin or end.'
     )
-  ids = [np.append(begin, tokenizer.encode(prompt)) for prompt in prompts]
+  num_logits = _num_logits(model)
+  ids, heads = open_prompt.begin(
+    model, tokenizer, begin, prompts, rng=rng, sampling=sampling
+  )
   prompt_bt, lengths_b = autoregressive.pad_prompts(ids)
   pieces = autoregressive.stream(
     model,
@@ -88,7 +91,7 @@ def _grow(
     sampling=sampling,
     stop=sorted(stop),
     banned_v=sampling_lib.ban(
-      _num_logits(model),
+      num_logits,
       [i for i in special.ids() - stop if i >= 0],
       num_real=tokenizer.vocab_size,
     ),
@@ -100,7 +103,10 @@ def _grow(
       np.append(row, tokens[:length])
       for row, (tokens, length) in zip(rows, new, strict=True)
     ]
-    texts = [tokenizer.decode(row) for row in rows]
+    texts = [
+      head + tokenizer.decode(row)
+      for head, row in zip(heads, rows, strict=True)
+    ]
     yield [text[:num_bytes] for text in texts]
     is_open = [not row.size or row[-1] not in stop for row in rows]
     if not any(

@@ -6,9 +6,10 @@
   symbols = entropy.decode_windows(words_bkw, num_words_b, model)
   texts = entropy.to_bytes(symbols, num_words_b)
 
-Models are integer CDFs: tables (`fit`), integer networks (`IntByteLM`) or, tied
-to one machine, float models (`FixedTile`). On the command line:
-`python -m jaxtok.entropy compress FILE -o FILE.jtz --model=MODEL`.
+Models are integer CDFs: tables (`fit`), integer networks (`IntByteLM`;
+`shipped.model()` is a trained one) or, tied to one machine, float models
+(`FixedTile`). On the command line:
+`python -m jaxtok.entropy compress FILE -o FILE.jtz`.
 """
 
 import importlib

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compresses files with a byte model, exactly.
 
-  python -m jaxtok.entropy compress FILE -o FILE.jtz --model=MODEL.npz
-  python -m jaxtok.entropy decompress FILE.jtz -o FILE --model=MODEL.npz
+  python -m jaxtok.entropy compress FILE -o FILE.jtz
+  python -m jaxtok.entropy decompress FILE.jtz -o FILE
   python -m jaxtok.entropy info FILE.jtz
   python -m jaxtok.entropy fit TEXT... -o MODEL.npz --order=2
 
-Files may be larger than memory and hold any bytes. The model is not stored in
-the compressed file, only its SHA-256: decompressing needs the same model, on
-any machine. An output file appears only when it is complete; a damaged input is
-named as such and leaves nothing behind.
+Files may be larger than memory and hold any bytes. They are coded with the
+model that comes with the package, for English prose, or with --model=MODEL.npz.
+The model is not stored in the compressed file, only its SHA-256: decompressing
+needs the same model, on any machine. An output file appears only when it is
+complete; a damaged input is named as such and leaves nothing behind.
 """
 
 import argparse
@@ -65,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
   for name, run in (('compress', _compress), ('decompress', _decompress)):
     sub = command(name, run, f'{name} a file')
     sub.add_argument('input', metavar='FILE')
-    sub.add_argument('--model', required=True, help='model file (npz)')
+    sub.add_argument(
+      '--model', help='model file (npz); by default that of the package'
+    )
     if name == 'compress':
       sub.add_argument(
         '--no_verify',
@@ -115,10 +118,16 @@ def _progress(total: int, quiet: bool, text: str) -> Iterator[Any]:
     yield bar.update
 
 
-def _compress(args: argparse.Namespace) -> None:
-  from jaxtok.entropy import container, model_file
+def _model(args: argparse.Namespace) -> Any:
+  from jaxtok.entropy import model_file, shipped
 
-  model = model_file.load_model(args.model)
+  return model_file.load_model(args.model) if args.model else shipped.model()
+
+
+def _compress(args: argparse.Namespace) -> None:
+  from jaxtok.entropy import container
+
+  model = _model(args)
   size = pathlib.Path(args.input).stat().st_size
   with (
     pathlib.Path(args.input).open('rb') as source,
@@ -135,9 +144,9 @@ def _compress(args: argparse.Namespace) -> None:
 
 
 def _decompress(args: argparse.Namespace) -> None:
-  from jaxtok.entropy import container, model_file
+  from jaxtok.entropy import container
 
-  model = model_file.load_model(args.model)
+  model = _model(args)
   size = _info_of(args.input)['raw bytes']
   with (
     pathlib.Path(args.input).open('rb') as source,

@@ -106,6 +106,14 @@ class WindowDictionary:
     words = words[: end[0] + 1] if len(end) else words
     return trie.decode(strings, words, use_numba=use_numba).tobytes()
 
+  def texts(self) -> tuple[list[bytes], np.ndarray]:
+    """The bytes of each word's string without EOS, and which ones have it."""
+    _, strings, ends = self._built
+    data, start = strings.data.tobytes(), strings.offset_w
+    stop = start + strings.length_w
+    pairs = zip(start.tolist(), stop.tolist(), strict=True)
+    return [data[a:b] for a, b in pairs], ends
+
   def string(self, word: int) -> tuple[int, ...]:
     """The symbols of a word; EOS (256) can only be the last."""
     node, found = int(self.node_of_word[word]), []

@@ -68,6 +68,7 @@ class Config:
   num_buckets: int = 32  # If position='t5'.
   max_distance: int = 128  # If position='t5'.
   token_types: int = 0  # > 0 adds a table; the model uses its row 0 (BERT).
+  phases: int = 0  # Adds a table of position modulo it; `tokens_per_window`.
   is_causal: bool = True  # Default mask; False makes an encoder.
   attention_bias: str = 'none'  # Biases of the projections: 'qkv' or 'all'.
   mlp_bias: bool = False
@@ -260,8 +261,7 @@ class Config:
     return cls.t5(**defaults | fields)
 
 
-# Published checkpoints have no padding rows.
-_EXACT = dict(vocab_multiple=1)
+_EXACT = dict(vocab_multiple=1)  # Published tables have no padding rows.
 
 
 def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -281,6 +281,7 @@ class Transformer(nnx.Module):
       dim,
       max_len=c.max_len if c.position == 'learned' else 0,
       num_types=c.token_types,
+      num_phases=c.phases,
       norm=norm() if c.embed_norm else None,
       std=c.embed_std,
       dtype=c.dtype,

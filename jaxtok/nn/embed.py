@@ -49,6 +49,7 @@ class Embedder(nnx.Module):
     *,
     max_len: int = 0,
     num_types: int = 0,
+    num_phases: int = 0,
     norm: norms.Norm | None = None,
     std: float = 0.02,
     dtype: str = 'float32',
@@ -62,6 +63,8 @@ class Embedder(nnx.Module):
       max_len: Rows of the table of learned positions; 0 means no table.
       num_types: Rows of the table of token types, of which only row 0 is
         used; 0 means no table.
+      num_phases: Rows of the table of positions modulo that number; 0 means
+        no table.
       norm: Applied to the sum, or None.
       std: Standard deviation of the initial tables.
       dtype: Type of the result.
@@ -75,6 +78,8 @@ class Embedder(nnx.Module):
     self.tokens = table(num_tokens, 'vocab')
     self.positions = table(max_len, 'position') if max_len else None
     self.types = table(num_types, 'type') if num_types else None
+    self.phases = table(num_phases, 'phase') if num_phases else None
+    self.num_phases = num_phases
     self.norm = norm
 
   def __call__(
@@ -90,15 +95,17 @@ class Embedder(nnx.Module):
     """
     x_btd = self.tokens(tokens_bt)
     t = tokens_bt.shape[1]
+    if positions_bt is None:
+      positions_bt = jnp.arange(t)[None]
     if self.positions is not None:
       if t > self.max_len:
         raise ValueError(
           f'rows of {t} tokens exceed the {self.max_len} learned positions. '
           'Shorten them or raise max_len.'
         )
-      if positions_bt is None:
-        positions_bt = jnp.arange(t)[None]
       x_btd += self.positions(positions_bt)
+    if self.phases is not None:
+      x_btd += self.phases(positions_bt % self.num_phases)
     if self.types is not None:
       x_btd += self.types.table[0].astype(x_btd.dtype)
     return x_btd if self.norm is None else self.norm(x_btd)

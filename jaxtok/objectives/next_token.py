@@ -18,6 +18,7 @@ class Config:
 
   z_loss: float = 0.0  # Coefficient of squared log-normaliser; PaLM: 1e-4.
   num_chunks: int = 0  # Of the logits, see `cross_entropy`; 0: automatic.
+  places: int = 1  # > 1: also reports nats and accuracy by place in a window.
 
   def __post_init__(self):
     if self.z_loss < 0:
@@ -25,6 +26,11 @@ class Config:
     if self.num_chunks < 0:
       raise ValueError(
         f'num_chunks must be >= 0, got {self.num_chunks}. 0 is automatic.'
+      )
+    if self.places < 1:
+      raise ValueError(
+        f"places must be >= 1, got {self.places}: the tokenizer's "
+        'tokens_per_window.'
       )
 
   def make(self) -> 'NextToken':
@@ -39,6 +45,8 @@ class NextToken:
     bpb: Bits per source byte, from `num_bytes` and nothing else.
     accuracy: Share of targets with the highest logit; ties share.
     tokens_per_byte: Targets per source byte.
+    nats_i, accuracy_i: With `places` > 1, of the targets at positions that are
+      i modulo it: the i-th tokens of the tokenizer's windows.
   """
 
   def __init__(self, config: Config):
@@ -48,7 +56,7 @@ class NextToken:
     self, model: Any, batch: dict[str, Array], rng: Array
   ) -> base.Loss:
     scores = self._scores(model, batch, rng)
-    metrics = _metrics(scores, batch, axis=None)
+    metrics = self._metrics(scores, batch, axis=None)
     weight = batch['loss_mask_bt'].sum()
     return base.Loss(scores.total, weight, metrics)
 
@@ -57,7 +65,7 @@ class NextToken:
   ) -> dict[str, base.Mean]:
     """The metrics of each row without dropout; see `base.RowObjective`."""
     del rng  # The likelihood is exact.
-    return _metrics(self._scores(model, batch, None), batch, axis=1)
+    return self._metrics(self._scores(model, batch, None), batch, axis=1)
 
   def _scores(self, model, batch, rng) -> cross_entropy.Scores:
     output = model(
@@ -74,6 +82,19 @@ class NextToken:
       z_loss=self.config.z_loss,
       num_chunks=self.config.num_chunks,
     )
+
+  def _metrics(self, scores, batch, axis) -> dict[str, base.Mean]:
+    places, metrics = self.config.places, _metrics(scores, batch, axis)
+    for i in range(places if places > 1 else 0):
+      mask_bt = batch['loss_mask_bt'] * (batch['positions_bt'] % places == i)
+      weight = mask_bt.sum(axis)
+      for name, value_bt in (
+        ('nats', scores.nats_bt),
+        ('accuracy', scores.correct_bt),
+      ):
+        total = (value_bt * mask_bt).sum(axis)
+        metrics[f'{name}_{i}'] = base.Mean(total, weight)
+    return metrics
 
 
 def _metrics(

@@ -50,7 +50,7 @@ class Picture:
 
   def render(self, kind: str) -> bytes:
     """The picture as 'svg' or 'png'."""
-    with _style():
+    with style():
       buffer = io.BytesIO()
       metadata = {'Date': None} if kind == 'svg' else None
       self.figure.savefig(buffer, format=kind, metadata=metadata)
@@ -68,7 +68,8 @@ class Picture:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+  """How all pictures look; make axes and draw inside."""
   try:
     import matplotlib as mpl
   except ImportError as e:
@@ -80,6 +81,14 @@ def _style() -> Iterator[None]:
     mpl.rcParams.update(_STYLE)
     mpl.rcParams['axes.prop_cycle'] = mpl.cycler(color=_COLORS)
     yield
+
+
+def panels(num: int, height: float = 3.2) -> list[Any]:
+  """Axes side by side, inside `style`; `axes[0].figure` for a `Picture`."""
+  from matplotlib import figure
+
+  page = figure.Figure(figsize=(min(4.4 * num, 13.2), height))
+  return list(page.subplots(1, num, squeeze=False)[0])
 
 
 def _axes(x: str, y_label: str) -> Any:
@@ -116,12 +125,12 @@ def training(
       f'{", ".join(curves.names(run)) or "nothing yet"}.'
     )
   found = {name: curves.load(run, x, name) for name in wanted}
-  with _style():
+  with style():
     axes = _axes(x, label_of(wanted[0]) if y else 'bits per byte')
     for name, curve in found.items():
       is_train = name.startswith('train/')
-      style = {'linewidth': 0.9, 'alpha': 0.6} if is_train else {'marker': 'o'}
-      axes.plot(curve.x, curve.y, label=curve.metric, **style)
+      look = {'linewidth': 0.9, 'alpha': 0.6} if is_train else {'marker': 'o'}
+      axes.plot(curve.x, curve.y, label=curve.metric, **look)
     axes.set_title(run.name, loc='left')
     if len(wanted) > 1:
       axes.legend()
@@ -159,13 +168,13 @@ def comparison(
     lines: For each method its name, whether its values are bounds, x [n],
       y [n] and the standard error over seeds [n] (nan: one seed).
   """
-  with _style():
+  with style():
     axes = _axes(x, label_of(y))
     axes.set_xscale('log')
     for name, is_bound, xs, ys, errors in lines:
-      style = '--' if is_bound else '-'
+      look = '--' if is_bound else '-'
       label = f'{name} (bound)' if is_bound else name
-      (line,) = axes.plot(xs, ys, style, marker='o', label=label)
+      (line,) = axes.plot(xs, ys, look, marker='o', label=label)
       low, high = ys - errors, ys + errors
       axes.fill_between(
         xs, low, high, color=line.get_color(), alpha=0.2, linewidth=0

@@ -150,6 +150,8 @@ class Tokenizer(abc.ABC):
     vocab_size: Every emitted id is in [0, vocab_size): the number of rows of
       the embedding table.
     special: Ids that stand for no bytes.
+    tokens_per_window: How many ids make a unit that is coded together: the
+      i-th id of a text is number `i % tokens_per_window` of its unit.
     prefix: Ids that `add_special=True` puts before the text.
     suffix: Ids that `add_special=True` puts after the text.
     special_text: What special ids are called in text, e.g. b'<bos>'.
@@ -159,6 +161,7 @@ class Tokenizer(abc.ABC):
   lossless: Lossless
   vocab_size: int
   special: SpecialTokens
+  tokens_per_window: int = 1
   prefix: tuple[int, ...] = ()
   suffix: tuple[int, ...] = ()
   special_text: Mapping[int, bytes] = types.MappingProxyType({})
@@ -224,6 +227,15 @@ class Tokenizer(abc.ABC):
     if add_special and (self.prefix or self.suffix):
       ids = np.concatenate([self.prefix, ids, self.suffix]).astype(np.int32)
     return ids
+
+  def encode_prompt(self, x: Data) -> tuple[Int[np.ndarray, 'n'], bytes]:
+    """The ids of a text that will go on.
+
+    Returns:
+      Ids, and the bytes at the end that they leave out, because what stands for
+      them depends on what follows. `allowed` says how to go on from there.
+    """
+    return self.encode(x), b''
 
   def _encode_parsed(self, data: bytes) -> Int[np.ndarray, 'n']:
     ids = {text: token for token, text in self.special_text.items()}

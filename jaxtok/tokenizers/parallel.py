@@ -6,6 +6,7 @@ import concurrent.futures
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,10 @@ def usable_cores() -> int:
 
 
 def map_bytes(
-  function: Callable[[bytes], np.ndarray],
+  function: Callable[[bytes], Any],
   inputs: Sequence[bytes],
   num_threads: int | None,
-) -> list[np.ndarray]:
+) -> list[Any]:
   """`[function(x) for x in inputs]`, in threads of about equal bytes.
 
   Args:

@@ -141,4 +141,4 @@ def decay_mask(params: Any, axes: Any, *, embeddings: bool = False) -> Any:
 
 
 # First axes of look-up tables other than the vocabulary's.
-_TABLES = ('position', 'type', 'buckets')
+_TABLES = ('position', 'phase', 'type', 'buckets')

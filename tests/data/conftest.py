@@ -48,6 +48,7 @@ class Windowed:
   kind, lossless, vocab_size = 'context', 'bytes', 70_000
   special = types.SimpleNamespace(pad=None, bos=None, eos=69_999)
   fingerprint = 'windowed'
+  tokens_per_window = 3
 
   def encode_with_offsets(self, data):
     ids, offsets = [], []

@@ -79,7 +79,9 @@ def test_rows_are_windows_of_the_stream(memory, tokenizers, kind):
     assert row['loss_mask_bt'].tolist() == [1] * size + pad
     want_bytes = charges[7 * i + 1 : 7 * i + size + 1]
     assert row['num_bytes_bt'].tolist() == want_bytes + pad
-    segments, positions = [1], [0]
+    period = getattr(tokenizer, 'tokens_per_window', 1)
+    begin = max(at for at in range(7 * i + 1) if ids[at] == bos)
+    segments, positions = [1], [(7 * i - begin) % period]
     for token in want[1:-1]:
       segments.append(segments[-1] + (token == bos))
       positions.append(0 if token == bos else positions[-1] + 1)
@@ -194,6 +196,22 @@ def test_packed_rows_hold_whole_documents(memory, tokenizers):
       found.append(tokenizer.decode(row['targets_bt'][inside]))
   # 51 targets in pieces of 16.
   assert sorted(found) == sorted(documents[:-1] + [b'z' * 16] * 3 + [b'zz'])
+
+
+@pytest.mark.parametrize('packing', ['window', 'pack'])
+@pytest.mark.parametrize('seq_len', [7, 8, 12])
+def test_positions_tell_the_place_in_a_window(
+  memory, windowed, packing, seq_len
+):
+  documents = [bytes(range(40)), b'abc', b'', b'xy' * 30]
+  data = make(memory, documents, windowed, seq_len=seq_len, packing=packing)
+  batches = data.train_iterator(batch_size=3, seed=1)
+  for _ in range(12):
+    batch = next(batches)
+    is_second = batch['targets_bt'] // 1_000 == 60  # 60,000 + length.
+    is_token = (batch['loss_mask_bt'] > 0) & (batch['targets_bt'] != 69_999)
+    place = batch['positions_bt'] % 3
+    np.testing.assert_array_equal(is_second[is_token], place[is_token] == 1)
 
 
 @pytest.mark.parametrize('packing', ['window', 'pack'])

@@ -4,7 +4,7 @@ import jax
 import pytest
 from flax import nnx
 
-from jaxtok.decoding import sampling, text
+from jaxtok.decoding import open_prompt, sampling, text
 from jaxtok.models import transformer
 from jaxtok.tokenizers import bytes as byte_tokenizer
 
@@ -71,3 +71,31 @@ def test_padding_is_never_drawn(model, favour):
 def test_a_length_of_nothing_is_refused(model):
   with pytest.raises(ValueError, match='num_bytes=0 must be >= 1'):
     complete(model, b'a', num_bytes=0)
+
+
+@pytest.mark.parametrize('token_bits', [8, 16])
+def test_prompts_of_compressed_text_are_gone_on_with(token_bits):
+  from jaxtok.tokenizers import neural
+
+  text_of = [b'one two three four five six seven; ' * 8]
+  tokenizer = neural.Train(
+    order=1, token_bits=token_bits, dense_ids=token_bits == 16
+  ).make(lambda: text_of)
+  config = transformer.Config(
+    vocab_size=tokenizer.vocab_size, dim=8, num_layers=1, num_heads=1
+  )
+  model = config.make(nnx.Rngs(0))
+  prompts = [b'', text_of[0][:23], b'one']
+  rng = jax.random.key(0)
+  settings = sampling.Config(temperature=1.0)
+  ids, heads = open_prompt.begin(
+    model, tokenizer, tokenizer.special.bos, prompts, rng=rng, sampling=settings
+  )
+  for prompt, row, head in zip(prompts, ids, heads, strict=True):
+    assert row[0] == tokenizer.special.bos
+    assert tokenizer.decode(row) == prompt + head
+  found = text.complete(
+    model, tokenizer, prompts, num_bytes=12, rng=rng, sampling=settings
+  )
+  for head, continuation in zip(heads, found, strict=True):
+    assert continuation[: len(head)] == head[:12]

@@ -333,3 +333,11 @@ def test_cached_packed_row_keeps_its_documents_apart():
 
   want, got = both(params)
   np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_phases_tell_positions_apart_modulo_their_number():
+  config = transformer.Config(**SMALL, position='none', phases=3)
+  states = lambda start: run(config, positions=start + jnp.arange(8)[None])
+  np.testing.assert_array_equal(states(0), run(config))
+  np.testing.assert_array_equal(states(6), states(0))
+  assert np.asarray(states(1) != states(0)).any(axis=2).all()

@@ -109,3 +109,24 @@ def test_rows_are_measured_without_dropout(model, batch):
   )
   train = objective(noisy, batch, rng).metrics['bpb'].total
   assert float(train) != pytest.approx(float(want.sum()), rel=1e-3)
+
+
+def test_places_split_nats_and_accuracy_by_position(model, batch):
+  plain = next_token.Config().make()(model, batch, jax.random.key(0))
+  loss = next_token.Config(places=3).make()(model, batch, jax.random.key(0))
+  assert set(loss.metrics) - set(plain.metrics) == {
+    f'{name}_{i}' for name in ('nats', 'accuracy') for i in range(3)
+  }
+  place = np.asarray(batch['positions_bt']) % 3
+  mask = np.asarray(batch['loss_mask_bt'])
+  for i in range(3):
+    weight = float(loss.metrics[f'nats_{i}'].weight)
+    assert weight == (mask * (place == i)).sum()
+    # With only the targets of this place, the plain metrics are the same.
+    some = dict(batch, loss_mask_bt=jnp.asarray(mask * (place == i)))
+    want = next_token.Config().make()(model, some, jax.random.key(0)).metrics
+    for name in ('nats', 'accuracy'):
+      got = float(loss.metrics[f'{name}_{i}'].total)
+      assert got == pytest.approx(float(want[name].total), rel=1e-6)
+  with pytest.raises(ValueError, match='places must be >= 1, got 0'):
+    next_token.Config(places=0)

@@ -18,7 +18,16 @@ import pytest
 from hypothesis import strategies as st
 
 from jaxtok import tokenizers
-from jaxtok.tokenizers import base, bytelevel, files, hf, lossy, subword
+from jaxtok.tokenizers import (
+  base,
+  bytelevel,
+  files,
+  gzip,
+  hf,
+  lossy,
+  neural,
+  subword,
+)
 from jaxtok.tokenizers import bytes as byte_tokenizer
 
 Tokenizer = base.Tokenizer
@@ -114,6 +123,8 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
   'wordpiece': word_piece,
   'unigram': unigram,
   'bpe-nfkc': nfkc,
+  'windows-16': neural.NeuralCompressionTokenizer,
+  'gzip': gzip.Config().make,
 }
 
 make = functools.cache(lambda name: TOKENIZERS[name]())

@@ -1,0 +1,105 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Are token ids the same however they are computed, and how long are windows?
+
+  JAXTOK_DATA=DATA python -m experiments.compressed_text.exactness
+
+Prints the SHA-256 of the ids of some texts, coded with the shipped M1 in
+windows of 64 bits, for batch sizes 1, 7, 64 and 4096, with and without jit, in
+one process and in two; then the bytes per window of the three close rules.
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import multiprocessing
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from experiments.compressed_text import texts
+from jaxtok.entropy import documents, shipped, window
+from jaxtok.entropy.formats import CLOSE_RULES, WindowFormat
+
+_FORMAT = WindowFormat(window_bits=64)
+_BATCHES = (1, 7, 64, 4096)
+_ROW = 48  # Bytes of a text.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Prints both tables; 1 if any hash differs."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--rows', type=int, default=130, help='texts to code')
+  parser.add_argument('--bytes', type=int, default=200_000, help='of the rules')
+  args = parser.parse_args(argv)
+  rows = rows_of_mixed(args.rows)
+  found = {f'batch size {n}': sha256(encode(rows, n)) for n in _BATCHES}
+  few = rows[:2]
+  found_few = {'jit, 2 texts': sha256(encode(few, 2))}
+  with jax.disable_jit():
+    found_few['no jit, 2 texts'] = sha256(encode(few, 2))
+  found['two processes'] = sha256(in_two_processes(rows))
+  for name, value in (found | found_few).items():
+    print(f'{name:18}{value}', flush=True)
+  novel = texts.novel()[: args.bytes]
+  for bits in (16, 32, 64):
+    lengths = {
+      rule: bytes_per_window(novel, bits, rule) for rule in CLOSE_RULES
+    }
+    share = 100 * lengths['cell'] / lengths['greedy_zero_pad']
+    shown = ', '.join(f'{k} {v:.3f}' for k, v in lengths.items())
+    print(f'b={bits}: {shown}; cell/greedy {share:.2f} %', flush=True)
+  return int(len(set(found.values())) > 1 or len(set(found_few.values())) > 1)
+
+
+def rows_of_mixed(num: int) -> np.ndarray:
+  """Short texts from many files, uint8 [num, bytes]."""
+  data = b''.join(part for _, part in texts.mixed(200 << 20))
+  starts = np.linspace(0, len(data) - _ROW, num).astype(int)
+  return np.stack([np.frombuffer(data, np.uint8, _ROW, s) for s in starts])
+
+
+def encode(rows: np.ndarray, max_lanes: int) -> list[np.ndarray]:
+  """The words of each row."""
+  lengths = np.full(len(rows), rows.shape[1])
+  coded = window.encode_windows(
+    rows, lengths, shipped.model(), _FORMAT, max_lanes=max_lanes, verify=False
+  )
+  pairs = zip(coded.words_bkw, coded.num_words_b, strict=True)
+  return [words[:num] for words, num in pairs]
+
+
+def _encode_half(rows: np.ndarray) -> list[np.ndarray]:
+  return encode(rows, 64)
+
+
+def in_two_processes(rows: np.ndarray) -> list[np.ndarray]:
+  """Each of two new processes codes half of the rows."""
+  context = multiprocessing.get_context('spawn')
+  with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+    halves = pool.map(_encode_half, np.array_split(rows, 2))
+    return [words for half in halves for words in half]
+
+
+def sha256(rows: list[np.ndarray]) -> str:
+  """Hash of the ids and their numbers."""
+  digest = hashlib.sha256()
+  for row in rows:
+    digest.update(len(row).to_bytes(8, 'little') + row.astype('<u2').tobytes())
+  return digest.hexdigest()
+
+
+def bytes_per_window(text: bytes, bits: int, rule: str) -> float:
+  """Source bytes per window with the shipped M1."""
+  fmt = WindowFormat(window_bits=bits, close_rule=rule)
+  [(words, _)] = documents.encode_windows(
+    [text], shipped.model(), fmt, verify=False
+  )
+  return len(text) / len(words)
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())

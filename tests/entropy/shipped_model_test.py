@@ -1,0 +1,99 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The model in the package: what it is, and that its ids never change."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxtok.entropy import dictionary, documents, shipped
+from jaxtok.entropy.__main__ import main
+from jaxtok.entropy.formats import WindowFormat
+from jaxtok.tokenizers import arithmetic, neural
+
+CARD = pathlib.Path(__file__).parents[2] / 'docs/compressed_text_model.md'
+TEXT = (
+  b'There was a hand-bill, a candle, and the sound of wheels; she went to the '
+  b'window and looked out. for i in range(10): print(i)\n\x00\xff' * 2
+)
+
+
+def test_model_and_dictionary_belong_together_and_are_small():
+  words = shipped.window_dictionary()
+  assert words.model_fingerprint == shipped.model().fingerprint()
+  files = list(shipped.FOLDER.glob('*.npz'))
+  assert sorted(x.name for x in files) == [shipped.MODEL, shipped.DICTIONARY]
+  assert sum(x.stat().st_size for x in files) < 1_000_000
+
+
+def test_the_model_card_describes_these_files():
+  card = CARD.read_text()
+  assert shipped.model().fingerprint() in card
+  assert shipped.window_dictionary().fingerprint() in card
+
+
+def test_the_tokenizer_works_at_once_and_compresses_english():
+  tokenizer = neural.NeuralCompressionTokenizer()
+  ids = tokenizer.encode(TEXT)
+  assert tokenizer.decode(ids) == TEXT
+  prose = TEXT[:107]
+  assert len(prose) / len(tokenizer.encode(prose)) > 3.5
+  assert neural.Config().make().fingerprint == tokenizer.fingerprint
+
+
+def test_every_word_of_the_dictionary_decodes_to_its_string():
+  words = shipped.window_dictionary()
+  for word in range(0, 1 << 16, 7):
+    string = words.string(word)
+    assert string
+    assert words.decode([word]) == bytes(x for x in string if x < 256)
+
+
+def test_the_dictionary_is_what_the_model_does():
+  fmt = WindowFormat()
+  [(want, spans)] = documents.encode_windows([TEXT], shipped.model(), fmt)
+  got, lengths = shipped.window_dictionary().encode(TEXT)
+  np.testing.assert_array_equal(got, want[:, 0])
+  np.testing.assert_array_equal(lengths, spans)
+
+
+def test_arithmetic_codes_use_the_model_too():
+  tokenizer = arithmetic.Config().make()
+  assert tokenizer.model.fingerprint() == shipped.model().fingerprint()
+  ids = tokenizer.encode(TEXT)
+  assert tokenizer.decode(ids) == TEXT
+
+
+def test_files_are_compressed_with_the_model_of_the_package(tmp_path):
+  path, packed, back = (tmp_path / x for x in ('text', 'packed', 'back'))
+  path.write_bytes(TEXT)
+  assert main(['compress', str(path), '-o', str(packed), '--quiet']) == 0
+  assert main(['decompress', str(packed), '-o', str(back), '--quiet']) == 0
+  assert back.read_bytes() == TEXT
+
+
+def test_random_words_decode_to_text_like_that_of_the_model():
+  """Uniform words are samples of M1: about the letters of English."""
+  words = np.random.default_rng(0).integers(0, 1 << 16, 4000)
+  words = words[
+    [256 not in shipped.window_dictionary().string(x) for x in words]
+  ]
+  text = neural.NeuralCompressionTokenizer().decode(words)
+  assert len(text) > 3 * len(words)
+  counts = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
+  assert 0.1 < counts[ord(' ')] / len(text) < 0.25
+  assert counts[32:127].sum() / len(text) > 0.9
+
+
+@pytest.mark.slow
+def test_the_dictionary_can_be_compiled_again():
+  words = dictionary.compile_window_dictionary(shipped.model())
+  assert words.fingerprint() == shipped.window_dictionary().fingerprint()
+
+
+def test_ids_are_those_of_all_other_machines():
+  ids = neural.NeuralCompressionTokenizer().encode(TEXT)
+  digest = hashlib.sha256(ids.astype('<i4').tobytes()).hexdigest()
+  assert digest in CARD.read_text()
