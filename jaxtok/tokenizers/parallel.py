@@ -21,6 +21,19 @@ def usable_cores() -> int:
   return os.cpu_count() or 1
 
 
+def cut(sizes: Sequence[int], num: int) -> list[int]:
+  """Cuts inputs into `num` neighbourhoods of about equal size.
+
+  Returns:
+    `num + 1` rising indices, from 0 to the number of inputs; each cut is at
+    the edge of an input that is nearest to equal shares.
+  """
+  ends = np.cumsum(sizes, dtype=np.int64)
+  middles = ends - np.asarray(sizes) / 2
+  targets = np.arange(1, num) * ends[-1] / num
+  return [0, *np.searchsorted(middles, targets).tolist(), len(sizes)]
+
+
 def map_bytes(
   function: Callable[[bytes], Any],
   inputs: Sequence[bytes],
@@ -35,15 +48,14 @@ def map_bytes(
   """
   if num_threads is not None and num_threads < 1:
     raise ValueError(f'num_threads must be >= 1 or None, got {num_threads}.')
-  ends = np.cumsum([len(x) for x in inputs], dtype=np.int64)
-  total = int(ends[-1]) if len(ends) else 0
+  sizes = [len(x) for x in inputs]
+  total = sum(sizes)
   if num_threads is None:
     num_threads = min(usable_cores(), 1 + total // _MIN_BYTES_PER_THREAD)
   num_threads = min(num_threads, len(inputs))
   if num_threads <= 1:
     return [function(x) for x in inputs]
-  targets = np.arange(1, num_threads) * total / num_threads
-  cuts = [0, *np.searchsorted(ends, targets), len(inputs)]
+  cuts = cut(sizes, num_threads)
   shards = [inputs[a:b] for a, b in itertools.pairwise(cuts)]
   work = lambda shard: [function(x) for x in shard]
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:

@@ -227,7 +227,7 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
       flops.batch_shape(batch),
       remat=config.remat,
     ),
-    'collectives': collectives(compiled.as_text()),
+    'collectives': _collectives_of(compiled),
   }
 
 
@@ -241,6 +241,20 @@ def _devices(chip: str, layout: str) -> list[Any]:
   else:
     description = topologies.get_topology_desc(f'{chip}:{layout}', 'tpu')
   return description.devices
+
+
+def _collectives_of(compiled: Any) -> dict[str, dict[str, int]] | str:
+  """See `collectives`; or why there is nothing to count.
+
+  A TPU's compiler may be newer than jaxlib and use what that cannot read.
+  """
+  import jax
+
+  try:
+    return collectives(compiled.as_text())
+  except jax.errors.JaxRuntimeError as e:
+    reason = str(e).strip().splitlines()[0]
+    return f'unknown, as this jaxlib cannot read the program: {reason}'
 
 
 def collectives(hlo: str) -> dict[str, dict[str, int]]:
@@ -305,14 +319,21 @@ def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
       ),
       'compute': _compute_line(found),
       'time': _time_line(found, chip, per_chip),
-      'collectives': [
-        f'{kind:<20} {v["count"]:>5} x  {quantity(v["bytes"])} per device, '
-        f'the largest array {quantity(v["largest"])}'
-        for kind, v in sorted(found['collectives'].items())
-      ]
-      or 'none',
+      'collectives': _collective_lines(found['collectives']),
     }
   )
+
+
+def _collective_lines(found: Mapping[str, Any] | str) -> list[str] | str:
+  from jaxtok.train.progress import quantity
+
+  if isinstance(found, str):
+    return found
+  return [
+    f'{kind:<20} {v["count"]:>5} x  {quantity(v["bytes"])} per device, '
+    f'the largest array {quantity(v["largest"])}'
+    for kind, v in sorted(found.items())
+  ] or 'none'
 
 
 def _compute_line(found: Mapping[str, Any]) -> str:

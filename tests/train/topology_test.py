@@ -62,6 +62,17 @@ def test_collectives_are_counted_once_with_the_bytes_of_their_results():
   }
 
 
+def test_a_program_that_jaxlib_cannot_read_costs_the_collectives_only():
+  class Newer:
+    def as_text(self):
+      raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure')
+
+  found = topology._collectives_of(Newer())
+  assert 'cannot read the program: INTERNAL: RET_CHECK' in found
+  assert topology._collective_lines(found) == found
+  assert topology._collective_lines({}) == 'none'
+
+
 def test_operations_without_an_estimate_do_not_make_time_negative():
   found = {
     'flops': 197e12, 'model_flops': 0.0, 'devices': 1, 'bytes_accessed': 0.0,
