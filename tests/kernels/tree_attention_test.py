@@ -100,19 +100,13 @@ def test_pages_equal_a_contiguous_cache(implementation):
     jnp.zeros((6, 4, 2 * K, H)).at[order].set(cache.reshape(6, 4, 2 * K, H))
   )
   extra = dict(parent_bg=jnp.asarray(PARENT), valid_bg=jnp.asarray(VALID))
-  got = paged_tree_attention(
-    q,
-    pages,
-    order.reshape(B, 3),
-    length,
-    k_new,
-    v_new,
-    implementation=implementation,
-    **extra,
+  run = lambda fn, name: jax.jit(
+    functools.partial(fn, implementation=name, **extra)
   )
-  want = tree_attention(
-    q, k, v, length, k_new, v_new, implementation='reference', **extra
+  got = run(paged_tree_attention, implementation)(
+    q, pages, order.reshape(B, 3), length, k_new, v_new
   )
+  want = run(tree_attention, 'reference')(q, k, v, length, k_new, v_new)
   np.testing.assert_allclose(got.out, want.out, atol=ATOL)
   np.testing.assert_allclose(got.lse, want.lse, atol=ATOL)
 
