@@ -92,12 +92,12 @@ def fetch(pool: Pool, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
   b, heads, u = ids.shape
   k = pool.num_kv_heads
   if heads == 1:
-    tiles = [pool.k[ids[:, 0]]]
-    tiles += [] if pool.v is None else [pool.v[ids[:, 0]]]
-    # [b, u, z, k, h] -> [b, k, u z, h]
-    tiles = [
-      x.reshape(b, u * pool.unit, *x.shape[3:]).swapaxes(1, 2) for x in tiles
-    ]
+    # Flat units: of others XLA may copy the whole pool to another layout.
+    read = lambda x: x.reshape(x.shape[0], -1)[ids[:, 0]].reshape(
+      b, u * pool.unit, *x.shape[2:]
+    )
+    pools = [pool.k] if pool.v is None else [pool.k, pool.v]
+    tiles = [read(x).swapaxes(1, 2) for x in pools]
     if pool.v is None:
       return tiles[0][:, 0::2], tiles[0][:, 1::2]
     return tiles[0], tiles[1]
