@@ -101,10 +101,10 @@ def fetch(pool: Pool, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     if pool.v is None:
       return tiles[0][:, 0::2], tiles[0][:, 1::2]
     return tiles[0], tiles[1]
-  row = jnp.arange(k)[None, :, None]
-  # The pool's unit axis lies between the two indexed axes, so the indexed ones
-  # come first: [b, k, u, z, h].
-  pick = lambda x, head: x[ids, :, head].reshape(b, k, u * pool.unit, -1)
+  token = ids[..., None] * pool.unit + jnp.arange(pool.unit, dtype=ids.dtype)
+  token = token.reshape(b, k, u * pool.unit)
+  row = jnp.arange(k, dtype=ids.dtype)[None, :, None]
+  pick = lambda x, head: x.reshape(-1, x.shape[3])[token * x.shape[2] + head]
   if pool.v is None:
     return pick(pool.k, 2 * row), pick(pool.k, 2 * row + 1)
   return pick(pool.k, row), pick(pool.v, row)
