@@ -90,7 +90,9 @@ def test_each_node_equals_causal_attention_over_its_path(implementation):
     np.testing.assert_allclose(got.lse[b, i], lse[0, 0], atol=ATOL)
 
 
-@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+@pytest.mark.parametrize(
+  'implementation', [pytest.param('reference', marks=pytest.mark.slow), 'xla']
+)
 def test_pages_equal_a_contiguous_cache(implementation):
   q, k, v, length, k_new, v_new = operands()
   k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (k, v))

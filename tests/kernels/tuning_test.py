@@ -71,6 +71,7 @@ def test_new_rows_replace_those_of_the_same_sizes():
   assert ask(8192)['tile'] == 512
 
 
+@pytest.mark.slow
 def test_every_kernel_that_can_be_tuned_asks_in_some_case():
   for implementation in ('tpu', 'triton'):
     found = {
