@@ -60,6 +60,11 @@ def define_flags() -> None:
     'debug_nans', False, 'Stop at the operation that makes NaN.'
   )
   flags.DEFINE_bool('debug', False, 'No jit; full tracebacks.')
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    'Several processes started by hand: HOST:PORT,COUNT,INDEX.',
+  )
   flags.DEFINE_bool('list', False, 'List the configs of this experiment.')
 
 
@@ -74,10 +79,28 @@ def main(file: str, doc: str | None) -> None:
   module = sys.modules['__main__']
   module.__doc__ = doc
   define_flags()
+  if {'--help', '-help', '-h'} & set(sys.argv[1:]):
+    print(_help(doc))
+    sys.exit(0)
   quiet_libraries()
   app.run(
     lambda argv: _run(folder), flags_parser=lambda argv: _parse(argv, folder)
   )
+
+
+def _help(doc: str | None) -> str:
+  """The experiment's docstring and its flags."""
+  own = FLAGS.flags_by_module_dict()[__name__]
+  lines = [doc.strip() if doc else '', '', 'Flags:']
+  for flag in sorted(own, key=lambda flag: flag.name):
+    if flag.name != 'config':
+      name = flag.name if flag.boolean else f'{flag.name}=...'
+      lines.append(f'  --{name:<22} {flag.help}')
+  lines += [
+    f'  --{"config=FILE[:SIZE]":<22} Config file, see --list.',
+    f'  --{"config.FIELD=VALUE":<22} Changes a field, e.g. --config.steps=200.',
+  ]
+  return '\n'.join(lines)
 
 
 def quiet_libraries() -> None:
@@ -137,22 +160,26 @@ def _parse(argv: list[str], folder: pathlib.Path) -> list[str]:
   return rest
 
 
-def _fail(error: Any, code: int) -> None:
+def _fail(error: Any, code: int, hint: str = '') -> None:
   if '--debug' in sys.argv[1:] and isinstance(error, BaseException):
     traceback.print_exception(error)
-  print(f'error: {error}', file=sys.stderr)
+  # A KeyError's own words are the key alone.
+  text = repr(error) if isinstance(error, KeyError) else str(error)
+  print(f'error: {text}{hint}', file=sys.stderr)
   sys.exit(code)
 
 
 def _run(folder: pathlib.Path) -> None:
   from jaxtok import train
-  from jaxtok.train import errors
+  from jaxtok.train import distributed, errors
 
   config = FLAGS.config
   try:
-    if FLAGS.data:
+    if FLAGS.coordinator is not None:
+      distributed.set_coordinator(FLAGS.coordinator)
+    if FLAGS.data is not None:
       _replace_source(config, FLAGS.data)
-    if FLAGS.topology:
+    if FLAGS.topology is not None:
       _report_topology(config)
       return
     if not FLAGS.workdir and not FLAGS.dry_run:
@@ -167,15 +194,31 @@ def _run(folder: pathlib.Path) -> None:
       allow_config_change=FLAGS.allow_config_change,
       eval_only=FLAGS.eval_only,
       dry_run=FLAGS.dry_run,
-      profile=tuple(int(step) for step in FLAGS.profile),
+      profile=_profile_steps(),
       debug_nans=FLAGS.debug_nans,
       debug=FLAGS.debug,
     )
   except errors.Preempted as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
-  except (*_USER_ERRORS, errors.RunError) as error:
-    _fail(error, 1)
+  except KeyboardInterrupt:
+    print('stopped.', file=sys.stderr)
+    sys.exit(130)
+  except errors.RunError as error:
+    _fail(error, error.exit_code)
+  except _USER_ERRORS as error:
+    # Perhaps our own mistake after all.
+    hint = '' if FLAGS.debug else ' (--debug shows where this was found.)'
+    _fail(error, 1, hint)
+
+
+def _profile_steps() -> tuple[int, ...]:
+  if not all(step.isdigit() for step in FLAGS.profile):
+    raise ValueError(
+      f'--profile={",".join(FLAGS.profile)} must be the first and the last '
+      'step to trace, e.g. --profile=20,30.'
+    )
+  return tuple(map(int, FLAGS.profile))
 
 
 def _replace_source(config: Any, spec: str) -> None:

@@ -6,7 +6,10 @@ import dataclasses
 import difflib
 import pathlib
 import re
+import traceback
 from typing import Any
+
+from jaxtok import config as config_lib
 
 
 def _config_value(argv: list[str]) -> str | None:
@@ -48,19 +51,38 @@ def load(value: str) -> Any:
   scope: dict[str, Any] = {'__name__': 'config', '__file__': str(file)}
   try:
     exec(compile(file.read_text(), str(file), 'exec'), scope)
-    make = scope['get_config']
-  except KeyError:
+    make = scope.get('get_config')
+    config = None
+    if make is not None:
+      config = make(argument) if argument else make()
+  except Exception as error:  # Whatever the user's file raises.
     raise ValueError(
-      f'--config={value}: {path} does not define get_config().'
-    ) from None
-  except (SyntaxError, ImportError) as error:
-    raise ValueError(
-      f'--config={value}: {path} cannot be loaded: {error}.'
+      f'--config={value}: {_place(error, file)}{_message(error)}'
     ) from error
-  try:
-    return make(argument) if argument else make()
-  except (TypeError, ValueError, KeyError) as error:
-    raise ValueError(f'--config={value}: {error}') from error
+  if make is None:
+    raise ValueError(f'--config={value}: {path} does not define get_config().')
+  if not dataclasses.is_dataclass(config):
+    raise ValueError(
+      f'--config={value}: get_config() of {path} returned {config!r}; it must '
+      'return a config, e.g. a train.Config.'
+    )
+  return config
+
+
+def _place(error: Exception, file: pathlib.Path) -> str:
+  """The last line of the config file that an error passed through."""
+  if isinstance(error, SyntaxError):
+    return ''  # Its message has the line.
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [f.lineno for f in frames if f.filename == str(file)]
+  return f'line {lines[-1]}: ' if lines else ''
+
+
+def _message(error: Exception) -> str:
+  """The words of an error; its class too, where they do not explain it."""
+  if isinstance(error, ValueError | AttributeError | TypeError):
+    return str(error)
+  return f'{type(error).__name__}: {error}'
 
 
 def explain_field(argv: list[str], error: Exception) -> str:
@@ -76,25 +98,14 @@ def explain_field(argv: list[str], error: Exception) -> str:
 
 def _missing(config: Any, names: list[str]) -> str | None:
   """Why the path of field names does not exist in a config, or None."""
-  here = 'config'
   for name in names:
-    fields = _fields(config)
-    if name not in fields:
-      near = difflib.get_close_matches(name, fields, n=1)
-      hint = f' Did you mean {near[0]!r}?' if near else ''
-      owner = type(config).__module__ + ':' + type(config).__qualname__
-      return (
-        f'{here} ({owner}) has no field {name!r}.{hint} It has: '
-        f'{", ".join(fields) or "no fields"}.'
-      )
+    if isinstance(config, dict):
+      found = name in config
+    else:
+      found = dataclasses.is_dataclass(config) and name in {
+        field.name for field in dataclasses.fields(config)
+      }
+    if not found:
+      return config_lib.unknown_field(config, name)
     config = config[name] if isinstance(config, dict) else getattr(config, name)
-    here = f'{here}.{name}'
   return None
-
-
-def _fields(config: Any) -> list[str]:
-  if isinstance(config, dict):
-    return list(config)
-  if dataclasses.is_dataclass(config):
-    return [field.name for field in dataclasses.fields(config)]
-  return []

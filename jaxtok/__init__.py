@@ -15,6 +15,7 @@ _SUBPACKAGES = (
   'config',
   'data',
   'decoding',
+  'entropy',
   'evals',
   'models',
   'nn',

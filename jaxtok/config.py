@@ -8,6 +8,7 @@ the class as `"type": "module:Class"`.
 """
 
 import dataclasses
+import difflib
 import enum
 import importlib
 import types
@@ -17,8 +18,36 @@ from typing import Any
 
 @typing.dataclass_transform(kw_only_default=True)
 def configclass(cls):
-  """Keyword-only dataclass with a hash, so that it can be static in jit."""
-  return dataclasses.dataclass(kw_only=True, unsafe_hash=True)(cls)
+  """Keyword-only dataclass with a hash, so that it can be static in jit.
+
+  Only its fields can be set: `config.stpes = 3` raises an AttributeError that
+  names the nearest field.
+  """
+  cls = dataclasses.dataclass(kw_only=True, unsafe_hash=True)(cls)
+  names = frozenset(field.name for field in dataclasses.fields(cls))
+
+  def set_field(self, name: str, value: Any) -> None:
+    if name not in names:
+      raise AttributeError(unknown_field(self, name))
+    object.__setattr__(self, name, value)
+
+  cls.__setattr__ = set_field
+  return cls
+
+
+def unknown_field(owner: Any, name: str) -> str:
+  """A sentence saying that a config (or dict) has no such field."""
+  if isinstance(owner, dict):
+    known = list(owner)
+  else:
+    is_config = dataclasses.is_dataclass(owner)
+    known = [f.name for f in dataclasses.fields(owner)] if is_config else []
+  near = difflib.get_close_matches(name, known, n=1)
+  hint = f' Did you mean {near[0]!r}?' if near else ''
+  return (
+    f'{type_name(type(owner))} has no field {name!r}.{hint} It has: '
+    f'{", ".join(known) or "no fields"}.'
+  )
 
 
 def type_name(cls: type) -> str:

@@ -135,3 +135,17 @@ def test_files_carry_the_licence_and_stay_short():
       text = path.read_text()
       assert text.startswith('# Copyright 2026 The jaxtok Authors.\n'), path
       assert len(text.splitlines()) <= longest, path
+
+
+def test_functions_are_short():
+  limits = {('jaxtok/train/loop.py', 'run'): 120}
+  for folder in ('jaxtok', 'kernels', 'experiments'):
+    for path in modules(folder):
+      name = str(path.relative_to(ROOT))
+      for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.FunctionDef):
+          continue
+        lines = node.end_lineno - node.lineno + 1
+        if ast.get_docstring(node) is not None:  # Not counted.
+          lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+        assert lines <= limits.get((name, node.name), 60), (name, node.name)

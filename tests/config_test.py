@@ -54,6 +54,13 @@ def test_configs_hash_by_value():
   assert hash(make_outer().model) == hash(make_outer().model)
 
 
+def test_a_misspelt_field_cannot_be_set():
+  config = make_outer()
+  with pytest.raises(AttributeError, match=r"'dmi'\. Did you mean 'dim"):
+    config.model.dmi = 3
+  assert not hasattr(config.model, 'dmi')
+
+
 def test_diff_names_changed_leaves_by_path():
   changed = make_outer()
   changed.model.dim = 8

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
 def _train(name: str, workdir: pathlib.Path) -> runs.Run:
   """Trains one model, or loads the run if it is finished."""
   config = _CONFIGS[name].get_config('quickstart')
-  if FLAGS.data:
+  if FLAGS.data is not None:
     config.data.source = source.from_spec(FLAGS.data)
   if FLAGS.train_flops:
     config.train_flops = FLAGS.train_flops

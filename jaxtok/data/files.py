@@ -137,6 +137,14 @@ def load(files: tuple[File, ...]) -> Library:
   return library
 
 
+@functools.cache  # Once, not for each split.
+def _say_divided(path: str) -> None:
+  logging.info(
+    '%s: too few files to keep whole ones apart; each is divided by position.',
+    path,
+  )
+
+
 def _divide(files: tuple[File, ...], split: str) -> list:
   library = load(files)
   ranges = library.ranges
@@ -146,10 +154,7 @@ def _divide(files: tuple[File, ...], split: str) -> list:
     return [
       part for part, its in zip(ranges, assigned, strict=True) if its == split
     ]
-  logging.info(
-    '%s: too few files to keep whole ones apart; each is divided by position.',
-    files[0].path,
-  )
+  _say_divided(files[0].path)
   divided = []
   for name, array, start, stop in ranges:
     low, high = splits.by_position(library.arrays[array], start, stop, split)

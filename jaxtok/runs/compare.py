@@ -189,35 +189,40 @@ def compare(
   loaded = [
     run if isinstance(run, run_lib.Run) else run_lib.load(run) for run in runs
   ]
-  members = [curves.load(run, x, y) for run in loaded]
-  return Comparison(x, y, groups.make(members), _check_text(loaded, y))
-
-
-def _check_text(runs: Sequence[run_lib.Run], y: str) -> str:
-  """Which text all of the runs were evaluated on, as a sentence."""
+  for run in loaded:
+    curves.load(run, x, y)  # A run that lacks the metric is named first.
   if y.startswith('train/'):
-    return 'Measured on training batches, which may differ between runs.'
-  texts = [
-    (run, text)
-    for run in runs
-    for text in sorted(curves.text_of(run, y), key=repr)
+    text = None
+    note = 'Measured on training batches, which may differ between runs.'
+  else:
+    text = _common_text(loaded, y)
+    note = f'Measured on {_describe(text)}.'
+    if text[0] is None:
+      note = f'{y} does not record its text; nothing was checked.'
+  members = [curves.load(run, x, y, text) for run in loaded]
+  return Comparison(x, y, groups.make(members), note)
+
+
+def _common_text(runs: Sequence[run_lib.Run], y: str) -> curves.Text:
+  """The newest text on which all of the runs were evaluated."""
+  texts = [curves.texts_of(run, y) for run in runs]
+  for text in reversed(texts[0]):
+    if all(text in others for others in texts):
+      return text
+  lines = [
+    f'{run.workdir} on {" and ".join(map(_describe, found))}'
+    for run, found in zip(runs, texts, strict=True)
   ]
-  first, (corpus, num_bytes) = texts[0]
-  for run, text in texts:
-    if text != (corpus, num_bytes):
-      raise ValueError(
-        f'{y} was measured on different text: {first.workdir} on '
-        f'{_describe(corpus, num_bytes)}, {run.workdir} on '
-        f'{_describe(*text)}. Only numbers on the same text can be compared: '
-        'evaluate the runs with the same data source, split and max_bytes '
-        '(--eval_only adds an evaluation to a finished run).'
-      )
-  if corpus is None:
-    return f'{y} does not record its text; nothing was checked.'
-  return f'Measured on {_describe(corpus, num_bytes)}.'
+  raise ValueError(
+    f'{y} was measured on different text: {"; ".join(lines)}. Only numbers on '
+    'the same text can be compared: evaluate the runs with the same data '
+    'source, split and max_bytes (--eval_only adds an evaluation to a finished '
+    'run).'
+  )
 
 
-def _describe(corpus: str | None, num_bytes: int | None) -> str:
+def _describe(text: curves.Text) -> str:
+  corpus, num_bytes = text
   if corpus is None or num_bytes is None:
     return 'text it did not record'
   return f'{num_bytes:,} bytes of text {corpus}'

@@ -68,7 +68,10 @@ def names(run: run_lib.Run) -> list[str]:
   return sorted(found)
 
 
-def load(run: run_lib.Run, x: str, y: str) -> Curve:
+Text = tuple[str | None, int | None]  # Hash and bytes; None: not recorded.
+
+
+def load(run: run_lib.Run, x: str, y: str, text: Text | None = None) -> Curve:
   """Reads a curve; points at which `x` is 0 are left out.
 
   Where `y` is not logged but its bound is, the bound is taken.
@@ -77,6 +80,7 @@ def load(run: run_lib.Run, x: str, y: str) -> Curve:
     run: A run.
     x: A key of `X_LABELS`.
     y: Split and metric, e.g. 'eval/val/bpb'.
+    text: Take only what was measured on this text; see `texts_of`.
 
   Raises:
     ValueError: If the run has no such metric or `x` is unknown; the message
@@ -86,6 +90,8 @@ def load(run: run_lib.Run, x: str, y: str) -> Curve:
     raise ValueError(f'x={x!r} must be one of {", ".join(X_LABELS)}.')
   split, _, key = y.rpartition('/')
   rows = run.metrics(split)
+  if text is not None:
+    rows = [row for row in rows if _text(row) == text]
   for found in (key, key + _BOUND):
     points = [row for row in rows if isinstance(row.get(found), (int, float))]
     if points:
@@ -133,7 +139,12 @@ def _spent(
   return np.interp(step, steps, values, right=np.nan)
 
 
-def text_of(run: run_lib.Run, y: str) -> set[tuple[str | None, int | None]]:
-  """Which text a metric was measured on: (hash, bytes) pairs, usually one."""
+def texts_of(run: run_lib.Run, y: str) -> list[Text]:
+  """Which texts a metric was measured on, usually one; the newest last."""
   split = y.rpartition('/')[0]
-  return {(row.get('corpus'), row.get('bytes')) for row in run.metrics(split)}
+  newest_first = [_text(row) for row in reversed(run.metrics(split))]
+  return list(dict.fromkeys(newest_first))[::-1]
+
+
+def _text(row: dict[str, Any]) -> Text:
+  return row.get('corpus'), row.get('bytes')

@@ -5,17 +5,18 @@
   python -m jaxtok.runs.generate --workdir=runs/a --prompt='def main' \\
       --num_bytes=200 --temperature=0.8
 
-Any bytes are a valid prompt: in --prompt, `\\xff` and the like stand for bytes
-(write `\\\\` for a backslash); --prompt_file reads them from a file, or from
-standard input if it is `-`. What is printed is safe for a terminal: bytes that
-are no printable UTF-8 are shown as `\\xff`. With --raw the bytes themselves go
-to standard output.
+Any bytes are a valid prompt. In --prompt, `\\xff`, `\\n`, `\\r`, `\\t` and
+`\\0` stand for bytes and `\\\\` for a backslash; other backslashes stand for
+themselves. --prompt_file reads the bytes from a file, or from standard input if
+it is `-`. What is printed is safe for a terminal: bytes that are no printable
+UTF-8 are shown as `\\xff`. With --raw the bytes themselves go to standard
+output.
 """
 
 import argparse
-import codecs
 import logging
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -33,10 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     prompt = _prompt(args)
     run = run_lib.load(args.workdir)
+    options = _options(args)
+    _note_length(run, prompt, args.num_bytes)
     if args.batch == 1:
-      _stream(run, prompt, args)
+      _stream(run, prompt, options, args.raw)
     else:
-      _batch(run, prompt, args)
+      _batch(run, prompt, options, args.batch)
   except Exception as error:
     # Errors of runs, as of a damaged checkpoint, have an exit code.
     is_for_user = isinstance(error, (ValueError, OSError))
@@ -73,20 +76,30 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+_ESCAPE = re.compile(rb'\\(x[0-9a-fA-F]{0,2}|[ntr0\\])')
+_MEANINGS = {b'n': b'\n', b't': b'\t', b'r': b'\r', b'0': b'\0', b'\\': b'\\'}
+
+
 def parse_prompt(text: str) -> bytes:
   """Bytes of a command-line prompt with escapes such as `\\xff` and `\\n`.
 
   Raises:
     ValueError: If an escape is not complete.
   """
-  data = text.encode('utf-8', 'surrogateescape')
-  try:
-    return codecs.escape_decode(data)[0]
-  except ValueError as e:
-    raise ValueError(
-      f'--prompt={text!r} has a broken escape ({e}). Write \\\\ for a '
-      'backslash, or put the text into a file and use --prompt_file.'
-    ) from e
+
+  def meaning(match: re.Match) -> bytes:
+    name = match.group(1)
+    if name in _MEANINGS:
+      return _MEANINGS[name]
+    if len(name) < 3:
+      raise ValueError(
+        f'--prompt={text!r} has a broken escape: \\x needs two hexadecimal '
+        'digits. Write \\\\ for a backslash, or put the text into a file and '
+        'use --prompt_file.'
+      )
+    return bytes.fromhex(name[1:].decode())
+
+  return _ESCAPE.sub(meaning, text.encode('utf-8', 'surrogateescape'))
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
@@ -105,11 +118,29 @@ def _prompt(args: argparse.Namespace) -> bytes:
   return pathlib.Path(args.prompt_file).read_bytes()
 
 
+def _note_length(run: run_lib.Run, prompt: bytes, num_bytes: int) -> None:
+  """Says so if the text grows longer than the rows of the training."""
+  trained = run.raw_config.get('data', {}).get('seq_len', 0)
+  length = len(run.tokenizer.encode(prompt)) + num_bytes
+  if trained and length > trained:
+    print(
+      f'note: the model was trained on rows of {trained} tokens; this text may '
+      f'reach {length}, where it can be worse.',
+      file=sys.stderr,
+    )
+
+
 def _options(args: argparse.Namespace) -> dict:
   import jax
 
   from jaxtok.decoding import sampling
 
+  if args.batch < 1:
+    raise ValueError(f'--batch={args.batch} must be >= 1.')
+  if args.raw and args.batch > 1:
+    raise ValueError('--raw writes one text; use --batch=1.')
+  if args.num_bytes < 1:
+    raise ValueError(f'num_bytes={args.num_bytes} must be >= 1.')
   config = sampling.Config(
     temperature=args.temperature,
     top_k=args.top_k,
@@ -120,33 +151,29 @@ def _options(args: argparse.Namespace) -> dict:
   return {'num_bytes': args.num_bytes, 'rng': rng, 'sampling': config}
 
 
-def _stream(run: run_lib.Run, prompt: bytes, args: argparse.Namespace) -> None:
+def _stream(run: run_lib.Run, prompt: bytes, options: dict, raw: bool) -> None:
   from jaxtok.decoding import text
 
-  options, printer = _options(args), display.StreamPrinter()
+  printer = display.StreamPrinter()
   model = run.model
-  _write(prompt if args.raw else printer.push(prompt))
+  _write(prompt if raw else printer.push(prompt))
   start, num_bytes = time.perf_counter(), 0
   for piece in text.stream(model, run.tokenizer, prompt, **options):
-    _write(piece if args.raw else printer.push(piece))
+    _write(piece if raw else printer.push(piece))
     num_bytes += len(piece)
-  if not args.raw:
+  if not raw:
     _write(printer.push(b'', final=True) + '\n')
   _report(num_bytes, time.perf_counter() - start)
 
 
-def _batch(run: run_lib.Run, prompt: bytes, args: argparse.Namespace) -> None:
+def _batch(run: run_lib.Run, prompt: bytes, options: dict, count: int) -> None:
   from jaxtok.decoding import text
 
-  if args.batch < 1:
-    raise ValueError(f'--batch={args.batch} must be >= 1.')
-  if args.raw:
-    raise ValueError('--raw writes one text; use --batch=1.')
-  model, prompts = run.model, [prompt] * args.batch
+  model, prompts = run.model, [prompt] * count
   start = time.perf_counter()
-  texts = text.complete(model, run.tokenizer, prompts, **_options(args))
+  texts = text.complete(model, run.tokenizer, prompts, **options)
   for i, continuation in enumerate(texts, start=1):
-    print(f'--- sample {i} of {args.batch}')
+    print(f'--- sample {i} of {count}')
     print(display.printable(prompt + continuation))
   _report(sum(map(len, texts)), time.perf_counter() - start)
 

@@ -103,6 +103,22 @@ class Writer:
     if self.tensorboard:
       self._write_board(row)
 
+  def replace(self, step: int, split: str, values: dict[str, Any]) -> None:
+    """Like `write`, but removes an older row of the same measurement.
+
+    That is one with the same step and split and, if they are recorded, the
+    same `corpus` and `bytes`.
+    """
+    key = lambda row: (row.get('corpus'), row.get('bytes'))
+    is_old = lambda row: (
+      (row['step'], row['split']) == (step, split) and key(row) == key(values)
+    )
+    rows = read(self._workdir)
+    if any(map(is_old, rows)):
+      self._close_files()
+      self._rewrite([row for row in rows if not is_old(row)])
+    self.write(step, split, values)
+
   def truncate(self, step: int) -> None:
     """Drops all rows after `step`, as a run does that resumes there."""
     self._close_files()

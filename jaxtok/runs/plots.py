@@ -115,10 +115,10 @@ def training(
       f'{run.workdir} has logged no bits per byte. Give y; it has: '
       f'{", ".join(curves.names(run)) or "nothing yet"}.'
     )
+  found = {name: curves.load(run, x, name) for name in wanted}
   with _style():
     axes = _axes(x, label_of(wanted[0]) if y else 'bits per byte')
-    for name in wanted:
-      curve = curves.load(run, x, name)
+    for name, curve in found.items():
       is_train = name.startswith('train/')
       style = {'linewidth': 0.9, 'alpha': 0.6} if is_train else {'marker': 'o'}
       axes.plot(curve.x, curve.y, label=curve.metric, **style)

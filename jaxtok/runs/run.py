@@ -22,9 +22,9 @@ from etils import epath
 from jaxtok import config as config_lib
 from jaxtok.runs import display, files, meta, metrics
 
-# A run that continues may not change these fields: the parameters, or the
-# order of the data, would no longer be those of the run.
-FIXED = ('data', 'tokenizer', 'model', 'seed')
+# A run that continues may not change these fields: the parameters, what they
+# are trained for, or the order of the data would no longer be those of the run.
+FIXED = ('data', 'tokenizer', 'model', 'objective', 'seed')
 
 
 class Run:
@@ -166,9 +166,9 @@ class Run:
       step = max(by_step)
     if step not in by_step:
       have = ', '.join(map(str, by_step)) or 'none; add evals.samples'
+      which = 'samples' if step is None else f'samples of step {step}'
       raise FileNotFoundError(
-        f'{self.workdir} has no samples of step {step}. Steps with samples: '
-        f'{have}.'
+        f'{self.workdir} has no {which}. Steps with samples: {have}.'
       )
     return display.Text(by_step[step].read_text())
 

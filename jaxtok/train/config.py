@@ -24,8 +24,10 @@ class Config:
   optim: optim_lib.Config = dataclasses.field(default_factory=optim_lib.Config)
   mesh: sharding.Config = dataclasses.field(default_factory=sharding.Config)
   evals: dict[str, Any] = dataclasses.field(default_factory=dict)
-  steps: int = 1000  # Optimizer steps; see also `train_flops`.
-  train_flops: float = 0.0  # If > 0, ends the run at this many FLOPs instead.
+  # The run ends after `steps` optimizer steps or, if train_flops > 0, when
+  # that budget of FLOPs is spent, whichever comes first.
+  steps: int = 1000
+  train_flops: float = 0.0
   batch_size: int = 32  # Rows per optimizer step, over all devices.
   num_microbatches: int = 1  # Gradient accumulation; exact.
   ema: float = 0.0  # Decay of averaged parameters; 0 turns them off.

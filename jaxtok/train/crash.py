@@ -27,19 +27,22 @@ def error(
     batch: This process' rows of that step.
   """
   names = state.names(job.layout.shapes.params)
-  if bad < 2 * len(names):
-    kind = 'parameter' if bad < len(names) else 'gradient of'
+  if bad < 3 * len(names):
+    kinds = ('parameter', 'the gradient of', 'the update of')
     parameter = names[bad % len(names)]
-    what = f'The first bad one is {kind} {parameter}.'
+    what = f'The first bad one is {kinds[bad // len(names)]} {parameter}.'
   else:
     parameter = ''
     what = 'All gradients are finite; only the loss is not.'
   folder = _save(job, step, batch)
   return errors.NonFiniteError(
-    f'Step {step}: the loss or a gradient is NaN or infinite. {what} Rerun '
+    f'Step {step}: the loss or a gradient is NaN or infinite, or an update '
+    f'made a parameter so. {what} Rerun '
     'the same command with --debug_nans to stop at the operation that makes '
     'it, or lower optim.lr. The batch and the config of that step are in '
-    f'{folder}; the last checkpoint is from before it.',
+    f'{folder}; the last checkpoint is from before it. If the same happens '
+    'again from there, its weights have grown too large already: start a new '
+    'workdir from an older one with --init_from=RUN@STEP.',
     step=step,
     parameter=parameter,
   )

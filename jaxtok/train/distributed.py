@@ -9,6 +9,7 @@ JAX computation, so it is never called on import.
 
 import json
 import os
+import re
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,27 @@ def num_processes(environ: Mapping[str, str] = os.environ) -> int:
       return int(environ[name])
   hosts = environ.get('TPU_WORKER_HOSTNAMES') or _tpu_hosts(environ)
   return len(hosts.split(','))
+
+
+def set_coordinator(value: str) -> None:
+  """Names the processes to join, as the environment variables do.
+
+  Args:
+    value: 'HOST:PORT,COUNT,INDEX': the address of process 0, the number of
+      processes, and which of them this one is.
+
+  Raises:
+    ConfigError: If it does not have that form.
+  """
+  match = re.fullmatch(r'([^,]+:\d+),(\d+),(\d+)', value)
+  if not match or int(match[3]) >= int(match[2]):
+    raise errors.ConfigError(
+      f'coordinator={value!r} must be HOST:PORT,COUNT,INDEX with INDEX in '
+      '0..COUNT-1, e.g. 10.0.0.2:1234,4,0.'
+    )
+  names = ('COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID')
+  for name, text in zip(names, match.groups(), strict=True):
+    os.environ[f'JAX_{name}'] = text
 
 
 def initialize() -> None:

@@ -3,7 +3,7 @@
 """The evals of a run: built once, run when they are due."""
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -40,11 +40,24 @@ class Evals:
     every = {name: c.every_steps for name, c in self._configs.items()}
     return [name for name, n in every.items() if n > 0 and step % n == 0]
 
-  def run(self, names: Iterable[str], state: State) -> dict[str, Any]:
-    """Results by eval. Each eval draws the same random numbers every time."""
+  def run(
+    self,
+    names: Iterable[str],
+    state: State,
+    stopped: Callable[[], bool] = lambda: False,
+  ) -> dict[str, Any]:
+    """Results by eval. Each eval draws the same random numbers every time.
+
+    Args:
+      names: Which evals.
+      state: The training state.
+      stopped: Asked before each eval; True leaves it and all others out.
+    """
     model = self._job.layout.model(state)
     results = {}
     for name in names:
+      if stopped():
+        break
       key = jax.random.key(self._job.config.seed)
       rng = jax.random.fold_in(key, zlib.crc32(name.encode()))
       results[name] = self._evals[name](model, rng)

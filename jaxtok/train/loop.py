@@ -20,6 +20,7 @@ from jaxtok.train import (
   distributed,
   errors,
   evaluate,
+  lock,
   progress,
   record,
   report,
@@ -73,6 +74,9 @@ def run(
   with contextlib.ExitStack() as stack:
     where = None if dry_run else workdir
     stack.enter_context(setup.modes(where, debug=debug, debug_nans=debug_nans))
+    stopping = stack.enter_context(stop.Stop())
+    if eval_only:
+      restore.check_weights(workdir, init_from)
     job = setup.prepare(config, where, allow_config_change=allow_config_change)
     tracer = stack.enter_context(
       contextlib.closing(trace.Tracer(workdir, profile))
@@ -83,7 +87,8 @@ def run(
     if dry_run:
       _compile(job, out)
       return None
-    run_dir = stack.enter_context(_session(job))
+    out.say(_changes(job))
+    run_dir = stack.enter_context(_session(job, eval_only))
     stack.enter_context(jax.set_mesh(job.layout.mesh))
     checkpoints = stack.enter_context(
       contextlib.closing(
@@ -101,11 +106,14 @@ def run(
     if eval_only:
       recorder.evals(evals.run(config.evals, state))
       return run_dir
-    step_fn = job.step_function() if debug else _compile(job, out)
     recorder.begin()
-    if start.due:
-      recorder.evals(evals.run(start.due, state))
-    stopping = stack.enter_context(stop.Stop())
+    recorder.evals(evals.run(start.due, state))
+    if start.tally.step == job.steps:
+      out.say(_farewell(job))
+      return run_dir
+    step_fn = job.step_function() if debug else _compile(job, out)
+    stopping.wait_for_steps()
+    recorder.skip_time()
     for step in range(start.tally.step + 1, job.steps + 1):
       tracer.before(step)
       batch = next(batches)
@@ -118,10 +126,13 @@ def run(
       if not due and not saves:
         continue
       recorder.collect()
-      if due and (not stops or step == job.steps):
-        results, due = evals.run(due, state), []
+      if due and not stops:
+        results = evals.run(due, state, lambda: bool(stopping.reason))
         recorder.evals(results)
         score = evaluate.score(results)
+        due = [name for name in due if name not in results]
+        stops = bool(due)  # They are left for later.
+        saves = saves or stops
       if saves:
         recorder.flush()
         checkpoints.save(
@@ -132,7 +143,7 @@ def run(
           score=score,
         )
       recorder.skip_time()
-      if stops and step < job.steps:
+      if stops and (step < job.steps or due):
         checkpoints.wait()
         raise errors.Preempted(
           f'{stopping.reason}: saved step {step} of {job.steps} in '
@@ -151,13 +162,35 @@ def _compile(job: setup.Job, out: progress.Progress) -> Any:
   return compiled
 
 
+def _changes(job: setup.Job) -> str:
+  """The fields that differ from those with which the run was last trained."""
+  if not setup.has_checkpoints(job.workdir):
+    return ''
+  fixed, others = run_lib.changes(run_lib.Run(job.workdir), job.config)
+  changes = config_lib.format_diff(fixed | others).splitlines()
+  return report.block({'changed': [line.strip() for line in changes]})
+
+
 @contextlib.contextmanager
-def _session(job: setup.Job) -> Iterator[run_lib.Run]:
-  """The run directory, in which start and end of this process are recorded."""
+def _session(job: setup.Job, eval_only: bool) -> Iterator[run_lib.Run]:
+  """The run directory, in which start and end of this process are recorded.
+
+  An evaluation of a run that is there leaves config and sessions alone.
+  """
   run_dir = run_lib.Run(job.workdir)
   if not distributed.is_main():
     yield run_dir
     return
+  with lock.hold(job.workdir):
+    if eval_only and setup.has_checkpoints(job.workdir):
+      yield run_dir
+    else:
+      with _recorded(job) as run_dir:
+        yield run_dir
+
+
+@contextlib.contextmanager
+def _recorded(job: setup.Job) -> Iterator[run_lib.Run]:
   run_dir = run_lib.start(job.workdir, job.config, allow_config_change=True)
   params = jax.tree.leaves(job.layout.shapes.params)
   run_dir.note(

@@ -92,8 +92,8 @@ class Progress:
       )
 
   def say(self, text: str) -> None:
-    """Prints lines above the bar."""
-    if not self._enabled:
+    """Prints lines above the bar; nothing if there are none."""
+    if not self._enabled or not text:
       return
     if self._bar is not None:
       self._bar.write(text, file=sys.stdout)

@@ -79,7 +79,12 @@ class Recorder:
     self._clock = time.perf_counter()
 
   def evals(self, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes a row per eval and prints a table; samples get a file."""
+    """Writes a row per eval and prints a table; samples get a file.
+
+    A row takes the place of one of the same step on the same text.
+    """
+    if not results:
+      return
     step, samples = self.tally.step, {}
     for name, values in results.items():
       values = dict(values)
@@ -87,7 +92,7 @@ class Recorder:
         samples[name] = values.pop('samples')
       if values and self._writer is not None:
         flops = {'flops': self.tally.flops}
-        self._writer.write(step, f'eval/{name}', flops | values)
+        self._writer.replace(step, f'eval/{name}', flops | values)
     self._out.say(progress.eval_table(step, results))
     for text in samples.values():
       self._out.say(text)

@@ -3,13 +3,15 @@
 """Where a run begins: its last checkpoint, another run's weights, or chance."""
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
+from etils import epath
 from flax import nnx
 
 from jaxtok.runs import run as run_lib
-from jaxtok.train import checkpoint, errors, tally
+from jaxtok.train import checkpoint, errors, setup, tally
 from jaxtok.train import state as state_lib
 from jaxtok.train.setup import Job
 
@@ -56,6 +58,8 @@ def begin(
     is_same = len(found.data) == jax.process_count()
     batches.set_state(found.data[jax.process_index() if is_same else 0])
     origin = f'continues after step {found.step} of {job.steps}'
+    if found.step == job.steps:
+      origin = f'all {job.steps} steps are done; raise steps to go on'
     return Start(found.state, counters, origin, found.meta['due'])
   state = job.layout.init(job.config.seed)
   counters = tally.Tally(flops_per_step=job.flops_per_step)
@@ -64,6 +68,19 @@ def begin(
     state = _with_weights(job, state, init_from)
     origin = f'the weights of {init_from}'
   return Start(state, counters, f'step 0, from {origin}', [])
+
+
+def check_weights(workdir: str | os.PathLike, init_from: str | None) -> None:
+  """Checks that there are trained weights to evaluate.
+
+  Raises:
+    ConfigError: If the workdir has no checkpoint and no run is given.
+  """
+  if init_from is None and not setup.has_checkpoints(epath.Path(workdir)):
+    raise errors.ConfigError(
+      f'eval_only: workdir={workdir} has no checkpoint, so there is nothing to '
+      'evaluate. Name the workdir of a trained run, or give --init_from=RUN.'
+    )
 
 
 def locate(init_from: str) -> tuple[str, int | None]:

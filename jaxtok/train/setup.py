@@ -82,17 +82,13 @@ class Job:
     batch = self.batch['tokens_bt'].shape
     tokens = batch[0] * batch[1]
     row_bytes = self.text.num_bytes('train') / len(self.text.rows('train'))
-    total = self.flops_per_step * self.steps
     return report.block(
       {
         'workdir': str(self.workdir or '(none: dry run)'),
         'config': report.config_lines(config),
         'devices': report.describe_mesh(self.layout),
         'parameters': report.parameter_line(self.layout.shapes),
-        'compute': (
-          f'{self.flops_per_step:.3g} FLOPs per step, {total:.3g} in '
-          f'{self.steps} steps'
-        ),
+        'compute': self._compute_line(),
         'batch': (
           f'{batch[0]} rows of {batch[1]} tokens = {tokens:,} tokens, about '
           f'{batch[0] * row_bytes:,.0f} bytes per step'
@@ -100,6 +96,17 @@ class Job:
         'data': report.data_lines(config, self.text, self.steps),
       }
     )
+
+  def _compute_line(self) -> str:
+    total = self.flops_per_step * self.steps
+    line = (
+      f'{self.flops_per_step:.3g} FLOPs per step, {total:.3g} in '
+      f'{self.steps} steps'
+    )
+    if self.config.train_flops > 0:
+      limit = 'steps' if self.steps == self.config.steps else 'train_flops'
+      line += f' (the limit is {limit}={getattr(self.config, limit):g})'
+    return line
 
 
 def prepare(
@@ -121,8 +128,12 @@ def prepare(
     WorkdirError: If the workdir cannot be written or is too small.
   """
   path = None if workdir is None else epath.Path(workdir)
-  # Before the workdir is made: a wrong path to the text leaves nothing behind.
-  next(iter(config.data.documents('train')), None)
+  # Before the workdir is made: text that cannot be read leaves nothing behind.
+  evaluated = {
+    getattr(c, 'split', '') or 'train' for c in config.evals.values()
+  }
+  for split in sorted({'train', *evaluated}):
+    next(iter(config.data.documents(split)), None)
   mesh = config.mesh.make()
   sharding.check_batch_size(
     config.batch_size, mesh.shape, config.num_microbatches
@@ -135,22 +146,13 @@ def prepare(
   text = config.data.make(tokenizer)
   model_config = resolve_model(config, tokenizer.vocab_size)
   batch = sharding.batch_shapes(first_row(text), config.batch_size, mesh)
-  plan = lambda steps: state.plan(
-    model_config.make,
-    optimizer=config.optim,
-    steps=steps,
-    mesh=mesh,
-    ema=config.ema > 0,
-  )
-  layout = plan(config.steps)
-  per_step = flops.per_step(
-    layout.model(layout.shapes), flops.batch_shape(batch), remat=config.remat
-  )
-  steps = config.steps
-  if config.train_flops > 0:
-    steps = flops.steps_within(config.train_flops, per_step)
-    layout = plan(steps)
+  layout, steps, per_step = _plan(config, model_config, mesh, batch)
   if path is not None:
+    if (newest := newest_checkpoint(path) or 0) > steps:
+      raise errors.ConfigError(
+        f'the run ends after {steps} steps, but workdir={path} has a '
+        f'checkpoint of step {newest}. Raise steps, or use another workdir.'
+      )
     size = state.num_bytes(layout.shapes)
     space.check(path, size, config.max_to_keep)
   return Job(
@@ -165,6 +167,27 @@ def prepare(
     batch=batch,
     reader=distributed.reader(mesh, config.batch_size),
   )
+
+
+def _plan(
+  config: Config, model_config: Any, mesh: Any, batch: Any
+) -> tuple[state.Layout, int, float]:
+  """Structure of the state, number of steps, FLOPs of each."""
+  plan = lambda steps: state.plan(
+    model_config.make,
+    optimizer=config.optim,
+    steps=steps,
+    mesh=mesh,
+    ema=config.ema > 0,
+  )
+  layout, steps = plan(config.steps), config.steps
+  per_step = flops.per_step(
+    layout.model(layout.shapes), flops.batch_shape(batch), remat=config.remat
+  )
+  if config.train_flops > 0:
+    steps = min(steps, flops.steps_within(config.train_flops, per_step))
+    layout = plan(steps)
+  return layout, steps, per_step
 
 
 def resolve_model(config: Config, vocab_size: int) -> Any:
@@ -224,10 +247,16 @@ def first_row(text: Any) -> dict[str, Any]:
   return rows[0]
 
 
+def newest_checkpoint(workdir: epath.Path) -> int | None:
+  """The step of the newest checkpoint in a workdir; None if it has none."""
+  folder = workdir / checkpoint.FOLDER
+  names = [p.name for p in folder.iterdir()] if folder.exists() else []
+  return max((int(name) for name in names if name.isdigit()), default=None)
+
+
 def has_checkpoints(workdir: epath.Path) -> bool:
   """Whether a run can be continued from this workdir."""
-  folder = workdir / checkpoint.FOLDER
-  return folder.exists() and any(p.name.isdigit() for p in folder.iterdir())
+  return newest_checkpoint(workdir) is not None
 
 
 def check_unchanged(
@@ -241,11 +270,23 @@ def check_unchanged(
   if not (workdir / 'config.json').exists() or not has_checkpoints(workdir):
     return
   fixed, _ = run_lib.changes(run_lib.Run(workdir), config)
-  if fixed and not allow_config_change:
+  if not fixed:
+    return
+  found = (
+    f'workdir={workdir} holds a run with another config:\n'
+    f'{config_lib.format_diff(fixed)}\n'
+  )
+  if any(path.split('.')[0] == 'tokenizer' for path in fixed):
     raise errors.ConfigChangedError(
-      f'workdir={workdir} holds a run with another config:\n'
-      f'{config_lib.format_diff(fixed)}\nUse another workdir, undo the '
-      'change, or pass --allow_config_change to continue with the new config.'
+      f'{found}Another tokenizer gives the ids other meanings, so a run cannot '
+      'continue with it. Use another workdir, or undo the change.'
+    )
+  if not allow_config_change:
+    raise errors.ConfigChangedError(
+      f'{found}Use another workdir, undo the change, or pass '
+      '--allow_config_change to continue with the new config. To evaluate its '
+      f'weights on other data: --eval_only --init_from={workdir} '
+      '--workdir=ANOTHER.'
     )
 
 

@@ -31,9 +31,11 @@ class StepMetrics:
       (before clipping) and `lr`.
     tokens: Positions of the batch that are not padding.
     bytes: Source bytes charged to the batch's targets.
-    bad: -1 if loss and gradients are finite; else the index of the first
-      parameter that is not finite, or after all parameters that of the first
-      gradient, or twice their number if only the loss is bad.
+    bad: -1 if the loss, gradients and new parameters are finite; else the
+      index of the first parameter that was not finite before the step, or
+      after all parameters that of the first gradient, or after those that of
+      the first new parameter, or three times their number if only the loss is
+      bad.
   """
 
   means: dict[str, Mean]
@@ -94,7 +96,8 @@ def make_step(
       ema=_average(state.ema, params, state.step, ema),
     )
     lr = layout.learning_rate(state.step)
-    return new_state, _metrics(state.params, grads, loss, batch, lr)
+    checked = (state.params, grads, params)
+    return new_state, _metrics(checked, loss, batch, lr)
 
   return step
 
@@ -154,7 +157,9 @@ def _average(average, params, step, decay: float):
   return jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, average, params)
 
 
-def _metrics(params, grads, loss, batch, lr) -> StepMetrics:
+def _metrics(checked, loss, batch, lr) -> StepMetrics:
+  """`checked`: old parameters, gradients, new parameters."""
+  grads = checked[1]
   norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
   one = jnp.ones(())
   return StepMetrics(
@@ -166,7 +171,7 @@ def _metrics(params, grads, loss, batch, lr) -> StepMetrics:
     },
     tokens=_count(batch, 'segment_ids_bt', lambda x: x > 0),
     bytes=_count(batch, 'num_bytes_bt', lambda x: x),
-    bad=_first_bad(params, grads, loss.sum_nats, norm),
+    bad=_first_bad(checked, loss.sum_nats, norm),
   )
 
 
@@ -176,13 +181,14 @@ def _count(batch, key, what):
   return jnp.sum(what(batch[key]), dtype=jnp.int32)
 
 
-def _first_bad(params, grads, sum_nats, norm):
+def _first_bad(checked, sum_nats, norm):
   """Looks for the culprit only if something is wrong; see `StepMetrics`."""
-  leaves = jax.tree.leaves(params) + jax.tree.leaves(grads)
+  is_bad = lambda x: ~jnp.all(jnp.isfinite(x))
 
   def search():
-    bad = [~jnp.all(jnp.isfinite(x)) for x in leaves]
+    bad = [is_bad(x) for x in jax.tree.leaves(checked)]
     return jnp.argmax(jnp.stack([*bad, jnp.array(True)])).astype(jnp.int32)
 
-  fine = jnp.isfinite(sum_nats) & jnp.isfinite(norm)
+  new = jnp.stack([is_bad(x) for x in jax.tree.leaves(checked[2])])
+  fine = jnp.isfinite(sum_nats) & jnp.isfinite(norm) & ~jnp.any(new)
   return jax.lax.cond(fine, lambda: jnp.int32(-1), search)

@@ -2,19 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Being asked to stop: SIGTERM from a cluster, Ctrl-C from a person."""
 
+import os
 import signal
+import sys
 import threading
 from typing import Any
 
 import jax
 
+from jaxtok.train import errors
+
 
 class Stop:
-  """Context in which the first SIGTERM or Ctrl-C only sets `reason`.
+  """Context in which the first SIGTERM or Ctrl-C ends the run in good order.
 
-  The second one does what it always does. With several processes SIGTERM is
-  left to `jax.distributed`, which tells all of them, and Ctrl-C stays as it
-  is. Outside the main thread no signal is caught.
+  Until `wait_for_steps` is called it raises `Preempted`: nothing has been done
+  that could be lost. After that it only sets `reason`. The second signal does
+  what it always does. With several processes SIGTERM is left to
+  `jax.distributed`, which tells all of them, and Ctrl-C stays as it is.
+  Outside the main thread no signal is caught.
 
   Attributes:
     reason: '' or the name of the signal.
@@ -22,7 +28,12 @@ class Stop:
 
   def __init__(self):
     self.reason = ''
+    self._waits = False
     self._previous = {}
+
+  def wait_for_steps(self) -> None:
+    """From now on the step under way is finished first."""
+    self._waits = True
 
   def requested(self, step: int, checkpoints: Any) -> bool:
     """Whether the run shall save itself and stop after `step`.
@@ -51,8 +62,15 @@ class Stop:
 
   def _note(self, number, frame) -> None:
     del frame
-    self.reason = signal.Signals(number).name
     self._restore()
+    name = signal.Signals(number).name
+    if not self._waits:
+      raise errors.Preempted(
+        f'{name}: stopped before training. The same command starts again.'
+      )
+    self.reason = name
+    text = f'\n{name}: saving after this step; once more to stop at once.\n'
+    os.write(sys.__stderr__.fileno(), text.encode())
 
   def _restore(self) -> None:
     for number, handler in self._previous.items():

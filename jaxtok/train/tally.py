@@ -24,23 +24,20 @@ class Tally:
     step: Optimizer steps done.
     tokens: Positions seen that were not padding.
     bytes: Source bytes charged to targets.
+    flops: Training FLOPs spent; a run may continue with larger batches.
     seconds: Time spent on training steps, without evals and compilation.
     window: Name to sums of `Mean`s since the last row: [total, weight].
-    window_start: (step, bytes, seconds) at the last row.
+    window_start: (flops, bytes, seconds) at the last row.
   """
 
   flops_per_step: float
   step: int = 0
   tokens: int = 0
   bytes: int = 0
+  flops: float = 0.0
   seconds: float = 0.0
   window: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-  window_start: tuple[int, int, float] = (0, 0, 0.0)
-
-  @property
-  def flops(self) -> float:
-    """Training FLOPs so far."""
-    return self.step * self.flops_per_step
+  window_start: tuple[float, int, float] = (0.0, 0, 0.0)
 
   def add(self, metrics: StepMetrics, seconds: float) -> int:
     """Adds a step's metrics.
@@ -55,6 +52,7 @@ class Tally:
     self.step += 1
     self.tokens += int(metrics.tokens)
     self.bytes += int(metrics.bytes)
+    self.flops += self.flops_per_step
     self.seconds += seconds
     for name, mean in metrics.means.items():
       sums = self.window.setdefault(name, [0.0, 0.0])
@@ -64,7 +62,7 @@ class Tally:
 
   def row(self) -> dict[str, Any]:
     """The means since the last row, and the counters; starts a new row."""
-    step, num_bytes, seconds = self.window_start
+    flops, num_bytes, seconds = self.window_start
     passed = max(self.seconds - seconds, 1e-9)
     values = {k: t / w if w else 0.0 for k, (t, w) in self.window.items()}
     values |= {
@@ -73,10 +71,10 @@ class Tally:
       'flops': self.flops,
       'seconds': self.seconds,
       'bytes_per_second': (self.bytes - num_bytes) / passed,
-      'flops_per_second': (self.step - step) * self.flops_per_step / passed,
+      'flops_per_second': (self.flops - flops) / passed,
     }
     self.window = {}
-    self.window_start = (self.step, self.bytes, self.seconds)
+    self.window_start = (self.flops, self.bytes, self.seconds)
     return values
 
   def to_json(self) -> dict[str, Any]:

@@ -63,10 +63,25 @@ def test_a_misspelt_field_gets_the_nearest_right_one(flag, wrong, right):
   assert f'has no field {wrong!r}. Did you mean {right!r}?' in text
 
 
-def test_a_config_file_with_a_syntax_error_is_named(tmp_path):
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    ('def get_config(:\n', r'SyntaxError: .*broken\.py, line 1'),
+    ('def get_config():\n  return nmae\n', "line 2: NameError: name 'nmae'"),
+    ('def get_config():\n  pass\n', 'returned None; it must return a config'),
+    (
+      'from jaxtok.nn import attention\ndef get_config():\n'
+      '  c = attention.Config()\n  c.dmi = 3\n  return c\n',
+      "line 4: .*no field 'dmi'. Did you mean 'dim'",
+    ),
+  ],
+)
+def test_a_config_file_that_fails_is_named_with_the_line(
+  tmp_path, content, message
+):
   path = tmp_path / 'broken.py'
-  path.write_text('def get_config(:\n')
-  with pytest.raises(ValueError, match=r'broken\.py cannot be loaded'):
+  path.write_text(content)
+  with pytest.raises(ValueError, match=message):
     config_path.check(['main', f'--config={path}'])
 
 
@@ -85,6 +100,8 @@ def test_a_config_file_without_get_config_is_named(tmp_path):
     ([f'--config={CONFIG}:tiny', '--config.model.dim=0'], 2, 'dim=0'),
     ([f'--config={CONFIG}:tiny'], 1, '--workdir is missing'),
     ([f'--config={CONFIG}:tiny', '--data=/no/such/file'], 1, '/no/such/file'),
+    ([f'--config={CONFIG}:tiny', '--data='], 1, 'is empty'),
+    ([f'--config={CONFIG}:tiny', '--profile=a'], 1, '--profile=a must be'),
     ([f'--config={CONFIG}:tiny', '--wrkdir=x'], 2, 'wrkdir'),
   ],
 )

@@ -134,6 +134,18 @@ def test_different_text_is_refused_by_name(tmp_path):
   assert 'may differ' in str(compare.compare([a, b], y='train/bpb'))
 
 
+def test_the_newest_text_common_to_all_runs_is_taken(tmp_path):
+  a = make_run(tmp_path / 'a', [2.0, 1.0], [1e9, 1e10])
+  b = make_run(tmp_path / 'b', [3.0, 2.0], [1e9, 1e10])
+  other = {'step': 20, 'split': 'eval/val', 'bpb': 9.0, 'flops': 1e10}
+  with open(a / 'metrics.jsonl', 'a') as file:  # As --eval_only does.
+    file.write(json.dumps(other | {'corpus': 'c0', 'bytes': 99}) + '\n')
+  found = compare.compare([a, b])
+  assert 'Measured on 1,000 bytes of text c0' in str(found)
+  assert [row[-2] for row in found.rows()] == ['1.0000', '2.0000']
+  assert '99 bytes' in str(compare.compare([a, a]))
+
+
 def test_bounds_are_marked(tmp_path):
   a = make_run(tmp_path / 'a', [1.5, 1.0], [1e9, 1e10])
   b = make_run(
@@ -219,6 +231,12 @@ def test_the_command_writes_four_files_and_prints_the_table(tmp_path, capsys):
   assert (tmp_path / 'compare.svg').read_bytes() == svg
   assert compare.main([str(a), 'nowhere']) == 1
   assert capsys.readouterr().err.startswith('error: nowhere is not a run')
+
+
+def test_an_axis_that_does_not_exist_is_named(tmp_path):
+  run = runs.load(make_run(tmp_path / 'a', [2.0], [1e9]))
+  with pytest.raises(ValueError, match="x='flop' must be one of flops"):
+    run.plot(x='flop')
 
 
 def test_a_run_draws_itself(tmp_path):

@@ -75,5 +75,15 @@ def test_mistakes_get_one_line_and_exit_code_1(workdir, capsys, args, message):
   assert 'Traceback' not in error
 
 
+def test_a_text_longer_than_the_training_rows_is_said(workdir, capsys):
+  args = [f'--workdir={workdir}', '--prompt=abcdefgh', '--num_bytes=9']
+  assert generate.main(args) == 0
+  assert 'rows of 16 tokens; this text may reach 17' in capsys.readouterr().err
+
+
+def test_other_backslashes_of_prompts_stand_for_themselves():
+  assert generate.parse_prompt(r'\d+\q\0\x41') == b'\\d+\\q\0A'
+
+
 def test_prompts_may_hold_escapes():
   assert generate.parse_prompt('a\\xff\\n\\\\é') == b'a\xff\n\\\xc3\xa9'

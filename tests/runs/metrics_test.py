@@ -1,5 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import json
 import math
 import random
@@ -70,6 +71,17 @@ def test_truncate_drops_later_rows_and_appends_after_it(tmp_path):
   after = (tmp_path / metrics.FILENAME).read_text().splitlines()
   assert after[:-1] == before[:4]
   assert json.loads(after[-1]) == {'step': 3, 'split': 'train', 'x': 0.2}
+
+
+def test_a_repeated_measurement_replaces_its_row(tmp_path):
+  with contextlib.closing(metrics.Writer(tmp_path)) as writer:
+    first = {'bpb': 2.0, 'corpus': 'a', 'bytes': 9}
+    writer.replace(4, 'eval/val', first)
+    writer.replace(4, 'eval/val', first | {'bytes': 8})
+    writer.replace(5, 'eval/val', first)
+    writer.replace(4, 'eval/val', first | {'bpb': 1.0})
+  found = [(r['step'], r['bytes'], r['bpb']) for r in metrics.read(tmp_path)]
+  assert found == [(4, 8, 2.0), (5, 9, 2.0), (4, 9, 1.0)]
 
 
 def test_object_stores_get_whole_files(tmp_path, monkeypatch):

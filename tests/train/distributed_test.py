@@ -1,5 +1,7 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -29,6 +31,21 @@ def test_an_incomplete_environment_is_explained(monkeypatch):
     errors.ConfigError, match='JAX_COORDINATOR_ADDRESS is not'
   ):
     distributed.initialize()
+
+
+def test_a_coordinator_stands_for_the_environment(monkeypatch):
+  for name in ('COORDINATOR_ADDRESS', 'NUM_PROCESSES', 'PROCESS_ID'):
+    monkeypatch.setenv(f'JAX_{name}', '')  # To be restored.
+  distributed.set_coordinator('10.0.0.2:1234,4,3')
+  assert os.environ['JAX_COORDINATOR_ADDRESS'] == '10.0.0.2:1234'
+  assert os.environ['JAX_PROCESS_ID'] == '3'
+  assert distributed.num_processes() == 4
+
+
+@pytest.mark.parametrize('value', ['', 'host:1', 'host,2,0', 'host:1,2,2'])
+def test_a_coordinator_of_another_form_is_refused(value):
+  with pytest.raises(errors.ConfigError, match='HOST:PORT,COUNT,INDEX'):
+    distributed.set_coordinator(value)
 
 
 def test_nothing_is_initialised_for_one_process(monkeypatch):

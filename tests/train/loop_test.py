@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -10,9 +11,19 @@ import pytest
 
 from jaxtok import runs, train
 from jaxtok.config import configclass
+from jaxtok.evals import bpb
 from jaxtok.models import transformer
-from jaxtok.runs import metrics
-from jaxtok.train import checkpoint, errors, optim, setup, sharding, tally
+from jaxtok.runs import compare, metrics
+from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.train import (
+  checkpoint,
+  errors,
+  optim,
+  restore,
+  setup,
+  sharding,
+  tally,
+)
 
 SIGNALS = []  # Sent one by one to this process, by `Interrupt`.
 
@@ -84,7 +95,7 @@ def test_the_same_call_again_reuses_what_is_there(
   before = (finished / 'metrics.jsonl').read_bytes()
   run = train.run(make_config(log_every=3), finished)
   assert (finished / 'metrics.jsonl').read_bytes() == before
-  assert 'continues after step 8 of 8' in capsys.readouterr().out
+  assert 'all 8 steps are done' in capsys.readouterr().out
   assert run.workdir.name == 'finished'
 
 
@@ -119,13 +130,80 @@ def test_a_changed_model_is_refused_with_the_difference(finished, make_config):
     train.run(config, finished)
 
 
-def test_more_steps_may_be_added(finished, make_config, tmp_path):
+def test_another_tokenizer_is_always_refused(finished, make_config):
+  config = make_config(tokenizer=byte_tokenizer.Config(map='byt5'))
+  with pytest.raises(errors.ConfigChangedError, match='ids other meanings'):
+    train.run(config, finished, allow_config_change=True)
+
+
+def test_fewer_steps_than_were_done_are_refused(finished, make_config):
+  before = (finished / 'config.json').read_bytes()
+  with pytest.raises(errors.ConfigError, match=r'after 5 steps.*step 8'):
+    train.run(make_config(log_every=3, steps=5), finished)
+  assert (finished / 'config.json').read_bytes() == before
+
+
+def test_an_evaluation_leaves_the_run_as_it_was(
+  finished, make_config, tmp_path
+):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(finished, workdir)
+  config = make_config(log_every=3)
+  train.run(config, workdir, eval_only=True)
+  assert sorted(map(str, rows(workdir))) == sorted(map(str, rows(finished)))
+  config.evals = {'val': bpb.Config(max_bytes=200)}
+  train.run(config, workdir, eval_only=True)
+  assert len(rows(workdir)) == len(rows(finished)) + 1
+  for name in ('config.json', 'meta.json'):
+    assert (workdir / name).read_bytes() == (finished / name).read_bytes()
+  found = compare.compare([workdir, finished])  # On the text common to both.
+  assert found.rows()[0][1:] == found.rows()[1][1:]
+
+
+def test_without_trained_weights_nothing_is_evaluated(make_config, tmp_path):
+  with pytest.raises(errors.ConfigError, match='nothing to evaluate'):
+    train.run(make_config(), tmp_path / 'run', eval_only=True)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_signal_before_the_first_step_stops_at_once(
+  make_config, tmp_path, monkeypatch
+):
+  begin = restore.begin
+
+  def interrupted(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return begin(*args)
+
+  monkeypatch.setattr(restore, 'begin', interrupted)
+  with pytest.raises(errors.Preempted, match='SIGTERM: stopped before'):
+    train.run(make_config(), tmp_path / 'run')
+  assert not metrics.read(tmp_path / 'run')
+
+
+def test_a_signal_during_an_eval_leaves_the_others_for_later(
+  finished, make_config, tmp_path
+):
+  evals = {'interrupt': Interrupt(every_steps=4)} | make_config().evals
+  config, workdir = make_config(log_every=3, evals=evals), tmp_path / 'run'
+  SIGNALS[:] = [signal.SIGTERM]
+  with pytest.raises(errors.Preempted, match='saved step 4 of 8'):
+    train.run(config, workdir)
+  assert [row['step'] for row in rows(workdir)] == [3]
+  SIGNALS.clear()
+  train.run(config, workdir)
+  assert sorted(map(str, rows(workdir))) == sorted(map(str, rows(finished)))
+
+
+def test_more_steps_may_be_added(make_config, tmp_path, capsys):
   constant = optim.Config(
     lr=1e-2, warmup_steps=2, schedule=optim.Schedule.CONSTANT
   )
   config = lambda steps: make_config(optim=constant, evals={}, steps=steps)
   train.run(config(3), tmp_path / 'a')
+  capsys.readouterr()
   train.run(config(5), tmp_path / 'a')
+  assert 'changed     steps: 3 -> 5' in capsys.readouterr().out
   train.run(config(5), tmp_path / 'b')
   steps = [row['step'] for row in rows(tmp_path / 'a')]
   assert steps == [2, 3, 4, 5]
@@ -170,6 +248,10 @@ def test_a_budget_of_flops_sets_the_number_of_steps(finished, make_config):
   assert job.steps == 3
   # The schedule ends with the run.
   assert float(job.layout.learning_rate(3)) == pytest.approx(1e-3)
+  assert (
+    setup.prepare(make_config(train_flops=3.5 * flops, steps=2), None).steps
+    == 2
+  )
   with pytest.raises(ValueError, match='less than one step costs'):
     setup.prepare(make_config(train_flops=0.5 * flops), None)
 
@@ -177,8 +259,9 @@ def test_a_budget_of_flops_sets_the_number_of_steps(finished, make_config):
 def test_nan_stops_the_run_with_step_parameter_and_advice(
   make_config, tmp_path
 ):
+  # Large, but finite: the loss of the second step is not.
   config = make_config(
-    optim=optim.Config(lr=1e38, warmup_steps=0, clip_norm=0.0),
+    optim=optim.Config(lr=1e30, warmup_steps=0, clip_norm=0.0),
     evals={},
     log_every=1,
   )
@@ -190,12 +273,23 @@ def test_nan_stops_the_run_with_step_parameter_and_advice(
   crash = tmp_path / 'run' / 'crash'
   with np.load(crash / 'batch_00000002.npz') as batch:
     assert batch['tokens_bt'].shape == (8, 16)
-  assert json.loads((crash / 'config.json').read_text())['optim']['lr'] == 1e38
+  assert json.loads((crash / 'config.json').read_text())['optim']['lr'] == 1e30
   assert (
     runs.load(tmp_path / 'run')
     .meta['sessions'][-1]['exit']
     .startswith('NonFiniteError: Step 2')
   )
+
+
+def test_an_update_that_breaks_the_parameters_is_not_saved(
+  make_config, tmp_path
+):
+  large = optim.Config(lr=3e38, weight_decay=1e3, warmup_steps=0, clip_norm=0.0)
+  config = make_config(optim=large, evals={}, checkpoint_every=1)
+  with pytest.raises(errors.NonFiniteError, match='the update of') as e:
+    train.run(config, tmp_path / 'run')
+  assert e.value.step == 1
+  assert not list((tmp_path / 'run' / checkpoint.FOLDER).iterdir())
 
 
 @pytest.mark.slow  # Without jit each operation is compiled by itself.

@@ -47,6 +47,16 @@ def test_a_tally_continues_from_json_in_the_middle_of_a_row():
   assert straight.row() == broken.row()
 
 
+def test_flops_go_on_from_those_spent_when_steps_become_dearer():
+  counters = Tally(flops_per_step=7.0)
+  counters.add(metrics(1.0, 1.0), 0.5)
+  counters.row()
+  resumed = Tally.from_json(counters.to_json(), 28.0)
+  resumed.add(metrics(1.0, 1.0), 0.5)
+  row = resumed.row()
+  assert (row['flops'], row['flops_per_second']) == (35.0, 56.0)
+
+
 def test_lines_are_short_and_in_familiar_units():
   row = {
     'bpb': 2.3149, 'loss': 4.2091, 'tokens_per_byte': 0.3811,
