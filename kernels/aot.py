@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     prog='python -m jaxtok_kernels.aot',
     description='Compile every kernel for devices that are not there.',
   )
-  parser.add_argument('--chips', default=','.join((*TOPOLOGIES, 'sm_90')))
+  parser.add_argument('--chips', default='', help='default: all that can be')
   parser.add_argument('--kernels', default='', help='names, comma separated')
   parser.add_argument('--baseline', default='docs/kernels', type=pathlib.Path)
   parser.add_argument('--write', action='store_true')
@@ -88,9 +88,11 @@ def main(argv: list[str] | None = None) -> int:
     print(json.dumps(_compile_all(args.worker, names, quick=args.quick)))
     return 0
   failed, chips = False, []
-  for chip in args.chips.split(','):
+  for chip in (args.chips or ','.join((*TOPOLOGIES, 'sm_90'))).split(','):
     if reason := skipped(chip):
       print(f'{chip}: skipped, {reason}')
+      # Who names a chip wants it compiled for.
+      failed = failed or bool(args.chips)
     else:
       chips.append(chip)
   work = functools.partial(_run_worker, names=names, quick=args.quick)
@@ -99,6 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     _print_table(chip, rows)
     path = args.baseline / f'aot_{chip}.json'
     problems = [x['error'] for x in rows if 'error' in x]
+    if not rows:
+      problems.append(f'no case matches --kernels={args.kernels}.')
     if path.exists():
       problems += regressions(json.loads(path.read_text())['rows'], rows)
     for problem in problems:

@@ -129,6 +129,9 @@ def _add_errors(rows, calls) -> None:
 
 
 def _difference(x: jax.Array, y: jax.Array) -> float:
+  if not jnp.issubdtype(y.dtype, jnp.floating):
+    # Selections may come in any order.
+    return float((jnp.sort(x) != jnp.sort(y)).any())
   x, y = (jnp.asarray(z, jnp.float32) for z in (x, y))
   size = jnp.max(jnp.where(jnp.isfinite(y), jnp.abs(y), 0))
   same = (x == y) | ~jnp.isfinite(y)
@@ -144,8 +147,8 @@ def _fill(row, case, compiled, times) -> None:
   stats = compiled[name].memory_analysis()
   if stats is not None:
     row['temp_mib'] = round(stats.temp_size_in_bytes / 2**20, 2)
-  row['tflops'] = round(case.work.flops / spent / 1e12, 2)
-  row['gbps'] = round(case.work.num_bytes / spent / 1e9, 1)
+  row['tflops'] = float(f'{case.work.flops / spent / 1e12:.3g}')
+  row['gbps'] = float(f'{case.work.num_bytes / spent / 1e9:.3g}')
   chip = device_name()
   if chip in CHIPS:
     least = roofline_seconds(chip, case.work)

@@ -515,8 +515,12 @@ def _finish(plan: _Plan, refs, head):
   out_ref[0, 0] = out.reshape(out_ref.shape[2:]).astype(out_ref.dtype)
   lse = jnp.where(has, (base + jnp.log2(total)) / _LOG2E, -jnp.inf)
   bq = plan.block_q
+  # Whole [bq, 128] transposes take libtpu a minute to compile for v5e.
+  size = _LANES if bq % _LANES == 0 else bq
   for x in range(plan.g):
-    refs['lse'][0, 0, x : x + 1] = lse[x * bq : (x + 1) * bq].T[:1]
+    for y in range(0, bq, size):
+      part = lse[x * bq + y : x * bq + y + size]
+      refs['lse'][0, 0, x : x + 1, y : y + size] = part.T[:1]
 
 
 def backward(

@@ -92,19 +92,19 @@ def fetch(pool: Pool, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
   b, heads, u = ids.shape
   k = pool.num_kv_heads
   if heads == 1:
-    tiles = [pool.k[ids[:, 0]]]
-    tiles += [] if pool.v is None else [pool.v[ids[:, 0]]]
-    # [b, u, z, k, h] -> [b, k, u z, h]
-    tiles = [
-      x.reshape(b, u * pool.unit, *x.shape[3:]).swapaxes(1, 2) for x in tiles
-    ]
+    # Flat units: of others XLA may copy the whole pool to another layout.
+    read = lambda x: x.reshape(x.shape[0], -1)[ids[:, 0]].reshape(
+      b, u * pool.unit, *x.shape[2:]
+    )
+    pools = [pool.k] if pool.v is None else [pool.k, pool.v]
+    tiles = [read(x).swapaxes(1, 2) for x in pools]
     if pool.v is None:
       return tiles[0][:, 0::2], tiles[0][:, 1::2]
     return tiles[0], tiles[1]
-  row = jnp.arange(k)[None, :, None]
-  # The pool's unit axis lies between the two indexed axes, so the indexed ones
-  # come first: [b, k, u, z, h].
-  pick = lambda x, head: x[ids, :, head].reshape(b, k, u * pool.unit, -1)
+  token = ids[..., None] * pool.unit + jnp.arange(pool.unit, dtype=ids.dtype)
+  token = token.reshape(b, k, u * pool.unit)
+  row = jnp.arange(k, dtype=ids.dtype)[None, :, None]
+  pick = lambda x, head: x.reshape(-1, x.shape[3])[token * x.shape[2] + head]
   if pool.v is None:
     return pick(pool.k, 2 * row), pick(pool.k, 2 * row + 1)
   return pick(pool.k, row), pick(pool.v, row)

@@ -104,7 +104,7 @@ def test_writes_pass_gradients_to_what_stays_and_to_what_is_written():
     return ((k + v) * cotangent).sum()
 
   got, want = (
-    jax.grad(functools.partial(loss, x), argnums=(0, 1))(cache, new)
+    jax.jit(jax.grad(functools.partial(loss, x), argnums=(0, 1)))(cache, new)
     for x in (written, plain)
   )
   for x, y in zip(got, want, strict=True):

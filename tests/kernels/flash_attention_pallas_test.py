@@ -348,4 +348,4 @@ def test_one_traced_program_lowers_to_the_kernel_of_each_platform(monkeypatch):
     )
   assert 'tpu_custom_call' in on_tpu.mlir_module()
   assert 'tpu_custom_call' not in on_cpu.mlir_module()
-  assert 'stablehlo.while' in on_cpu.mlir_module()
+  assert 'stablehlo.dot_general' in on_cpu.mlir_module()

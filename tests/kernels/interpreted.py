@@ -1,13 +1,13 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs Pallas kernels interpreted, compiled as fast as possible."""
+"""Runs programs once: Pallas kernels interpreted, compiled in little time."""
 
 from typing import Any
 
 import jax
 from jaxtok_kernels import interpret_mode
 
-# An interpreted kernel is a large program that runs once.
+# An interpreted kernel, or a gradient, is a large program that runs once.
 _OPTIONS = {
   'xla_backend_optimization_level': 0,
   'xla_llvm_disable_expensive_passes': True,

@@ -101,8 +101,9 @@ def test_growth_beyond_five_percent_is_a_regression():
   assert not aot.regressions([], [row])
 
 
-def test_chips_that_cannot_be_compiled_for_are_skipped_with_a_reason():
-  assert 'unknown chip' in aot.skipped('v9')
+def test_naming_a_chip_that_cannot_be_compiled_for_fails(capsys):
+  assert aot.main(['--chips=v9']) == 1
+  assert 'v9: skipped, unknown chip' in capsys.readouterr().out
 
 
 def test_cases_have_unique_names_and_shapes_without_memory():

@@ -217,6 +217,19 @@ def test_gradients_equal_those_of_dense_attention(heads):
       np.testing.assert_allclose(x, y, atol=1e-12)
 
 
+@pytest.mark.parametrize('heads', [1, K])
+def test_the_pool_is_not_copied(heads):
+  """Else time would follow the cache, not the selection."""
+  shape = jax.ShapeDtypeStruct
+  q, pool = shape((1, 1, N, H), jnp.float32), shape((8192, 2 * K, H), 'float32')
+  ids = shape((1, heads, 40), jnp.int32)
+  count = shape((1, heads), jnp.int32)
+  fn = jax.jit(functools.partial(gather_decode, implementation='xla'))
+  compiled = fn.lower(q, pool, ids, count).compile()
+  stats = compiled.memory_analysis()
+  assert stats.temp_size_in_bytes < stats.argument_size_in_bytes / 8
+
+
 def test_bytes_follow_the_selection():
   sizes = dict(b=1, t=1, num_heads=8, num_kv_heads=2, head_dim=64)
   few = cost.forward(tokens_read=1000, **sizes)

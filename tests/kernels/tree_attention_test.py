@@ -90,7 +90,9 @@ def test_each_node_equals_causal_attention_over_its_path(implementation):
     np.testing.assert_allclose(got.lse[b, i], lse[0, 0], atol=ATOL)
 
 
-@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+@pytest.mark.parametrize(
+  'implementation', [pytest.param('reference', marks=pytest.mark.slow), 'xla']
+)
 def test_pages_equal_a_contiguous_cache(implementation):
   q, k, v, length, k_new, v_new = operands()
   k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (k, v))
@@ -100,19 +102,13 @@ def test_pages_equal_a_contiguous_cache(implementation):
     jnp.zeros((6, 4, 2 * K, H)).at[order].set(cache.reshape(6, 4, 2 * K, H))
   )
   extra = dict(parent_bg=jnp.asarray(PARENT), valid_bg=jnp.asarray(VALID))
-  got = paged_tree_attention(
-    q,
-    pages,
-    order.reshape(B, 3),
-    length,
-    k_new,
-    v_new,
-    implementation=implementation,
-    **extra,
+  run = lambda fn, name: jax.jit(
+    functools.partial(fn, implementation=name, **extra)
   )
-  want = tree_attention(
-    q, k, v, length, k_new, v_new, implementation='reference', **extra
+  got = run(paged_tree_attention, implementation)(
+    q, pages, order.reshape(B, 3), length, k_new, v_new
   )
+  want = run(tree_attention, 'reference')(q, k, v, length, k_new, v_new)
   np.testing.assert_allclose(got.out, want.out, atol=ATOL)
   np.testing.assert_allclose(got.lse, want.lse, atol=ATOL)
 

@@ -71,6 +71,7 @@ def test_new_rows_replace_those_of_the_same_sizes():
   assert ask(8192)['tile'] == 512
 
 
+@pytest.mark.slow
 def test_every_kernel_that_can_be_tuned_asks_in_some_case():
   for implementation in ('tpu', 'triton'):
     found = {
@@ -84,7 +85,7 @@ def test_every_kernel_that_can_be_tuned_asks_in_some_case():
 
 def test_candidates_beyond_the_fast_memory_are_left_out():
   space = next(x for x in tune.SPACES if x.kernel == 'selected_decode')
-  sizes = dict(k=8, h=128, rows=256, unit=1)
+  sizes = dict(k=16, h=128, rows=160, unit=1)
   few = tune.fitting(space, 'tpu', sizes, 'v4')
   many = tune.fitting(space, 'tpu', sizes, 'v5e')
   assert len(few) < len(many) == len(tune.candidates(space, 'tpu'))
