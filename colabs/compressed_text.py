@@ -194,8 +194,8 @@ comparison
 
 # %% [markdown]
 # On the arithmetic code nothing is learned: its curve stays where a uniform
-# model is, at what M1 alone can do. On windows, the second token, which sees the
-# first one of its window, is where most is gained as training goes on:
+# model is, at what M1 alone can do. On windows, the second token, which sees
+# the first one of its window, is where most is gained as training goes on:
 
 # %%
 pictures.draw_places(places.accuracy(by_windows, first_steps=10))
