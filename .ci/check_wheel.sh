@@ -23,5 +23,9 @@ for package in (jaxtok, jaxtok_kernels):
   assert site in pathlib.Path(package.__file__).parents, package.__file__
 for name in ('experiments', 'tests', 'launch', 'colabs', 'kernels'):
   assert not (site / name).exists(), f'{name}/ must not be in the wheel'
+from jaxtok.tokenizers import neural
+
+tokenizer = neural.NeuralCompressionTokenizer()  # Reads the model's files.
+assert tokenizer.decode(tokenizer.encode(b'the wheel')) == b'the wheel'
 print(f'wheel of jaxtok {jaxtok.__version__} imports outside the checkout')
 PY

@@ -50,17 +50,9 @@ COMPRESSORS: dict[str, Compressor] = {
 }
 
 
-def table(held_out: dict[str, bytes]) -> str:
-  """A Markdown table of bits per byte."""
-  lines = [
-    '| text | bytes | ' + ' | '.join(COMPRESSORS) + ' |',
-    '| --- ' * (2 + len(COMPRESSORS)) + '|',
-  ]
-  for name, data in held_out.items():
-    sizes = [compress(data) for compress in COMPRESSORS.values()]
-    bits = ' | '.join(f'{8 * size / len(data):.3f}' for size in sizes)
-    lines.append(f'| {name} | {len(data):,} | {bits} |')
-  return '\n'.join(lines)
+def rates(data: bytes) -> list[float]:
+  """Bits per byte of each compressor."""
+  return [8 * compress(data) / len(data) for compress in COMPRESSORS.values()]
 
 
 def winning_size(bits_per_byte: float, model_bytes: int) -> tuple[int, float]:
@@ -93,10 +85,14 @@ def winning_size(bits_per_byte: float, model_bytes: int) -> tuple[int, float]:
 
 def main() -> None:
   """Prints the table and the size."""
-  held_out = texts.held_out()
-  print(table(held_out), flush=True)
-  novel = held_out['novel']
-  bits = 8 * with_m1(novel) / len(novel)
+  print('| text | bytes | ' + ' | '.join(COMPRESSORS) + ' |')
+  print('| --- ' * (2 + len(COMPRESSORS)) + '|')
+  found = {}
+  for name, data in texts.held_out().items():
+    found[name] = rates(data)
+    shown = ' | '.join(f'{x:.3f}' for x in found[name])
+    print(f'| {name} | {len(data):,} | {shown} |', flush=True)
+  bits = found['novel'][0]
   model_bytes = (shipped.FOLDER / shipped.MODEL).stat().st_size
   size, rate = winning_size(bits, model_bytes)
   print(f'the file of M1 has {model_bytes:,} bytes')

@@ -33,31 +33,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--rows', type=int, default=130, help='texts to code')
-  parser.add_argument('--bytes', type=int, default=200_000, help='of the rules')
+  parser.add_argument(
+    '--bytes', type=int, default=200_000, help='text for the close rules; 0: no'
+  )
   args = parser.parse_args(argv)
-  rows = rows_of_mixed(args.rows)
-  found = {f'batch size {n}': sha256(encode(rows, n)) for n in _BATCHES}
-  few = rows[:2]
-  found_few = {'jit, 2 texts': sha256(encode(few, 2))}
-  with jax.disable_jit():
-    found_few['no jit, 2 texts'] = sha256(encode(few, 2))
+  differs = args.rows and compare_ids(rows_of_mixed(args.rows))
+  if args.bytes:
+    compare_rules(texts.novel()[: args.bytes])
+  return int(differs)
+
+
+def compare_ids(rows: np.ndarray) -> bool:
+  """Prints a hash for each way of coding the rows; whether any differs."""
+  found = {f'batch size {n}': sha256(_in_batches(rows, n)) for n in _BATCHES}
   found['two processes'] = sha256(in_two_processes(rows))
-  for name, value in (found | found_few).items():
+  few = {'jit, 2 texts': sha256(encode(rows[:2], 2))}
+  with jax.disable_jit():
+    few['no jit, 2 texts'] = sha256(encode(rows[:2], 2))
+  for name, value in (found | few).items():
     print(f'{name:18}{value}', flush=True)
-  novel = texts.novel()[: args.bytes]
+  return len(set(found.values())) > 1 or len(set(few.values())) > 1
+
+
+def compare_rules(text: bytes) -> None:
+  """Prints the bytes per window of each close rule."""
   for bits in (16, 32, 64):
-    lengths = {
-      rule: bytes_per_window(novel, bits, rule) for rule in CLOSE_RULES
-    }
+    lengths = {rule: bytes_per_window(text, bits, rule) for rule in CLOSE_RULES}
     share = 100 * lengths['cell'] / lengths['greedy_zero_pad']
     shown = ', '.join(f'{k} {v:.3f}' for k, v in lengths.items())
     print(f'b={bits}: {shown}; cell/greedy {share:.2f} %', flush=True)
-  return int(len(set(found.values())) > 1 or len(set(found_few.values())) > 1)
 
 
 def rows_of_mixed(num: int) -> np.ndarray:
   """Short texts from many files, uint8 [num, bytes]."""
-  data = b''.join(part for _, part in texts.mixed(200 << 20))
+  data = b''.join(part for _, part in texts.mixed(60 << 20))
   starts = np.linspace(0, len(data) - _ROW, num).astype(int)
   return np.stack([np.frombuffer(data, np.uint8, _ROW, s) for s in starts])
 
@@ -70,6 +79,12 @@ def encode(rows: np.ndarray, max_lanes: int) -> list[np.ndarray]:
   )
   pairs = zip(coded.words_bkw, coded.num_words_b, strict=True)
   return [words[:num] for words, num in pairs]
+
+
+def _in_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+  """The words of each row, with other rows beside it where it takes them."""
+  more = np.resize(rows, (max(size, len(rows)), rows.shape[1]))
+  return encode(more, size)[: len(rows)]
 
 
 def _encode_half(rows: np.ndarray) -> list[np.ndarray]:

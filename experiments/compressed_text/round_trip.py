@@ -33,7 +33,7 @@ from jaxtok.entropy.formats import CLOSE_RULES, WindowFormat
 from jaxtok.tokenizers import neural
 
 # By whether there is a dictionary; without, texts are lanes of one call.
-_BATCH_BYTES = {True: 1 << 24, False: 1 << 21}
+_BATCH_BYTES = {True: 1 << 24, False: 1 << 19}
 _TEXT_BYTES = {True: 1 << 20, False: 1 << 12}
 
 

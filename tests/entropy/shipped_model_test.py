@@ -4,11 +4,12 @@
 
 import hashlib
 import pathlib
+import random
 
 import numpy as np
 import pytest
 
-from jaxtok.entropy import dictionary, documents, shipped
+from jaxtok.entropy import dictionary, documents, quantize, shipped
 from jaxtok.entropy.__main__ import main
 from jaxtok.entropy.formats import WindowFormat
 from jaxtok.tokenizers import arithmetic, neural
@@ -59,6 +60,7 @@ def test_the_dictionary_is_what_the_model_does():
   np.testing.assert_array_equal(lengths, spans)
 
 
+@pytest.mark.slow  # Files are coded with the same stream coder below.
 def test_arithmetic_codes_use_the_model_too():
   tokenizer = arithmetic.Config().make()
   assert tokenizer.model.fingerprint() == shipped.model().fingerprint()
@@ -76,14 +78,14 @@ def test_files_are_compressed_with_the_model_of_the_package(tmp_path):
 
 def test_random_words_decode_to_text_like_that_of_the_model():
   """Uniform words are samples of M1: about the letters of English."""
-  words = np.random.default_rng(0).integers(0, 1 << 16, 4000)
-  words = words[
-    [256 not in shipped.window_dictionary().string(x) for x in words]
-  ]
+  numbers = random.Random(0)
+  words = [numbers.randrange(1 << 16) for _ in range(4000)]
+  string = shipped.window_dictionary().string
+  words = [x for x in words if quantize.EOS not in string(x)]
   text = neural.NeuralCompressionTokenizer().decode(words)
   assert len(text) > 3 * len(words)
   counts = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
-  assert 0.1 < counts[ord(' ')] / len(text) < 0.25
+  assert 0.15 < counts[ord(' ')] / len(text) < 0.35
   assert counts[32:127].sum() / len(text) > 0.9
 
 

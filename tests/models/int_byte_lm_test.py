@@ -19,12 +19,12 @@ T = 24
 
 
 def wild(config, seed=0):
-  """A model whose parameters reach their clips."""
-  model = config.make(nnx.Rngs(seed))
+  """A model whose parameters reach their clips, made without compiling."""
+  abstract = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+  graph, params = nnx.split(abstract)
   rng = np.random.default_rng(seed)
-  graph, params = nnx.split(model)
-  noise = lambda x: x + jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32)
-  return nnx.merge(graph, jax.tree.map(noise, params))
+  draw = lambda x: jnp.asarray(rng.normal(0, 0.4, x.shape), jnp.float32)
+  return nnx.merge(graph, jax.tree.map(draw, params))
 
 
 @pytest.fixture(scope='module')
@@ -33,9 +33,16 @@ def model():
 
 
 @nnx.jit
-def run(model, tokens, segment_ids=None):
-  output = model(tokens, segment_ids=segment_ids)
-  return output.hidden_btd, model.symbol_logits(output.hidden_btd)
+def run(model, tokens, segment_ids=None, rng=None):
+  """Hidden states, logits in bits, and logits of the tokenizer's ids."""
+  hidden = model(tokens, segment_ids=segment_ids, rng=rng).hidden_btd
+  return hidden, model.symbol_logits(hidden), model.logits(hidden)
+
+
+@jax.jit
+def run_exported(model, inputs):
+  hidden = model.hidden(inputs)
+  return hidden, model.logits(hidden)
 
 
 def tokens_of(rows, seed=0):
@@ -47,9 +54,8 @@ def test_training_computes_the_integers_of_the_exported_model(model):
   tokens[:, 0] = 257
   exported = model.export()
   inputs = np.where(tokens == 257, integer_model.START, tokens)
-  want_h = np.asarray(exported.hidden(jnp.asarray(inputs)))
-  want_z = np.asarray(exported.logits(jnp.asarray(want_h)))
-  hidden, bits = run(model, jnp.asarray(tokens))
+  want_h, want_z = map(np.asarray, run_exported(exported, inputs))
+  hidden, bits, _ = run(model, jnp.asarray(tokens))
   np.testing.assert_array_equal(np.asarray(hidden) * 2**5, want_h)
   np.testing.assert_array_equal(np.asarray(bits) * 64, want_z)
   assert np.abs(want_h).max() == 127  # Clips are in use.
@@ -57,26 +63,27 @@ def test_training_computes_the_integers_of_the_exported_model(model):
 
 
 def test_code_length_is_the_cross_entropy_of_the_logits(model):
-  tokens = tokens_of(2)
+  tokens = tokens_of(3)
   inputs = np.pad(tokens, ((0, 0), (1, 0)), constant_values=257)[:, :-1]
-  output = model(jnp.asarray(inputs))
-  logprobs = jax.nn.log_softmax(model.logits(output.hidden_btd))
-  picked = np.take_along_axis(np.asarray(logprobs), tokens[..., None], axis=2)
+  logits = np.asarray(run(model, jnp.asarray(inputs))[2], np.float64)
+  logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  picked = np.take_along_axis(logprobs, tokens[..., None], axis=2)
   bits = -picked[..., 0].sum(1) / math.log(2)
-  got = stream.code_length(tokens, [T, T], model.export())
-  # Frequencies are at least 1 of 2**16 and add up to 2**16: 0.0057 bits per
-  # symbol, and less for symbols whose probability is below that.
+  got = stream.code_length(tokens, [T] * 3, model.export())
+  # Frequencies are at least 1 of 2**16 and add up to 2**16, which costs others
+  # 0.0057 bits; a weight is off by 2**-15, or by 2**-11 at 1/16 of the largest.
   assert (got < bits + 0.03 * T).all()
-  likely = -picked[..., 0] < 12 * math.log(2)
-  if likely.all():
-    assert (got > bits - 0.03 * T).all()
+  # What a symbol has at most: the floor's unit, and for the most likely one the
+  # remainder of 257 others.
+  is_best = tokens == logits.argmax(-1)
+  most = np.exp(picked[..., 0]) + (1 + 257 * is_best) / 2**16
+  assert (got > -np.log2(most).sum(1) - 0.03 * T).all()
 
 
 def test_logits_are_of_the_byte_tokenizers_ids(model):
-  output = model(jnp.asarray(tokens_of(1)))
-  logits = np.asarray(model.logits(output.hidden_btd))
-  assert logits.shape == (1, T, 259)
-  p = jax.nn.softmax(logits)
+  logits = np.asarray(run(model, jnp.asarray(tokens_of(3)))[2])
+  assert logits.shape == (3, T, 259)
+  p = np.exp(logits - logits.max(-1, keepdims=True))
   assert p[..., [256, 258]].max() == 0
   assert p[..., 257].min() > 0  # The end of a document.
 
@@ -94,7 +101,7 @@ def test_documents_of_a_row_do_not_see_each_other(model):
 
 
 def test_positions_depend_on_the_last_eight_tokens_only(model):
-  tokens = tokens_of(1)
+  tokens = tokens_of(3)
   base_logits = np.asarray(run(model, jnp.asarray(tokens))[1])
   for place in (1, 9, 15):
     changed = tokens.copy()
@@ -108,7 +115,7 @@ def test_positions_depend_on_the_last_eight_tokens_only(model):
 
 def test_cached_steps_equal_the_uncached_row(model):
   tokens = jnp.asarray(tokens_of(2))
-  want = model.logits(model(tokens).hidden_btd)
+  want = run(model, tokens)[0]
   call = nnx.jit(lambda model, x, cache: model(x, cache=cache))
   output = call(model, tokens[:, :7], model.init_cache(2, T))
   cache, parts = output.cache, [output.hidden_btd]
@@ -116,8 +123,7 @@ def test_cached_steps_equal_the_uncached_row(model):
     output = call(model, tokens[:, t : t + 1], cache)
     cache = output.cache
     parts.append(output.hidden_btd)
-  got = model.logits(jnp.concatenate(parts, axis=1))
-  np.testing.assert_array_equal(got, want)
+  np.testing.assert_array_equal(np.concatenate(parts, axis=1), want)
   assert not cache.overflow_b.any()
   again = call(model, tokens[:, 5:6], cache.truncate(5))
   np.testing.assert_array_equal(again.hidden_btd[:, 0], parts[0][:, 5])
@@ -131,9 +137,8 @@ def test_cached_steps_equal_the_uncached_row(model):
 
 def test_random_starts_hide_what_came_before():
   config = int_byte_lm.Config(**SMALL | dict(reset_rate=1.0, reset_rows=1.0))
-  model = wild(config)
-  output = model(jnp.asarray(tokens_of(2)), rng=jax.random.key(0))
-  logits = np.asarray(model.logits(output.hidden_btd))
+  key = jax.random.key(0)
+  logits = np.asarray(run(wild(config), jnp.asarray(tokens_of(2)), rng=key)[1])
   np.testing.assert_array_equal(
     logits, np.broadcast_to(logits[:1, :1], logits.shape)
   )
@@ -141,11 +146,13 @@ def test_random_starts_hide_what_came_before():
   model = wild(config)
   tokens = jnp.asarray(tokens_of(2))
   np.testing.assert_array_equal(
-    model(tokens, rng=jax.random.key(0)).hidden_btd, model(tokens).hidden_btd
+    run(model, tokens, rng=key)[0], run(model, tokens)[0]
   )
 
 
-@pytest.mark.parametrize('is_quantized', [True, False])
+@pytest.mark.parametrize(
+  'is_quantized', [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_it_learns_a_short_text_by_heart(is_quantized):
   text = b'the quick brown fox jumps over the lazy dog. ' * 2
   tokens = np.frombuffer(text[:65], np.uint8)[None].astype(np.int32)
@@ -181,7 +188,7 @@ def test_it_learns_a_short_text_by_heart(is_quantized):
 
 def test_flops_are_those_of_the_matmuls():
   config = int_byte_lm.Config(dim=8, num_layers=2)
-  parts = config.make(nnx.Rngs(0)).flops(base.Shape(b=2, t=3))
+  parts = wild(config).flops(base.Shape(b=2, t=3))
   macs = 2 * (2 * 8 * 8 + 8 * 8) + 8 * 257
   assert sum(parts.values()) == 2 * 6 * macs
 

@@ -47,12 +47,20 @@ MAKE = {
 }
 
 
+# Each of these compiles coders of its own.
+SLOW = {'delay', 'static, bytes'}
+NAMES = [
+  pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+  for name in MAKE
+]
+
+
 @pytest.fixture(scope='module')
 def tokenizers():
   return {name: make() for name, make in MAKE.items()}
 
 
-@pytest.mark.parametrize('name', MAKE)
+@pytest.mark.parametrize('name', NAMES)
 def test_bytes_come_back_and_are_charged_once(name, tokenizers):
   tokenizer = tokenizers[name]
   ragged = tokenizer.encode_batch(INPUTS)
@@ -72,7 +80,7 @@ def test_bytes_come_back_and_are_charged_once(name, tokenizers):
     assert tokenizer.decode(ids) == data
 
 
-@pytest.mark.parametrize('name', MAKE)
+@pytest.mark.parametrize('name', NAMES)
 def test_special_ids_separate_documents_and_have_names(name, tokenizers):
   tokenizer = tokenizers[name]
   one, two = (tokenizer.encode(x, add_special=True) for x in (b'one', b'two'))
@@ -82,7 +90,7 @@ def test_special_ids_separate_documents_and_have_names(name, tokenizers):
   assert shown == b'<bos>one<eos><pad><bos>two<eos>'
 
 
-@pytest.mark.parametrize('name', MAKE)
+@pytest.mark.parametrize('name', NAMES)
 def test_any_ids_decode_to_something(name, tokenizers):
   tokenizer = tokenizers[name]
   rng = random.Random(0)
@@ -91,7 +99,7 @@ def test_any_ids_decode_to_something(name, tokenizers):
     assert isinstance(tokenizer.decode(ids), bytes)
 
 
-@pytest.mark.parametrize('name', MAKE)
+@pytest.mark.parametrize('name', NAMES)
 def test_tokenizers_are_saved_and_pickled(name, tokenizers, tmp_path):
   tokenizer = tokenizers[name]
   tokenizer.save(tmp_path)

@@ -42,9 +42,9 @@ def test_arithmetic_train_counts_the_same_model():
 )
 def test_prompts_leave_out_what_depends_on_the_rest(settings):
   tokenizer = neural.Train(order=1, **settings).make(lambda: DOCUMENTS)
-  prompt = DOCUMENTS[0][:50]
+  cuts = (DOCUMENTS[0][:length] for length in range(40, 60))
+  prompt = next(x for x in cuts if len(tokenizer.encode_prompt(x)[1]) > 1)
   ids, rest = tokenizer.encode_prompt(prompt)
-  assert rest
   assert tokenizer.decode(ids) + rest == prompt
   assert tokenizer.encode_prompt(b'')[0].size == 0
   window, texts = [], []
