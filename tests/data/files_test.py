@@ -171,7 +171,7 @@ def test_more_than_fits_in_memory_goes_to_the_cache_once(
   tmp_path, monkeypatch, cache_dir
 ):
   monkeypatch.setattr(stored, '_MEMORY_BYTES', 5000)
-  (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(TEXT))
+  (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(TEXT, mtime=0))
   config = Files(path=str(tmp_path / 'a.txt.gz'))
   assert whole(config) == TEXT
   (found,) = (cache_dir / 'bytes').glob('*.bin')
@@ -249,7 +249,7 @@ def damaged_zip(data):
     ('a.txt', b'', r'a\.txt is empty'),
     ('a.xz', lzma.compress(TEXT)[:-40], r'a\.xz cannot be unpacked: .*ended'),
     ('a.xz', b'not xz at all', r'a\.xz cannot be unpacked: Input format'),
-    ('a.gz', gzip.compress(TEXT)[:50], r'a\.gz cannot be unpacked: Compressed'),
+    ('a.gz', gzip.compress(TEXT, mtime=0)[:50], r'a\.gz cannot be unpacked: Compressed'),
     ('a.gz', b'not gz', r'a\.gz cannot be unpacked: Not a gzipped file'),
     ('a.bz2', b'not bz2 at all', r'a\.bz2 cannot be unpacked: Invalid data'),
     ('a.zip', b'no zip', r'a\.zip cannot be unpacked: File is not a zip file'),
