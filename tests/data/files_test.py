@@ -249,7 +249,11 @@ def damaged_zip(data):
     ('a.txt', b'', r'a\.txt is empty'),
     ('a.xz', lzma.compress(TEXT)[:-40], r'a\.xz cannot be unpacked: .*ended'),
     ('a.xz', b'not xz at all', r'a\.xz cannot be unpacked: Input format'),
-    ('a.gz', gzip.compress(TEXT, mtime=0)[:50], r'a\.gz cannot be unpacked: Compressed'),
+    (
+      'a.gz',
+      gzip.compress(TEXT, mtime=0)[:50],
+      r'a\.gz cannot be unpacked: Compressed',
+    ),
     ('a.gz', b'not gz', r'a\.gz cannot be unpacked: Not a gzipped file'),
     ('a.bz2', b'not bz2 at all', r'a\.bz2 cannot be unpacked: Invalid data'),
     ('a.zip', b'no zip', r'a\.zip cannot be unpacked: File is not a zip file'),
