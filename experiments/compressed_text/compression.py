@@ -10,11 +10,12 @@ package. The last lines say from which size on a novel-like text is smaller than
 with xz although the model is counted.
 """
 
+import argparse
 import bz2
 import gzip
 import io
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import zstandard
 
@@ -26,11 +27,11 @@ Compressor = Callable[[bytes], int]
 _XZ = lzma.PRESET_EXTREME | 9
 
 
-def with_m1(data: bytes) -> int:
-  """Bytes of the compressed file; it is decompressed and compared."""
+def with_m1(data: bytes, verify: bool = False) -> int:
+  """Bytes of the compressed file; may also decompress and compare it."""
   target = io.BytesIO()
   model = shipped.model()
-  container.compress(io.BytesIO(data), target, model, verify=True)
+  container.compress(io.BytesIO(data), target, model, verify=verify)
   return target.tell()
 
 
@@ -40,7 +41,6 @@ def with_xz(data: bytes) -> int:
 
 
 COMPRESSORS: dict[str, Compressor] = {
-  'M1': with_m1,
   'gzip -9': lambda data: len(gzip.compress(data, 9)),
   'bz2 -9': lambda data: len(bz2.compress(data, 9)),
   'xz -9e': with_xz,
@@ -50,9 +50,11 @@ COMPRESSORS: dict[str, Compressor] = {
 }
 
 
-def rates(data: bytes) -> list[float]:
-  """Bits per byte of each compressor."""
-  return [8 * compress(data) / len(data) for compress in COMPRESSORS.values()]
+def rates(data: bytes, verify: bool) -> list[float]:
+  """Bits per byte of M1 and of each other compressor."""
+  sizes = [with_m1(data, verify)]
+  sizes += [compress(data) for compress in COMPRESSORS.values()]
+  return [8 * size / len(data) for size in sizes]
 
 
 def winning_size(bits_per_byte: float, model_bytes: int) -> tuple[int, float]:
@@ -83,13 +85,20 @@ def winning_size(bits_per_byte: float, model_bytes: int) -> tuple[int, float]:
   return 0, 8 * with_xz(whole) / len(whole)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   """Prints the table and the size."""
-  print('| text | bytes | ' + ' | '.join(COMPRESSORS) + ' |')
-  print('| --- ' * (2 + len(COMPRESSORS)) + '|')
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument(
+    '--verify', action='store_true', help='decompress with M1 and compare too'
+  )
+  verify = parser.parse_args(argv).verify
+  print('| text | bytes | M1 | ' + ' | '.join(COMPRESSORS) + ' |')
+  print('| --- ' * (3 + len(COMPRESSORS)) + '|', flush=True)
   found = {}
   for name, data in texts.held_out().items():
-    found[name] = rates(data)
+    found[name] = rates(data, verify)
     shown = ' | '.join(f'{x:.3f}' for x in found[name])
     print(f'| {name} | {len(data):,} | {shown} |', flush=True)
   bits = found['novel'][0]

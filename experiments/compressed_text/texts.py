@@ -42,9 +42,9 @@ def novel(split: str = 'test') -> bytes:
 def held_out() -> dict[str, bytes]:
   """English that M1 was not trained on, by name."""
   return {
-    'novel': novel(),
     'enwik8_head, test': _read(_ENWIK8)[3_600_000:],
     'text8_head, test': _read(_TEXT8)[-110_000:],
+    'novel': novel(),
   }
 
 
