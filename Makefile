@@ -9,16 +9,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-parity test-slow lint format wheel colabs aot clean
+.PHONY: quickstart test test-parity test-slow test-multihost lint format wheel colabs aot clean
 
 quickstart: $(VENV)/.plots
 	$(BIN)/python -m experiments.quickstart --workdir=runs/quickstart
 
-# Two processes, a file of tests at a time, so that fixtures are made once.
-PYTEST = JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests -n 2 --dist loadfile
+# Two processes, a file of tests at a time, so that fixtures are made once. If
+# one dies, the run ends: pytest-xdist may wait for ever after a restart.
+PYTEST = JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests -n 2 \
+  --dist loadfile --max-worker-restart=0
 
 test: $(VENV)/.dev
 	$(PYTEST)
+
+# Two processes that train together, on one another's checkpoints.
+test-multihost: $(VENV)/.dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q tests -m multihost
 
 # What takes longer: several processes, kill and resume, exhaustive sets; with
 # the compiler's optimizations, as users run it.

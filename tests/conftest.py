@@ -12,8 +12,15 @@ compiles less thoroughly here, and the same program once. Set
 
 import os
 
-import jax
-import pytest
+# Eight devices on a busy machine may wait long for each other; XLA's own limit
+# of 40 seconds ends the process.
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '')
+  + ' --xla_cpu_collective_call_terminate_timeout_seconds=900'
+)
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 num_devices = int(os.environ.get('JAXTOK_TEST_DEVICES', '8'))
 jax.config.update('jax_num_cpu_devices', num_devices)

@@ -96,7 +96,8 @@ class Windows:
     offset[row[is_first]] = (low - start)[is_first] % self._tokens.period
     if offset.any():
       is_valid = batch['segment_ids_bt']  # 1, or 0 in padding.
-      batch['positions_bt'] += offset[:, None] * is_valid
+      shift = offset[:, None] * is_valid  # The array itself may be shared.
+      batch['positions_bt'] = batch['positions_bt'] + shift
     _restart(batch, row[is_start], column, offset, self.seq_len)
     return batch
 

@@ -38,6 +38,7 @@ def test_docstring_has_the_command_that_runs_it(path):
 def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   config = config_path.load(f'{path}:tiny')
   config.steps = config.log_every = 2
+  config.mesh.data = 1
   config.data.source = text.Stdlib(max_bytes=200_000)
   for each in config.evals.values():
     each.every_steps = 2

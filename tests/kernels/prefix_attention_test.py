@@ -187,7 +187,7 @@ def test_wrong_arguments_are_named():
   )
   with pytest.raises(ValueError, match=r'levels\[0\].group_b has shape'):
     shared_prefix_attention(q, (short,), k, v, length)
-  with pytest.raises(NotImplementedError, match='exists only as'):
+  with pytest.raises(NotImplementedError, match='float32 is not supported'):
     shared_prefix_attention(
       q, levels, k, v, length, implementation='mosaic_gpu'
     )

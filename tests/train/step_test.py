@@ -161,7 +161,7 @@ def test_a_loss_that_is_bad_alone_is_told_apart():
     loss = squares(model, batch, rng)
     return Loss(loss.sum_nats + jnp.inf, loss.weight, {})
 
-  assert int(run(plan(), rows(), objective=constant)[1].bad) == 2
+  assert int(run(plan(), rows(), objective=constant)[1].bad) == 3
 
 
 def text_batch(num_rows=8, t=16):
