@@ -19,8 +19,8 @@ os.environ['XLA_FLAGS'] = (
   + ' --xla_cpu_collective_call_terminate_timeout_seconds=900'
 )
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 num_devices = int(os.environ.get('JAXTOK_TEST_DEVICES', '8'))
 jax.config.update('jax_num_cpu_devices', num_devices)
