@@ -112,6 +112,7 @@ def integer_logits_to_cdf(logits):
   return oracle.cdf_of(np.asarray(freqs).astype(int))
 
 
+@pytest.mark.slow  # Half a minute of compilation.
 def test_words_do_not_depend_on_batch_size_jit_or_matmul(model):
   fmt = WindowFormat(window_bits=64)
   rng = np.random.default_rng(0)

@@ -107,6 +107,7 @@ def test_gradients_equal_those_of_copied_prefixes():
       np.testing.assert_allclose(x, y, atol=1e-12)
 
 
+@pytest.mark.slow  # Half a minute of compilation.
 def test_gradients_equal_those_of_one_packed_sequence():
   """Responses to one prompt as a batch, or packed behind it in one row."""
   rng = np.random.default_rng(0)
