@@ -139,8 +139,13 @@ def _compress(args: argparse.Namespace) -> None:
     )
     num_raw, num_coded = source.tell(), target.tell()
   if not args.quiet:
-    rate = 8 * num_coded / max(1, num_raw)
-    print(f'{num_raw} -> {num_coded} bytes, {rate:.3f} bits per byte')
+    print(f'{num_raw} -> {num_coded} bytes, {_rate(num_coded, num_raw)}')
+
+
+def _rate(num_coded: int, num_raw: int) -> str:
+  if not num_raw:
+    return 'nothing to compress'
+  return f'{8 * num_coded / num_raw:.4f} bits per byte'
 
 
 def _decompress(args: argparse.Namespace) -> None:
@@ -178,7 +183,7 @@ def _info_of(path: str) -> dict[str, Any]:
     'determinism': header.level.name,
     'raw bytes': raw,
     'compressed bytes': size,
-    'bits per byte': round(8 * size / max(1, raw), 4),
+    'rate': _rate(size, raw),
     'chunks': len(chunks) - 1,
     'stored chunks': sum(kind == 'STORED' for kind, _ in chunks),
     'checksums': 'right',

@@ -163,6 +163,15 @@ def run(folder, *args):
   return cli.main([x.replace('@', f'{folder}/') for x in args])
 
 
+def test_an_empty_file_has_no_rate(tmp_path, capsys):
+  (tmp_path / 'empty').touch()
+  args = [str(tmp_path / 'empty'), '-o', str(tmp_path / 'empty.jtz')]
+  assert cli.main(['compress', *args]) == 0
+  out = capsys.readouterr().out
+  assert 'nothing to compress' in out
+  assert 'bits per byte' not in out
+
+
 def test_the_command_line_compresses_and_decompresses(files, capsys):
   coding = ('@text', '-o', '@text.jtz', '--model=@model.npz')
   assert run(files, 'compress', *coding) == 0
