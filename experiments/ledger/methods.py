@@ -18,7 +18,8 @@ FOLDERS: dict[str, frozenset[str]] = {
     {'autoregressive', 'open_prompt', 'sampling', 'text'}
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  'jaxtok/diffusion': frozenset({'selectors'}),
+  # The policy is not trained by an experiment yet.
+  'jaxtok/diffusion': frozenset({'policy', 'samplers', 'selectors'}),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(

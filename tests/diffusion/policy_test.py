@@ -1,0 +1,129 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The policy's size, and its action distributions by enumeration."""
+
+import collections
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtok.diffusion import policy, selectors
+
+LOGITS = np.array([0.7, -1.1, 2.0, 0.3], np.float32)
+
+
+def test_the_published_size_has_331265_parameters():
+  shape = nnx.eval_shape(lambda: policy.Config().make(nnx.Rngs(0)))
+  leaves = jax.tree.leaves(nnx.state(shape, nnx.Param))
+  assert sum(np.prod(x.shape, dtype=int) for x in leaves) == 331_265
+
+
+@pytest.mark.parametrize('allowed', [(1, 1, 1, 1), (1, 0, 1, 1)])
+def test_bernoulli_probabilities_sum_to_one(allowed):
+  allowed = np.array(allowed, bool)
+  actions = np.array(list(itertools.product([0, 1], repeat=4)), bool)
+  actions = np.unique(actions & allowed, axis=0)
+  n = len(actions)
+  got = policy.bernoulli_log_prob(
+    jnp.tile(LOGITS, (n, 1)), jnp.asarray(actions), jnp.tile(allowed, (n, 1))
+  )
+  p = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+  want = np.where(allowed, np.where(actions, p, 1 - p), 1).prod(-1)
+  np.testing.assert_allclose(np.exp(got), want, rtol=1e-5)
+  assert np.exp(np.asarray(got, np.float64)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def ordered_sets(allowed):
+  places = np.flatnonzero(allowed)
+  orders = [
+    order
+    for k in range(1, len(places) + 1)
+    for order in itertools.permutations(places, k)
+  ]
+  padded = [[*order, *([-1] * (len(allowed) - len(order)))] for order in orders]
+  return np.array(padded)
+
+
+def dpls_oracle(order, allowed):
+  """The definition, in float64."""
+  weight = np.exp(LOGITS.astype(np.float64)) * allowed
+  drawn = [i for i in order if i >= 0]
+  p = weight[drawn[0]] / weight.sum()
+  left = weight.copy()
+  left[drawn[0]] = 0
+  for i in drawn[1:]:
+    p *= left[i] / (left.sum() + 1)
+    left[i] = 0
+  return p / (left.sum() + 1)
+
+
+@pytest.mark.parametrize('allowed', [(1, 1, 1, 1), (1, 0, 1, 1)])
+def test_plackett_luce_probabilities_sum_to_one(allowed):
+  allowed = np.array(allowed, bool)
+  orders = ordered_sets(allowed)
+  n = len(orders)
+  got = policy.dpls_log_prob(
+    jnp.tile(LOGITS, (n, 1)), jnp.asarray(orders), jnp.tile(allowed, (n, 1))
+  )
+  want = [dpls_oracle(order, allowed) for order in orders]
+  np.testing.assert_allclose(np.exp(got), want, rtol=1e-5)
+  assert np.exp(np.asarray(got, np.float64)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_plackett_luce_samples_follow_their_probabilities():
+  n, allowed = 20_000, np.array([True, False, True, True])
+  rngs = jax.random.split(jax.random.key(0), n)
+  drawn = np.asarray(
+    policy.dpls_sample(
+      jnp.tile(LOGITS, (n, 1)), jnp.tile(allowed, (n, 1)), rngs
+    )
+  )
+  counts = collections.Counter(map(tuple, drawn.tolist()))
+  orders = ordered_sets(allowed)
+  want = n * np.array([dpls_oracle(order, allowed) for order in orders])
+  got = np.array([counts.pop(tuple(order), 0) for order in orders.tolist()])
+  assert not counts
+  assert want.min() > 5
+  chi2 = ((got - want) ** 2 / want).sum()
+  # 15 outcomes: the 0.999 quantile of chi-square with 14 degrees is 36.1.
+  assert len(want) == 15
+  assert chi2 < 36.1
+
+
+def test_rows_without_choice_draw_nothing_at_no_cost():
+  none = jnp.zeros((1, 4), bool)
+  logits = jnp.asarray(LOGITS)[None]
+  order = policy.dpls_sample(
+    logits, none, jax.random.split(jax.random.key(0), 1)
+  )
+  assert order.tolist() == [[-1] * 4]
+  assert policy.dpls_log_prob(logits, order, none).tolist() == [0]
+  assert policy.bernoulli_log_prob(logits, none, none).tolist() == [0]
+
+
+def test_a_policy_is_a_selector():
+  b, t, v = 40, 6, 5
+  keys = jax.random.split(jax.random.key(2), 3)
+  allowed = jax.random.bernoulli(keys[0], 0.4, (b, t))
+  probs = jax.nn.softmax(3 * jax.random.normal(keys[1], (b, t, v)))
+  view = selectors.View(
+    probs_btv=probs,
+    tokens_bt=probs.argmax(-1),
+    is_masked_bt=allowed,
+    allowed_bt=allowed,
+    progress_b=jnp.full(b, 0.5),
+    rngs_b=jax.random.split(keys[2], b),
+  )
+  config = policy.Config(hidden=8, mlp_dim=8, time_dim=8, top_p=2)
+  model = config.make(nnx.Rngs(0))
+  got = np.asarray(policy.Policy(model)(view))
+  assert not (got & ~np.asarray(allowed)).any()
+  np.testing.assert_array_equal(got.any(-1), np.asarray(allowed).any(-1))
+  alone = policy.Policy(model)(jax.tree.map(lambda x: x[3:4], view))
+  np.testing.assert_array_equal(np.asarray(alone), got[3:4])
+  every = policy.Policy(model, scale=1e9)(view)
+  np.testing.assert_array_equal(np.asarray(every), np.asarray(allowed))
