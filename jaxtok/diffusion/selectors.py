@@ -16,7 +16,7 @@ Axes: b rows, t positions of the answer, v vocabulary.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,7 @@ class View:
     )[..., 0]
 
 
+@runtime_checkable
 class Selector(Protocol):
   """Protocol of selectors."""
 

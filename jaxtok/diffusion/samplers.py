@@ -1,0 +1,181 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Decodes masked rows with a selector, as one compiled loop.
+
+A step is one call of the denoiser, a selection and a commit. Rows go on
+independently: a row's result and its number of calls do not depend on the
+others, and calls made for slower rows are not charged to it.
+
+Semi-autoregressive blocks: Nie et al. 2025, arXiv:2502.09992. Drawing one
+token at a random position per step is the first-hitting sampler without times
+(Zheng et al. 2024, arXiv:2409.02908), exact for denoisers that ignore time.
+
+Axes: b rows, t positions of the whole row, v vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxtok.diffusion import selectors
+
+Denoiser = Callable[[Int[Array, 'b t']], Float[Array, 'b t v']]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Canvas:
+  """Rows while they are decoded.
+
+  Attributes:
+    tokens_bt: Tokens; what stands at masked positions is the mask token.
+    is_masked_bt: Positions still to be revealed.
+    num_calls_b: Denoiser calls in which the row had a masked position.
+    reveal_step_bt: Step at which a position was revealed; -1 if it was not.
+    psi_bt: Probability of a revealed token when it was revealed; 1 if given.
+  """
+
+  tokens_bt: Int[Array, 'b t']
+  is_masked_bt: Bool[Array, 'b t']
+  num_calls_b: Int[Array, 'b']
+  reveal_step_bt: Int[Array, 'b t']
+  psi_bt: Float[Array, 'b t']
+
+
+def start(
+  tokens_bt: Int[Array, 'b t'], is_masked_bt: Bool[Array, 'b t'], mask_id: int
+) -> Canvas:
+  """A canvas on which the given positions are masked."""
+  return Canvas(
+    tokens_bt=jnp.where(is_masked_bt, mask_id, tokens_bt),
+    is_masked_bt=is_masked_bt,
+    num_calls_b=jnp.zeros(tokens_bt.shape[0], jnp.int32),
+    reveal_step_bt=jnp.full(tokens_bt.shape, -1, jnp.int32),
+    psi_bt=jnp.ones(tokens_bt.shape, jnp.float32),
+  )
+
+
+def row_rngs(rng: Array, num_rows: int) -> Array:
+  """One key per row, which does not depend on the number of rows."""
+  return jax.vmap(lambda row: jax.random.fold_in(rng, row))(
+    jnp.arange(num_rows)
+  )
+
+
+def block_of(is_masked_bt: Bool[Array, 'b t'], prompt_len: int, block: int):
+  """Masked answer positions of the first unfinished block of each row.
+
+  Args:
+    is_masked_bt: Over the answer alone if `prompt_len` is 0.
+    prompt_len: Positions before the first block; static.
+    block: Length of blocks; 0 means one block. Static.
+  """
+  if not block:
+    return is_masked_bt
+  index_t = (jnp.arange(is_masked_bt.shape[1]) - prompt_len) // block
+  last = jnp.iinfo(jnp.int32).max
+  first_b = jnp.where(is_masked_bt, index_t, last).min(-1)
+  return is_masked_bt & (index_t == first_b[:, None])
+
+
+def decode(
+  denoiser: Denoiser,
+  canvas: Canvas,
+  selector: selectors.Selector,
+  rngs_b: Any,
+  *,
+  prompt_len: int,
+  mask_id: int,
+  block: int = 0,
+  temperature: float = 0.0,
+  max_steps: int = 0,
+) -> Canvas:
+  """Reveals masked positions until none is left.
+
+  Jit it with the keywords static; denoiser and selector may be pytrees.
+
+  Args:
+    denoiser: Logits of whole rows. Column `mask_id`, if any, is ignored.
+    canvas: From `start`. Positions before `prompt_len` must not be masked.
+    selector: Sees the positions from `prompt_len` on.
+    rngs_b: Keys of the rows, see `row_rngs`.
+    prompt_len: Static.
+    mask_id: Token that is never written; static.
+    block: Length of blocks decoded left to right; 0 decodes all at once.
+    temperature: Of tokens, drawn from softmax(logits / temperature); 0 takes
+      the most probable. The selector sees the distribution at temperature 1.
+    max_steps: Bound on the steps; 0 means the number of answer positions.
+
+  Returns:
+    The canvas at the end.
+
+  Raises:
+    ValueError: If a static argument is out of range.
+  """
+  length = canvas.tokens_bt.shape[1] - prompt_len
+  if prompt_len < 0 or length < 1:
+    raise ValueError(
+      f'prompt_len={prompt_len} must be in [0, {canvas.tokens_bt.shape[1]}), '
+      'the length of the rows.'
+    )
+  if block < 0 or temperature < 0 or max_steps < 0:
+    raise ValueError(
+      f'block={block}, temperature={temperature} and max_steps={max_steps} '
+      'must be >= 0.'
+    )
+
+  def body(state):
+    canvas, step = state
+    logits_btv = denoiser(canvas.tokens_bt)[:, prompt_len:].astype(jnp.float32)
+    is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
+    logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
+    step_rngs_b = jax.vmap(jax.random.fold_in, (0, None))(rngs_b, step)
+    select_rngs_b, token_rngs_b = jax.vmap(jax.random.split, out_axes=1)(
+      step_rngs_b
+    )
+    masked_bt = canvas.is_masked_bt[:, prompt_len:]
+    view = selectors.View(
+      probs_btv=jax.nn.softmax(logits_btv, axis=-1),
+      tokens_bt=_tokens(logits_btv, token_rngs_b, temperature),
+      is_masked_bt=masked_bt,
+      allowed_bt=block_of(masked_bt, 0, block),
+      progress_b=canvas.num_calls_b / length,
+      rngs_b=select_rngs_b,
+    )
+    select_bt = selector(view) & view.allowed_bt
+    return _commit(canvas, view, select_bt, step, prompt_len), step + 1
+
+  def is_open(state):
+    return state[0].is_masked_bt.any() & (state[1] < (max_steps or length))
+
+  return jax.lax.while_loop(is_open, body, (canvas, jnp.int32(0)))[0]
+
+
+def _tokens(logits_btv, rngs_b, temperature):
+  """Proposed tokens. The default Gumbel noise of float32 is cut off at 15.9."""
+  if not temperature:
+    return logits_btv.argmax(-1)
+  draw = lambda rng, x: jax.random.categorical(rng, x, mode='high')
+  return jax.vmap(draw)(rngs_b, logits_btv / temperature)
+
+
+def _commit(canvas, view, select_bt, step, prompt_len):
+  """Writes the selected tokens and counts the call."""
+  pad = ((0, 0), (prompt_len, 0))
+  wide = lambda x_bt: jnp.pad(x_bt, pad)
+  select_wide = wide(select_bt)
+  put = lambda new, old: jnp.where(select_wide, new, old)
+  is_open_b = canvas.is_masked_bt.any(-1)
+  return Canvas(
+    tokens_bt=put(
+      wide(view.tokens_bt).astype(canvas.tokens_bt.dtype), canvas.tokens_bt
+    ),
+    is_masked_bt=canvas.is_masked_bt & ~select_wide,
+    num_calls_b=canvas.num_calls_b + is_open_b,
+    reveal_step_bt=put(step, canvas.reveal_step_bt),
+    psi_bt=put(wide(view.token_probs_bt), canvas.psi_bt),
+  )
