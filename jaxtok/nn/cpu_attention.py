@@ -93,26 +93,23 @@ def _attend_bwd(options, residuals, cotangent):
   lse_btn = jnp.where(jnp.isneginf(state.lse), jnp.inf, state.lse)
   per_row, shared = _split(q_btnh.shape[0], visible=visible_bts, bias=bias)
 
+  arrays = (q_btnh, k_bskh, v_bskh, cotangent.out, lse_btn, delta_btn)
+
   has_bias = bias is not None
-  dbias = jnp.zeros_like(bias) if has_bias else ()
 
-  def row(i, carry):
-    # The gradients of row i take the place of its queries, keys and values,
-    # which nobody needs any more.
-    *arrays, dbias = carry
-    at = lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
-    fixed = [at(x) for x in (cotangent.out, lse_btn, delta_btn)]
-    extra = shared | {name: at(x) for name, x in per_row.items()}
-    *grads, drow_nts = _row_backward(options, *map(at, arrays), *fixed, **extra)
+  def row(carry, x):
+    i, arrays, extra = x
+    *grads, drow_nts = _row_backward(options, *arrays, **(shared | extra))
     if has_bias:
-      dbias = dbias.at[i if 'bias' in per_row else 0].add(drow_nts)
-    put = jax.lax.dynamic_update_index_in_dim
-    arrays = [put(x, d, i, 0) for x, d in zip(arrays, grads, strict=True)]
-    return (*arrays, dbias)
+      carry = carry.at[i if 'bias' in per_row else 0].add(drow_nts)
+    return carry, tuple(grads)
 
-  dq_btnh, dk_bskh, dv_bskh, dbias = jax.lax.fori_loop(
-    0, q_btnh.shape[0], row, (q_btnh, k_bskh, v_bskh, dbias)
+  dbias, grads = jax.lax.scan(
+    row,
+    jnp.zeros_like(bias) if has_bias else (),
+    (jnp.arange(len(q_btnh)), arrays, per_row),
   )
+  dq_btnh, dk_bskh, dv_bskh = grads
   dbias = dbias if has_bias else None
   dsink_n = None
   if sink_n is not None:
