@@ -12,7 +12,7 @@ from experiments.speed import spec as spec_lib
 from jaxtok.decoding import autoregressive, sampling
 from jaxtok.models import transformer
 from jaxtok.objectives import next_token
-from jaxtok.train import optim, sharding, state
+from jaxtok.train import host_memory, optim, sharding, state
 from jaxtok.train import step as step_lib
 
 
@@ -37,6 +37,7 @@ def prepare(spec: spec_lib.Spec) -> Callable[[], None]:
 
 
 def _train_step(config, spec: spec_lib.Spec) -> Callable[[], None]:
+  host_memory.keep_freed()  # As `train.run` does.
   layout = state.plan(
     config.make,
     optimizer=optim.Config(lr=1e-4, warmup_steps=0),

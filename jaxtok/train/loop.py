@@ -20,6 +20,7 @@ from jaxtok.train import (
   distributed,
   errors,
   evaluate,
+  host_memory,
   lock,
   progress,
   record,
@@ -69,6 +70,7 @@ def run(
     ValueError: If the config is impossible.
   """
   config_lib.check(config)
+  host_memory.keep_freed()
   distributed.initialize()
   out = progress.Progress(enabled=distributed.is_main())
   with contextlib.ExitStack() as stack:
