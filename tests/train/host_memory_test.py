@@ -53,7 +53,8 @@ def test_freed_memory_is_reused():
   _, plain = _fresh_bytes('plain')
   is_done, kept = _fresh_bytes('keep')
   assert is_done == 'True'
-  assert kept <= plain / 4 and kept < 2**20
+  assert kept <= plain / 4
+  assert kept < 2**20
 
 
 def test_the_environment_and_an_accelerator_are_left_alone():
