@@ -102,19 +102,29 @@ def constrain(x: Any, *names: str | None) -> Any:
     raise ValueError(
       f'{len(names)} names {names} given for an array of shape {x.shape}.'
     )
-  mesh = jax.sharding.get_abstract_mesh()
-  types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-  sizes = {a: mesh.shape[a] for a in types if types[a] == AxisType.Auto}
+  sizes = auto_axes()
   if math.prod(sizes.values()) == 1:
     return x
   spec = activation_spec(names, sizes)
   fits = [
-    axis if size % _num_devices(axis, sizes) == 0 else None
+    axis if size % num_devices(axis, sizes) == 0 else None
     for axis, size in zip(spec, x.shape, strict=True)
   ]
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*fits))
 
 
-def _num_devices(axis: Any, sizes: Mapping[str, int]) -> int:
+def auto_axes() -> dict[str, int]:
+  """Axes of the current mesh that the compiler splits arrays over, and sizes.
+
+  Empty without a mesh (`jax.set_mesh`); a surrounding `shard_map` takes its
+  axes out.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+  return {axis: mesh.shape[axis] for axis, t in types if t == AxisType.Auto}
+
+
+def num_devices(axis: Any, sizes: Mapping[str, int]) -> int:
+  """Devices that an entry of a `PartitionSpec` splits an axis over."""
   axes = (axis,) if isinstance(axis, str) else axis or ()
   return math.prod(sizes[a] for a in axes)

@@ -12,7 +12,6 @@ heads per key/value head, h head width, d model width.
 
 from typing import Any
 
-import jaxtok_kernels
 from flax import nnx
 from jaxtok_kernels import AttentionState, dispatch
 from jaxtyping import Array, Float
@@ -27,6 +26,7 @@ from jaxtok.nn import (
   norms,
   platform,
   rope,
+  sharded_attention,
 )
 
 IMPLEMENTATIONS = ('dense', 'cpu', *dispatch.IMPLEMENTATIONS)
@@ -92,15 +92,15 @@ def attention(
       sink_n=sink_n,
     )
     return state if return_lse else state.out.astype(q_btnh.dtype)
-  return jaxtok_kernels.flash_attention(
+  return sharded_attention.attention(
     q_btnh,
     k_bskh,
     v_bskh,
     mask=lowering.lower(mask, layout),
+    bias=bias,
+    sink_n=sink_n,
     scale=scale,
     softcap=soft_cap or None,
-    sink=sink_n,
-    bias=bias,
     return_state=return_lse,
     implementation=name,
   )

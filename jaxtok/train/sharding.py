@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxtok import partition
@@ -87,12 +88,17 @@ class Config:
         f'the mesh {axes} uses {used} of {len(devices)} devices, which leaves '
         'processes without work. Set mesh.data=-1.'
       )
-    return jax.make_mesh(
-      tuple(axes.values()),
-      tuple(axes),
-      axis_types=(AxisType.Auto,) * len(axes),
-      devices=devices[:used],
+    if len({getattr(d, 'slice_index', 0) for d in devices}) > 1:
+      raise ValueError(
+        f'the mesh {axes} spans several TPU slices, which is not supported. '
+        'Run one job per slice.'
+      )
+    # `jax.make_mesh` would not split a physical axis of a v6e or v5p slice,
+    # e.g. for data=64 model=4 on 16x16 chips.
+    grid = mesh_utils.create_device_mesh(
+      tuple(axes.values()), devices[:used], allow_split_physical_axes=True
     )
+    return Mesh(grid, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
 
 def parameter_axes(state: Any) -> dict:
