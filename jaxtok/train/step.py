@@ -8,7 +8,7 @@ depend on how the rows were grouped, however uneven their weights are.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -102,13 +102,19 @@ def make_step(
   return step
 
 
-def compile_step(layout: Layout, step: Step, batch: Any) -> Any:
+def compile_step(
+  layout: Layout,
+  step: Step,
+  batch: Any,
+  compiler_options: Mapping[str, Any] | None = None,
+) -> Any:
   """Compiles a step for the shapes of `batch`; the state is donated.
 
   Args:
     layout: Structure of the state.
     step: From `make_step`.
     batch: Arrays, or shapes with shardings.
+    compiler_options: XLA's options, without the leading dashes.
 
   Returns:
     A compiled executable: `compiled(state, batch)`, with
@@ -118,7 +124,8 @@ def compile_step(layout: Layout, step: Step, batch: Any) -> Any:
     step, donate_argnums=0, out_shardings=(layout.shardings, None)
   )
   with jax.set_mesh(layout.mesh):
-    return jitted.lower(layout.shapes, batch).compile()
+    lowered = jitted.lower(layout.shapes, batch)
+    return lowered.compile(compiler_options)
 
 
 def _accumulate(grad, state, batch, rng, num_microbatches):

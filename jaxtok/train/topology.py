@@ -14,9 +14,11 @@ import importlib.util
 import json
 import math
 import os
+import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -173,7 +175,6 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
   """The other process: compiles and returns numbers, or `{'error': ...}`."""
   import jax
   import numpy as np
-  from jaxtok_kernels import dispatch
 
   from jaxtok import config as config_lib
   from jaxtok.train import flops, sharding, state, step
@@ -203,10 +204,8 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
     num_microbatches=config.num_microbatches,
     ema=config.ema,
   )
-  # This process has CPUs only: say what the program is for, or layers choose
-  # the forms that are fast there.
-  with dispatch.lowering_platforms(_platform(request['chip'])):
-    compiled = step.compile_step(layout, train_step, batch)
+  platform = _platform(request['chip'])
+  compiled, exchanged = _compile(layout, train_step, batch, platform)
   memory = compiled.memory_analysis()
   cost = compiled.cost_analysis() or {}  # The CUDA compiler gives none.
   return {
@@ -227,8 +226,27 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
       flops.batch_shape(batch),
       remat=config.remat,
     ),
-    'collectives': _collectives_of(compiled),
+    'collectives': exchanged,
   }
+
+
+def _compile(layout, train_step, batch, platform: str) -> tuple[Any, Any]:
+  """The compiled step and its collectives, see `_collectives_of`."""
+  from jaxtok_kernels import dispatch
+
+  from jaxtok.train import step
+
+  # This process has CPUs only: say what the program is for, or layers choose
+  # the forms that are fast there.
+  with (
+    dispatch.lowering_platforms(platform),
+    tempfile.TemporaryDirectory() as dump,
+  ):
+    options = {'xla_dump_to': dump, 'xla_dump_hlo_as_text': True}
+    compiled = step.compile_step(
+      layout, train_step, batch, options if platform == 'tpu' else None
+    )
+    return compiled, _collectives_of(compiled, dump)
 
 
 def _devices(chip: str, layout: str) -> list[Any]:
@@ -243,16 +261,22 @@ def _devices(chip: str, layout: str) -> list[Any]:
   return description.devices
 
 
-def _collectives_of(compiled: Any) -> dict[str, dict[str, int]] | str:
+def _collectives_of(
+  compiled: Any, dump: str | os.PathLike
+) -> dict[str, dict[str, int]] | str:
   """See `collectives`; or why there is nothing to count.
 
-  A TPU's compiler may be newer than jaxlib and use what that cannot read.
+  A TPU's compiler may be newer than jaxlib and use what that cannot read: then
+  the text that the compiler itself wrote into the folder `dump` is read.
   """
   import jax
 
   try:
     return collectives(compiled.as_text())
   except jax.errors.JaxRuntimeError as e:
+    texts = list(pathlib.Path(dump).glob('*jit_step*.after_optimizations.txt'))
+    if texts:
+      return collectives(texts[0].read_text())
     reason = str(e).strip().splitlines()[0]
     return f'unknown, as this jaxlib cannot read the program: {reason}'
 

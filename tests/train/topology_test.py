@@ -62,15 +62,19 @@ def test_collectives_are_counted_once_with_the_bytes_of_their_results():
   }
 
 
-def test_a_program_that_jaxlib_cannot_read_costs_the_collectives_only():
+def test_a_program_that_jaxlib_cannot_read_is_read_from_the_dump(tmp_path):
   class Newer:
     def as_text(self):
       raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure')
 
-  found = topology._collectives_of(Newer())
+  found = topology._collectives_of(Newer(), tmp_path)
   assert 'cannot read the program: INTERNAL: RET_CHECK' in found
   assert topology._collective_lines(found) == found
   assert topology._collective_lines({}) == 'none'
+  name = 'module_0000.jit_step.cl_1.after_optimizations.txt'
+  (tmp_path / name).write_text(HLO)
+  found = topology._collectives_of(Newer(), tmp_path)
+  assert found == topology.collectives(HLO)
 
 
 def test_operations_without_an_estimate_do_not_make_time_negative():
@@ -94,7 +98,7 @@ def test_a_topology_gets_the_program_of_its_own_platform(
 ):
   """One device, for which this process would choose a CPU's attention."""
 
-  def trace(layout, train_step, batch):
+  def trace(layout, train_step, batch, options):
     with jax.set_mesh(layout.mesh):
       jax.jit(train_step).trace(layout.shapes, batch)
     raise Traced
