@@ -8,12 +8,14 @@ the user come out as one paragraph and exit code 1 (run) or 2 (command line);
 """
 
 import ast
+import importlib.util
 import logging as std_logging
 import pathlib
 import sys
 import traceback
 from typing import Any
 
+import jaxtyping
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -59,7 +61,9 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     'debug_nans', False, 'Stop at the operation that makes NaN.'
   )
-  flags.DEFINE_bool('debug', False, 'No jit; full tracebacks.')
+  flags.DEFINE_bool(
+    'debug', False, 'No jit; shapes are checked; full tracebacks.'
+  )
   flags.DEFINE_string(
     'coordinator',
     None,
@@ -83,9 +87,25 @@ def main(file: str, doc: str | None) -> None:
     print(_help(doc))
     sys.exit(0)
   quiet_libraries()
+  if '--debug' in sys.argv[1:]:
+    print(check_shapes())
   app.run(
     lambda argv: _run(folder), flags_parser=lambda argv: _parse(argv, folder)
   )
+
+
+def check_shapes() -> str:
+  """Checks shapes and types of all calls of jaxtok from now on.
+
+  Modules that are imported already are left alone.
+
+  Returns:
+    Whether it does, in words: `beartype` may be missing.
+  """
+  if importlib.util.find_spec('beartype') is None:
+    return 'debug: shapes are not checked; that needs `pip install beartype`.'
+  jaxtyping.install_import_hook('jaxtok', 'beartype.beartype')
+  return 'debug: no jit; shapes and types of every call are checked.'
 
 
 def _help(doc: str | None) -> str:

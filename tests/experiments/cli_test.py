@@ -113,3 +113,16 @@ def test_the_process_prints_one_paragraph(flags, code, message, tmp_path):
   assert message in result.stderr
   assert 'Traceback' not in result.stderr
   assert not (tmp_path / 'run').exists()
+
+
+def test_debug_checks_shapes():
+  program = (
+    'from experiments import cli; print(cli.check_shapes())\n'
+    'from jaxtok.nn import linear\n'
+    'linear.matmul("a", "b")'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
+  )
+  assert 'checked' in done.stdout
+  assert 'TypeCheckError' in done.stderr
