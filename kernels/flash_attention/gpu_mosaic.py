@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtok_kernels import _compat, masks
+from jaxtok_kernels import _compat, masks, tuning
 from jaxtok_kernels.flash_attention import cost, tile_lists
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.state import AttentionState
@@ -111,7 +111,14 @@ def forward(
   del state_in  # See `unsupported`.
   b, t, n, h = q_btnh.shape
   s = k_bskh.shape[1]
-  tiles = cost.mosaic_tiles(h)
+  found = tuning.config(
+    'flash_attention',
+    'mosaic_gpu',
+    q_btnh.dtype,
+    {'t': t, 'h': h},
+    dataclasses.asdict(cost.mosaic_tiles(h)),
+  )
+  tiles = cost.MosaicTiles(**found)
   plan = _Plan(
     t=t,
     s=s,

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
-from jaxtok_kernels import masks
+from jaxtok_kernels import masks, tuning
 from jaxtok_kernels.flash_attention import cost, tile_lists
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.state import AttentionState
@@ -247,8 +247,7 @@ def forward(
     mask,
     options,
     interpret,
-    options.tiles
-    or cost.triton_tiles(q_btnh.shape[1], max(h, hv), q_btnh.dtype.itemsize),
+    options.tiles or _tiles(q_btnh, max(h, hv)),
     has_sink=sink_n is not None,
     has_state=state_in is not None,
   )
@@ -287,6 +286,31 @@ def forward(
   return AttentionState(
     out[:, : plan.t, :, :hv], lse_bnt[..., : plan.t].swapaxes(1, 2)
   )
+
+
+def _tiles(q_btnh: jax.Array, width: int) -> cost.TritonTiles:
+  t, itemsize = q_btnh.shape[1], q_btnh.dtype.itemsize
+  tiles = cost.triton_tiles(t, width, itemsize)
+  if t <= tiles.block_q:
+    return tiles
+  sizes, default = {'t': t, 'h': width}, dataclasses.asdict(tiles)
+  found = tuning.config(
+    'flash_attention', 'triton', q_btnh.dtype, sizes, default
+  )
+  return cost.TritonTiles(**found)
+
+
+def _backward_tiles(q_btnh: jax.Array, width: int) -> cost.TritonTiles:
+  tiles = cost.triton_backward_tiles(width, q_btnh.dtype.itemsize)
+  sizes = {'t': q_btnh.shape[1], 'h': width}
+  found = tuning.config(
+    'flash_attention_backward',
+    'triton',
+    q_btnh.dtype,
+    sizes,
+    dataclasses.asdict(tiles),
+  )
+  return cost.TritonTiles(**found)
 
 
 def _bias(bias: jax.Array, plan: _Plan) -> jax.Array:
@@ -463,7 +487,7 @@ def backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Cotangents of q, k and v; `delta` as in the xla form."""
   h, hv = q_btnh.shape[-1], v_bskh.shape[-1]
-  tiles = cost.triton_backward_tiles(max(h, hv), q_btnh.dtype.itemsize)
+  tiles = _backward_tiles(q_btnh, max(h, hv))
   plan = _plan(
     q_btnh,
     k_bskh,

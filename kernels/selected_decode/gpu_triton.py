@@ -242,7 +242,7 @@ def _kernel(plan: _Plan, names, *refs):
   steps = jax.lax.div(number + (plan.block - 1), jnp.int32(plan.block))
   carry = jax.lax.fori_loop(0, steps, body, carry)
   if plan.tail:
-    steps = jnp.where(split == 0, plan.tail, 0)
+    steps = jnp.where(split == 0, jnp.int32(plan.tail), jnp.int32(0))
     carry = jax.lax.fori_loop(0, steps, tail, carry)
   top, total, acc = carry
   has = total > 0
