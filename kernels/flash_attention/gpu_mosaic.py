@@ -156,10 +156,13 @@ def forward(
 
 
 def _operands(plan: _Plan, q, k, v, mask, sink_n, kv_batch):
-  """Padded to whole tiles; keys that nobody sees become 0."""
+  """Padded to whole tiles; values that nobody sees become 0.
+
+  Keys that nobody sees may be NaN: their scores are masked.
+  """
   if kv_batch is None and tile_lists.hides_keys(mask, plan.t, plan.s):
     used = tile_lists.used_keys(mask, plan.t, plan.s)[..., None, None]
-    k, v = jnp.where(used, k, 0), jnp.where(used, v, 0)
+    v = jnp.where(used, v, 0)
   pad = lambda x, size: jnp.pad(
     x, ((0, 0), (0, size - x.shape[1]), (0, 0), (0, 0))
   )

@@ -144,7 +144,11 @@ def _padded(x: jax.Array, size: int, block: int) -> jax.Array:
 
 
 def _keys(x_bskh, mask: masks.MaskSpec | None, plan: _Plan) -> jax.Array:
-  """Padded; keys that nobody sees become 0, they may be NaN."""
+  """Padded; what nobody sees becomes 0, it may be NaN.
+
+  The forward pass needs it for values only, which 0 * NaN would leak: scores of
+  hidden keys are masked.
+  """
   if mask is not None and tile_lists.hides_keys(mask, plan.t, plan.s):
     used = tile_lists.used_keys(mask, plan.t, plan.s)
     x_bskh = jnp.where(used[..., None, None], x_bskh, 0)
@@ -256,7 +260,7 @@ def forward(
   own_mask = mask if kv_batch is None else None
   operands = {
     'q': _padded(q_btnh, plan.t, plan.block_q),
-    'k': _keys(k_bskh, own_mask, plan),
+    'k': _padded(k_bskh, plan.s, plan.block_kv),
     'v': _keys(v_bskh, own_mask, plan),
     'ids': ids,
     'counts': counts,

@@ -49,6 +49,24 @@ def triton(by_feature: bool) -> dict[str, int]:
   return {'chunk': 16 if by_feature else 32, 'num_warps': 8}
 
 
+def segments(programs: int, chunks: int, processors: int = 132) -> int:
+  """Segments of a sequence that the Triton kernel walks side by side.
+
+  The fewest that give each of a GPU's processors four programs, of at least 16
+  chunks each.
+
+  Args:
+    programs: Programs without cutting.
+    chunks: Of the sequence; segments divide them.
+    processors: Of the GPU; the default is that of an H100 and an H200.
+  """
+  fits = [
+    x for x in (1, 2, 4, 8, 16, 32) if chunks % x == 0 and chunks >= 16 * x
+  ] or [1]
+  enough = [x for x in fits if programs * x >= 4 * processors]
+  return enough[0] if enough else fits[-1]
+
+
 def heads_per_group(n: int, h: int, e: int) -> int:
   """Heads that lie side by side in whole tiles of 128 lanes, else all."""
   for heads in range(1, n):

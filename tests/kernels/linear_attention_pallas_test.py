@@ -116,6 +116,25 @@ def test_bfloat16_gradients_are_close_to_float32(implementation):
     assert error < 2e-2
 
 
+@pytest.mark.parametrize('name', CASES)
+def test_segments_side_by_side_equal_the_recurrence(name, monkeypatch):
+  """Five segments of a chunk; a prefix and decay come from before them."""
+  monkeypatch.setattr(cost, 'segments', lambda programs, chunks: chunks)
+  static, arrays = CASES[name]
+  fn = lambda name: functools.partial(loss, name, static)
+  _, got = interpreted.run(fn('triton'), operands(), arrays)
+  _, want = interpreted.run(fn('reference'), operands(), arrays)
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(y).max())
+
+
+def test_segments_give_each_processor_four_programs():
+  assert cost.segments(96, 1024) == 8
+  assert cost.segments(600, 1024) == 1
+  assert cost.segments(1, 64) == 4  # At least 16 chunks.
+  assert cost.segments(1, 63) == 1
+
+
 def test_heads_share_lanes_only_in_whole_tiles():
   assert cost.heads_per_group(16, 16, 64) == 8
   assert cost.heads_per_group(16, 64, 128) == 8
