@@ -95,7 +95,7 @@ SPACES = (
       'num_warps': (4, 8),
       'num_stages': (2, 3, 4),
     },
-    mosaic_gpu={'block_kv': (64, 96, 128, 160), 'num_stages': (2, 3, 4)},
+    mosaic_gpu={'block_kv': (64, 128), 'num_stages': (2, 3, 4)},
     memory=lambda config, sizes: 0,
     step=lambda config: 1,
     names='forward',

@@ -52,18 +52,21 @@ def triton(by_feature: bool) -> dict[str, int]:
 def segments(programs: int, chunks: int, processors: int = 132) -> int:
   """Segments of a sequence that the Triton kernel walks side by side.
 
-  The fewest that give each of a GPU's processors four programs, of at least 16
-  chunks each.
+  Finding the state before each segment costs half of the work again, so only
+  few programs are worth it: then the fewest segments that give each processor
+  of the GPU a program, of at least 16 chunks each.
 
   Args:
     programs: Programs without cutting.
     chunks: Of the sequence; segments divide them.
     processors: Of the GPU; the default is that of an H100 and an H200.
   """
+  if 2 * programs >= processors:
+    return 1
   fits = [
     x for x in (1, 2, 4, 8, 16, 32) if chunks % x == 0 and chunks >= 16 * x
   ] or [1]
-  enough = [x for x in fits if programs * x >= 4 * processors]
+  enough = [x for x in fits if programs * x >= processors]
   return enough[0] if enough else fits[-1]
 
 

@@ -13,7 +13,7 @@ Bytes: v and out once; q and k once per value block; backward mainly the stored
 states. FLOPs per token: chunk (h + e) + 4 features e, and 8 h features per
 value block for the feature maps; backward about three times that.
 
-Never timed: no GPU was at hand. docs/kernels.md says what was verified how.
+docs/kernels.md says what was verified how, and the times on an H200.
 """
 
 import dataclasses
@@ -68,6 +68,16 @@ class _Plan:
     return self.number * self.chunk
 
 
+def _parts(plan: _Plan) -> list[pl.Slice]:
+  """The features in parts whose sizes are powers of two, as Triton wants."""
+  found, start = [], 0
+  while start < plan.size:
+    size = 1 << ((plan.size - start).bit_length() - 1)
+    found.append(pl.ds(start, size))
+    start += size
+  return found
+
+
 def _power(x: int) -> int:
   return max(16, 1 << (x - 1).bit_length())
 
@@ -91,7 +101,7 @@ def _plan(x: Operands, settings: Settings, interpret) -> _Plan:
     chunk=config['chunk'],
     num_warps=config['num_warps'],
     wide_h=wide_h,
-    size=wide_h if size == h else max(_BLOCK, _power(size)),
+    size=wide_h if size == h else -(-size // _BLOCK) * _BLOCK,
     wide_e=max(_BLOCK, _power(x.v.shape[-1] + 1)),
     exact=x.q.dtype == jnp.float32,
     interpret=interpret,
@@ -373,37 +383,58 @@ def _decay(plan: _Plan, refs, start) -> chunks.Decay | None:
 
 def _forward_kernel(plan: _Plan, names, *refs) -> None:
   refs = dict(zip((*names, 'out', 'last'), refs, strict=True))
-  math, causal = _math(plan, refs), _causal(plan)
+  parts, causal = _parts(plan), _causal(plan)
+  maths = [_math(plan, refs, part) for part in parts]
 
-  def body(i, state):
+  def body(i, states):
     start = i * plan.chunk
-    part = pl.ds(start, plan.chunk)
+    rows = pl.ds(start, plan.chunk)
     decay = _decay(plan, refs, start)
-    v = refs['v'][part, :]
-    chunk = math.chunk(refs['q'][part, :], refs['k'][part, :], causal, decay)
-    refs['out'][part, :] = math.output(chunk, v, state)
-    return math.next_state(chunk, v, state, decay)
+    q, k, v = (refs[x][rows, :] for x in 'qkv')
+    a, _ = maths[0].similarities(q, k, causal, decay)
+    out, later = maths[0].dot(a, v, chunks.NN), []
+    for math, state in zip(maths, states, strict=True):
+      phi, _ = math.features(q)
+      phi = phi if decay is None else phi * decay.start
+      out = out + math.dot(phi, state, chunks.NT)
+      later.append(_added(math, state, k, v, decay))
+    refs['out'][rows, :] = out
+    return tuple(later)
 
-  state = jax.lax.fori_loop(0, plan.number, body, refs['start'][...])
-  refs['last'][...] = state
+  states = tuple(refs['start'][:, part] for part in parts)
+  states = jax.lax.fori_loop(0, plan.number, body, states)
+  for part, state in zip(parts, states, strict=True):
+    refs['last'][:, part] = state
+
+
+def _added(math: chunks.Math, state, k, v, decay):
+  """The state after a chunk, of the features of `math`."""
+  phi, _ = math.features(k)
+  if decay is not None:
+    phi, state = phi * decay.end, decay.keep * state
+  return state + math.dot(v, phi, chunks.TN)
 
 
 def _state_kernel(plan: _Plan, names, *refs) -> None:
   """What a segment adds to the state."""
   refs = dict(zip((*names, 'last'), refs, strict=True))
-  math, causal = _math(plan, refs), _causal(plan)
+  parts = _parts(plan)
+  maths = [_math(plan, refs, part) for part in parts]
 
-  def body(i, state):
+  def body(i, states):
     start = i * plan.chunk
-    part = pl.ds(start, plan.chunk)
+    rows = pl.ds(start, plan.chunk)
     decay = _decay(plan, refs, start)
-    k = refs['k'][part, :]
-    # The queries' part of the chunk is not used and so not computed.
-    chunk = math.chunk(k, k, causal, decay)
-    return math.next_state(chunk, refs['v'][part, :], state, decay)
+    k, v = refs['k'][rows, :], refs['v'][rows, :]
+    return tuple(
+      _added(math, state, k, v, decay)
+      for math, state in zip(maths, states, strict=True)
+    )
 
-  state = jnp.zeros(refs['last'].shape, jnp.float32)
-  refs['last'][...] = jax.lax.fori_loop(0, plan.number, body, state)
+  zero = lambda part: jnp.zeros((_BLOCK, part.size), jnp.float32)
+  states = jax.lax.fori_loop(0, plan.number, body, tuple(map(zero, parts)))
+  for part, state in zip(parts, states, strict=True):
+    refs['last'][:, part] = state
 
 
 def _walk(plan: _Plan, x: Operands, operands, names, state, *, reverse: bool):

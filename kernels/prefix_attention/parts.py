@@ -112,7 +112,8 @@ def level_forward_tiled(
   num_tiles, block = tiles.rows.shape
   splits = 1
   if static.name != 'tpu':
-    splits = cost.prefix_splits(p, num_tiles * k * -(-block * rows // 128))
+    full_tiles = -(-b // block)
+    splits = cost.prefix_splits(p, full_tiles * k * -(-block * rows // 128))
   q = q_btnh.at[tiles.rows].get(mode='clip')
   q = packing.pack(q.reshape(-1, block * t, n, h), k)
   length = level.length_m.astype(jnp.int32)
