@@ -23,7 +23,10 @@ device=$("$python" -c 'from jaxtok_kernels import bench
 print(bench.device_name().replace(" ", "_"))')
 echo "device: $device"
 status=0
-jobs=$(( $(nproc) > 2 ? $(nproc) / 2 : 1 ))
+case "$device" in
+  h*) jobs=$(( $(nproc) > 2 ? $(nproc) / 2 : 1 )) ;;
+  *) jobs=1 ;;  # A TPU belongs to one process.
+esac
 "$python" -m jaxtok_kernels.check --jobs="$jobs" \
   --out="$out/check_$device.json" || status=1
 "$python" -m jaxtok_kernels.bench --threads="$jobs" \
