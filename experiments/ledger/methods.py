@@ -15,7 +15,10 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/cache': frozenset({'kv'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
-    {'autoregressive', 'open_prompt', 'sampling', 'text'}
+    {
+      *('autoregressive', 'byte_baselines', 'byte_infill', 'cover_pool'),
+      *('cover_state', 'covers', 'open_prompt', 'sampling', 'text'),
+    }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
   # The policy is not trained by an experiment yet.

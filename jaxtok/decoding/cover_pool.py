@@ -4,9 +4,8 @@
 
 A row of the pool is the cache of one sequence. A new sequence is a row that is
 copied and gets one more token, so that each costs one step of the model. Rows
-are taken and given back on the host; the number of rows doubles when there are
-too few, and calls are padded to powers of two, so that few programs are
-compiled.
+are taken and given back on the host. The number of rows, and the rows of a
+call, are powers of four, so that few programs are compiled.
 """
 
 import functools
@@ -74,7 +73,7 @@ class CoverPool:
   ) -> tuple[list[int], Float[np.ndarray, 'r v']]:
     """Rows that are those of the parents and one token each, and the logits."""
     rows = self._take(len(parents))
-    size = 1 << (len(rows) - 1).bit_length()
+    size = _power_of_four(len(rows))
     pad = lambda x, fill: np.array([*x, *[fill] * (size - len(x))], np.int32)
     # What is written to the row behind the last is dropped.
     self._cache, logits = _extend(
@@ -105,7 +104,7 @@ class CoverPool:
   def _take(self, num: int) -> list[int]:
     if len(self._free) < num:
       old = self._num_rows
-      new = max(4, 1 << (old + num - len(self._free) - 1).bit_length())
+      new = _power_of_four(old + num - len(self._free))
       model = nnx.merge(self._graph, self._params)
       grown = model.init_cache(new, self.max_len)
       if old:
@@ -116,6 +115,14 @@ class CoverPool:
       self._free += range(old, new)
     taken, self._free = self._free[:num], self._free[num:]
     return taken
+
+
+def _power_of_four(num: int) -> int:
+  """The least power of four that is not below `num`, and at least 4."""
+  size = 4
+  while size < num:
+    size *= 4
+  return size
 
 
 def _write(pool: Any, new: Any, rows_r: Int[Array, 'r']) -> Any:

@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Byte-level laws against the enumeration of all texts, or of all covers."""
 
-import dataclasses
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,169 +10,26 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtok.decoding import byte_infill, byte_probs, cover_state, sampling
+from experiments.claims.byte_probs import (
+  TOY_STEPS,
+  ToyTokenizer,
+  Tree,
+  naive_law,
+  next_byte_law,
+  push_forward,
+  texts_with_probs,
+)
+from jaxtok.decoding import (
+  byte_baselines,
+  byte_infill,
+  byte_probs,
+  cover_state,
+  sampling,
+)
 from jaxtok.decoding.byte_probs import END
-from jaxtok.models import base, transformer
-from jaxtok.tokenizers import base as tokenizer_base
+from jaxtok.models import transformer
 from jaxtok.tokenizers import bytes as byte_tokenizer
-from jaxtok.tokenizers import concat, hf
-
-
-class ToyTokenizer(concat.ConcatTokenizer):
-  """BPE over the letters a and b by two merges, without words.
-
-  The ids: a 0, b 1, ab 2, aab 3, BOS 4.
-  """
-
-  def __init__(self):
-    special = tokenizer_base.SpecialTokens(bos=4)
-    table = [b'a', b'b', b'ab', b'aab', b'']
-    super().__init__(table, special, lossless='no')
-
-  def encode_bytes(self, data):
-    symbols = [bytes([b]) for b in data]
-    for merge in ((b'a', b'b'), (b'a', b'ab')):
-      at = 0
-      while at + 1 < len(symbols):
-        if (symbols[at], symbols[at + 1]) == merge:
-          symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
-        at += 1
-    return np.array([self._table.index(s) for s in symbols], np.int32)
-
-  def split(self, data):
-    return np.array([[0, len(data)]] if data else np.zeros((0, 2)), np.int64)
-
-  def identity(self):
-    return {}
-
-  def save_config(self, path):
-    return {}
-
-  @classmethod
-  def from_config(cls, path, config):
-    return cls()
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Nodes:
-  """A cache: the node of a tree of prefixes after each token."""
-
-  node_bs: Any
-  length_b: Any
-
-  def truncate(self, length_b):
-    return Nodes(self.node_bs, jnp.minimum(self.length_b, length_b))
-
-  def gather(self, rows):
-    return jax.tree.map(lambda x: x[rows], self)
-
-
-class Tree(nnx.Module):
-  """The language model that gives a finite law over token sequences exactly.
-
-  Args:
-    law: Token sequence (with BOS and the final end) to probability.
-    vocab_size: Ids.
-  """
-
-  def __init__(self, law, vocab_size):
-    nodes, edges = {(): 0}, {}
-    weight = [{}]
-    for sequence, prob in law.items():
-      for i, token in enumerate(sequence):
-        node = nodes[sequence[:i]]
-        weight[node][token] = weight[node].get(token, 0.0) + prob
-        if sequence[: i + 1] not in nodes:
-          nodes[sequence[: i + 1]] = len(nodes)
-          weight.append({})
-        edges[node, token] = nodes[sequence[: i + 1]]
-    logits = np.full((len(nodes), vocab_size), -np.inf)
-    children = np.zeros((len(nodes), vocab_size), np.int32)
-    for node, found in enumerate(weight):
-      total = sum(found.values())
-      for token, value in found.items():
-        logits[node, token] = np.log(value / total)
-    for (node, token), child in edges.items():
-      children[node, token] = child
-    # A node without continuations is never asked; any finite row will do.
-    logits[np.isneginf(logits).all(axis=1)] = 0
-    self.children = nnx.Variable(jnp.asarray(children))
-    self.table = nnx.Param(jnp.asarray(logits, jnp.float32))
-
-  def init_cache(self, batch_size, max_len):
-    zeros = jnp.zeros((batch_size, max_len), jnp.int32)
-    return Nodes(zeros, jnp.zeros(batch_size, jnp.int32))
-
-  def __call__(self, tokens_bt, *, cache):
-    rows = jnp.arange(len(tokens_bt))
-
-    def step(carry, token_b):
-      cache = carry
-      last_b = cache.node_bs[rows, jnp.maximum(cache.length_b - 1, 0)]
-      node_b = self.children[...][jnp.where(cache.length_b, last_b, 0), token_b]
-      node_bs = cache.node_bs.at[rows, cache.length_b].set(node_b)
-      return Nodes(node_bs, cache.length_b + 1), node_b
-
-    cache, node_tb = jax.lax.scan(step, cache, tokens_bt.T)
-    return base.Output(node_tb.T[..., None].astype(jnp.float32), cache)
-
-  def logits(self, hidden_btd):
-    return self.table[...][hidden_btd[..., 0].astype(jnp.int32)]
-
-
-def texts_with_probs(alphabet, length, seed=0, *, step=None):
-  """A first-order Markov law over texts of up to `length` bytes."""
-  stop = 0.1 if step is None else 0.0
-  if step is None:
-    rng = np.random.default_rng(seed)
-    step = rng.dirichlet(np.ones(len(alphabet)), size=len(alphabet) + 1)
-  law = {}
-
-  def grow(text, last, prob):
-    if len(text) == length:
-      law[text] = prob
-      return
-    if stop:
-      law[text] = prob * stop
-    for i, byte in enumerate(alphabet):
-      grow(text + bytes([byte]), i, prob * (1 - stop) * step[last, i])
-
-  grow(b'', len(alphabet), 1.0)
-  return law
-
-
-def next_byte_law(law, prefix):
-  """The law of the next byte, by summing over all texts."""
-  result = np.zeros(END + 1)
-  for text, prob in law.items():
-    if text.startswith(prefix):
-      symbol = text[len(prefix)] if len(text) > len(prefix) else END
-      result[symbol] += prob
-  return result / result.sum()
-
-
-def push_forward(law, tokenizer):
-  """The law over token sequences that encoding gives."""
-  bos = tokenizer.special.bos
-  return {
-    (bos, *tokenizer.encode(text).tolist(), bos): prob
-    for text, prob in law.items()
-  }
-
-
-def naive_law(sequences, tokenizer, prefix):
-  """The law of the token behind a prefix's encoding, by first bytes.
-
-  Zeros if no text has an encoding that begins so.
-  """
-  result = np.zeros(END + 1)
-  head = (tokenizer.special.bos, *tokenizer.encode(prefix).tolist())
-  for sequence, prob in sequences.items():
-    if sequence[: len(head)] == head:
-      piece = tokenizer.token_bytes(sequence[len(head)])
-      result[piece[0] if piece else END] += prob
-  return result / max(result.sum(), 1e-300)
+from jaxtok.tokenizers import hf
 
 
 def check_all_prefixes(tokenizer, law, prefixes):
@@ -194,8 +49,7 @@ def check_all_prefixes(tokenizer, law, prefixes):
 
 def test_laws_of_the_papers_kind_of_example_are_exact_and_naive_ones_are_not():
   tokenizer = ToyTokenizer()
-  step = np.array([[0.25, 0.75], [0.5, 0.5], [0.5, 0.5]])
-  law = texts_with_probs(b'ab', 9, step=step)
+  law = texts_with_probs(b'ab', 9, step=TOY_STEPS)
   prefixes = [
     bytes(p) for n in range(6) for p in itertools.product(b'ab', repeat=n)
   ]
@@ -483,6 +337,37 @@ def test_the_middle_follows_all_covers_of_a_cut_prefix(
   assert state.dropped_b[0] == 0
   (middle,) = byte_probs.continue_bytes(state, num_bytes=2)
   assert middle[0] == np.argmax(masses)
+
+
+def test_usual_methods_equal_their_definitions(bpe, random_model):
+  model = byte_probs.ByteModel(random_model, bpe)
+  prompts = [b'hel', b'', b"we'l"]
+  naive, healed = byte_baselines.laws(model, prompts)
+  uncached = Uncached(random_model)
+  texts = [bpe.token_bytes(t) for t in range(bpe.vocab_size)]
+  skipped = bpe.special.pad
+
+  def first_bytes(probs):
+    law = np.zeros(END + 1)
+    for token, piece in enumerate(texts):
+      if token != skipped:
+        law[piece[0] if piece else END] += probs[token]
+    return law / law.sum()
+
+  for i, prompt in enumerate(prompts):
+    row = [model.bos, *bpe.encode(prompt).tolist()]
+    want = first_bytes(np.exp(uncached.law(row)))
+    np.testing.assert_allclose(naive[i], want, atol=1e-6)
+    if prompt:
+      last, before = texts[row[-1]], np.exp(uncached.law(row[:-1]))
+      again = np.zeros(END + 1)
+      for token, piece in enumerate(texts):
+        if piece == last:
+          again += before[token] * want
+        elif piece.startswith(last):
+          again[piece[len(last)]] += before[token]
+      want = again / again.sum()
+    np.testing.assert_allclose(healed[i], want, atol=1e-6)
 
 
 def test_mistakes_are_named(bpe, random_model):
