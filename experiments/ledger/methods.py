@@ -12,7 +12,7 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv'}),
+  'jaxtok/cache': frozenset({'kv', 'nested'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
     {
@@ -23,13 +23,14 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/decoding/drafters': frozenset({'base'}),
   # The policy is not trained by an experiment yet.
   'jaxtok/diffusion': frozenset({'policy', 'samplers', 'selectors'}),
-  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
+  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
       *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),
       *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
       *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
+      *('word_bytes', 'words'),
     }
   ),
   'jaxtok/transfer': frozenset(),

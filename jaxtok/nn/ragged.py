@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from jaxtok.config import configclass
 
@@ -154,8 +154,8 @@ def compact(
 
 
 def gather(
-  x_btd: Num[Array, 'b t *d'], index_bw: Int[Array, 'b w']
-) -> Num[Array, 'b w *d']:
+  x_btd: Shaped[Array, 'b t *d'], index_bw: Int[Array, 'b w']
+) -> Shaped[Array, 'b w *d']:
   """The states at the given positions; zero where there is no such one."""
   rows_b1 = jnp.arange(x_btd.shape[0])[:, None]
   index_bw = jnp.where(index_bw < 0, x_btd.shape[1], index_bw)

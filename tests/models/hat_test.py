@@ -1,0 +1,209 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""HAT: the promises of all models, a loop over words, and generation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtok.decoding import autoregressive, text
+from jaxtok.models import hat
+from jaxtok.nn import masks, ragged
+from jaxtok.tokenizers import word_bytes
+from tests.conformance import model_suite
+
+WORD, BOS = 5, 23
+SMALL = dict(
+  vocab_size=model_suite.VOCAB,
+  dim=16,
+  char_dim=8,
+  head_dim=4,
+  num_layers=1,
+  num_char_layers=1,
+  word_id=WORD,
+  document_id=BOS,
+  max_word=16,
+)
+
+
+class TestConformance(model_suite.CausalSuite):
+  # An id that the suite's random tokens hold twice in a row.
+  case = model_suite.Case(hat.Config(**SMALL | dict(word_id=20)))
+
+
+def make(**fields):
+  return hat.Config(**(SMALL | fields)).make(nnx.Rngs(0))
+
+
+def plain(part, x_td, mask, positions):
+  """A level over one sequence, without words, padding or cache."""
+  x_btd, _ = part(
+    x_td[None],
+    positions_bt=jnp.asarray([positions]),
+    segment_ids_bt=None,
+    mask=mask,
+  )
+  return x_btd[0]
+
+
+def test_states_equal_a_loop_over_words():
+  model = make()
+  words = [[1, 2, 3], [7], [8, 9, 10, 11], [4, 6]]
+  tokens = [BOS, *[t for w in words[:-1] for t in (*w, WORD)], *words[-1]]
+  got = model(jnp.asarray([tokens])).hidden_btd[0]
+  vectors, states = [], []
+  for i, word in enumerate(words):
+    if i == 0:
+      start = model.embed(jnp.asarray([BOS]))
+    else:
+      u_wd = plain(model.backbone, jnp.stack(vectors), masks.Causal(), range(i))
+      start = model.down(u_wd[-1:])
+    # The decoder sees the prediction and the bytes of the word.
+    x_td = jnp.concatenate([start, model.embed(jnp.asarray(word))])
+    states.append(
+      plain(model.decoder, x_td, masks.Causal(), range(len(word) + 1))
+    )
+    # The encoder sees the mark, then the bytes.
+    e_td = plain(
+      model.encoder,
+      model.embed(jnp.asarray([WORD, *word])),
+      masks.Full(),
+      range(len(word) + 1),
+    )
+    vectors.append(model.up(e_td[0]))
+  # Sums over at most 16 slots in another order.
+  np.testing.assert_allclose(got, jnp.concatenate(states), atol=1e-5)
+
+
+def test_a_byte_is_read_by_later_bytes_of_its_word_and_by_later_words():
+  model = make()
+  tokens = jnp.asarray([BOS, 1, 2, 3, WORD, 7, 8, 9, WORD, 4, 6])
+
+  def hidden(row):
+    return model(row[None]).hidden_btd[0]
+
+  changed = jnp.stack([tokens] + [tokens.at[i].set(10) for i in range(1, 11)])
+  is_mark = np.asarray(tokens) == WORD
+  states = np.asarray(jax.jit(jax.vmap(hidden))(changed))
+  for i in range(1, 11):
+    if is_mark[i]:
+      continue  # Without the mark the words are others.
+    is_other = (states[i] != states[0]).any(axis=-1)
+    np.testing.assert_array_equal(is_other, np.arange(11) >= i)
+
+
+def test_words_without_a_mark_go_on_without_their_beginning():
+  """Cached and uncached alike: a word of 9 bytes with room for 3."""
+  model = make(max_word=3)
+  tokens = jnp.asarray([[BOS, 1, WORD, *range(6, 15), WORD, 1]])
+  want = model(tokens).hidden_btd
+  cache = model.init_cache(1, tokens.shape[1])
+  step = jax.jit(lambda token, cache: _call(model, token, cache))
+  got = []
+  for t in range(tokens.shape[1]):
+    hidden, cache = step(tokens[:, t : t + 1], cache)
+    got.append(hidden)
+  np.testing.assert_allclose(jnp.concatenate(got, 1), want, atol=1e-5)
+  np.testing.assert_array_equal(cache.trunk.length_b, [2])
+
+
+def _call(model, tokens, cache):
+  output = model(tokens, cache=cache)
+  return output.hidden_btd, output.cache
+
+
+def test_training_leaves_out_what_comes_after_words_without_room():
+  tight = make(capacity=ragged.Capacity(policy='ratio', ratio=0.2))
+  tokens = jnp.asarray([[1, WORD, 2, WORD, 3, WORD, 4, 6, 7, 8]])
+  trained = tight(tokens, rng=jax.random.key(0))
+  np.testing.assert_array_equal(
+    trained.aux['target_mask_bt'], [[True] * 5 + [False] * 5]
+  )
+  full = tight(tokens)
+  assert 'target_mask_bt' not in full.aux
+  np.testing.assert_allclose(
+    trained.hidden_btd[:, :5], full.hidden_btd[:, :5], atol=1e-5
+  )
+  units = full.aux['metrics']['units_per_token']
+  assert (units.total, units.weight) == (3, 10)
+
+
+@pytest.fixture(scope='module')
+def byte_model():
+  """With ids of `word_bytes`, and weights that make it change its mind."""
+  model = hat.Config(
+    vocab_size=260,
+    dim=16,
+    char_dim=8,
+    head_dim=4,
+    num_layers=1,
+    num_char_layers=1,
+    max_word=8,
+    embed_std=1.0,
+  ).make(nnx.Rngs(1))
+  model.head.out.kernel[...] *= 20
+  return model
+
+
+def test_generation_with_nested_caches_equals_arg_max_without(byte_model):
+  """50 prompts of different lengths, greedily, words and all."""
+  tokenizer = word_bytes.Config(longest=8).make()
+  rng = np.random.default_rng(0)
+  letters = np.frombuffer(b'abcd efg \n', np.uint8)
+  rows = [
+    [257, *tokenizer.encode_prompt(bytes(rng.choice(letters, n)))[0]]
+    for n in rng.integers(1, 20, 50)
+  ]
+  prompts, lengths = autoregressive.pad_prompts(rows)
+  num = 12
+  got = autoregressive.generate(byte_model, prompts, lengths, num_tokens=num)
+  whole = np.zeros((50, prompts.shape[1] + num), np.int32)
+  for row, prompt, n in zip(whole, prompts, lengths, strict=True):
+    row[:n] = prompt[:n]
+  for row, n, new in zip(whole, lengths, np.asarray(got.tokens), strict=True):
+    row[n : n + num] = new
+  best = np.asarray(_best(byte_model, jnp.asarray(whole)))
+  marks = 0
+  for row, n, new in zip(best, lengths, np.asarray(got.tokens), strict=True):
+    np.testing.assert_array_equal(new, row[n - 1 : n - 1 + num])
+    marks += (new == word_bytes.WORD).sum()
+  assert len(np.unique(got.tokens)) > 20
+  assert marks > 0  # Some words were closed.
+
+
+def _best(model, tokens):
+  graph, params = nnx.split(model)
+
+  @jax.jit
+  def call(params):
+    model = nnx.merge(graph, params)
+    return model.logits(model(tokens).hidden_btd).argmax(-1)
+
+  return call(params)
+
+
+def test_texts_go_on_in_bytes(byte_model):
+  tokenizer = word_bytes.Config(longest=8).make()
+  texts = text.complete(byte_model, tokenizer, [b'ab c', b''], num_bytes=10)
+  assert all(len(t) <= 10 for t in texts)
+  assert max(map(len, texts)) == 10
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'head_dim': 3}, 'must be multiples of head_dim=3'),
+    ({'num_layers': 0}, 'num_layers=0 must be >= 1'),
+    ({'word_id': BOS}, 'word_id and document_id are both 23'),
+  ],
+)
+def test_impossible_configs_are_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    hat.Config(**(SMALL | fields))
+
+
+def test_a_vocabulary_without_marks_is_refused():
+  with pytest.raises(ValueError, match='vocab_size=259 must be >= 260 to hold'):
+    hat.Config(vocab_size=259).make(nnx.Rngs(0))
