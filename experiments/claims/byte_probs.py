@@ -17,7 +17,10 @@ member. Checks at small scale, of the same effects:
 * The laws of consecutive bytes multiply to the probability of the whole text
   (`chain_error`, nats).
 * The mean of both models' laws against the better of the two, bits per byte of
-  held-out text (`ensemble_gain`).
+  held-out text (`ensemble_gain`). Both have seen about the same number of
+  bytes. (Trained for the same number of tokens instead, 300 steps, they are
+  0.37 bits per byte apart, and the mean is as good as the better one, no more:
+  -0.001 +- 0.006.)
 
 The cost is reported as rows of the model per byte (tokens of covers that were
 computed with a cache), and as seconds per byte of the exact law by those of
@@ -240,15 +243,24 @@ def toy_errors() -> tuple[float, float]:
 
 
 def measure(
-  workdir: pathlib.Path, *, seed: int, steps: int = 300, num_texts: int = 24
+  workdir: pathlib.Path, *, seed: int, steps: int = 500, num_texts: int = 24
 ) -> dict[str, float]:
-  """Measures the claim; see the module."""
+  """Measures the claim; see the module.
+
+  Args:
+    workdir: Where the models are trained.
+    seed: Of the training.
+    steps: Of the larger vocabulary; the smaller one gets 1.35 times as many,
+      as its tokens hold fewer bytes.
+    num_texts: Texts of 100 bytes that are scored byte by byte.
+  """
   law_error, naive_error = toy_errors()
   members, cut = [], []
-  for vocab_size in (512, 1024):
+  for vocab_size, share in ((512, 1.35), (1024, 1.0)):
     config = config_file.get_config('tiny')
-    config.tokenizer.vocab_size, config.seed = vocab_size, seed
-    config.steps, config.mesh.data = steps, 1
+    config.tokenizer.vocab_size = vocab_size
+    config.seed = seed + vocab_size  # The members read in another order.
+    config.steps, config.mesh.data = round(steps * share), 1
     config.evals['val'].every_steps = 0
     config.evals['cut'].num_prompts = 200
     run = train.run(config, pathlib.Path(workdir) / f'bpe{vocab_size}')
