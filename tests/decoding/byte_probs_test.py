@@ -224,6 +224,7 @@ def test_prompts_give_the_same_laws_as_their_bytes_and_as_alone(
     )
 
 
+@pytest.mark.slow
 def test_a_beam_says_what_it_drops(bpe, random_model):
   text = b'hell ell'
   laws = {}
@@ -241,6 +242,7 @@ def test_a_beam_says_what_it_drops(bpe, random_model):
   assert 0 < dropped < 1
 
 
+@pytest.mark.slow
 def test_a_byte_tokenizer_has_its_models_own_law():
   tokenizer = byte_tokenizer.Config().make()
   lm = transformer.Config(
@@ -296,7 +298,9 @@ def test_an_ensemble_is_the_mean_of_its_members(bpe, random_model):
   assert [len(t) for t in texts] == [3, 3]
 
 
-@pytest.mark.parametrize('order', byte_infill.ORDERS)
+@pytest.mark.parametrize(
+  'order', ['psm', pytest.param('spm', marks=pytest.mark.slow)]
+)
 def test_the_middle_follows_all_covers_of_a_cut_prefix(
   bpe, random_model, order
 ):

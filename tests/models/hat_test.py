@@ -48,13 +48,13 @@ def plain(part, x_td, mask, positions):
   return x_btd[0]
 
 
-def test_states_equal_a_loop_over_words():
-  model = make()
-  words = [[1, 2, 3], [7], [8, 9, 10, 11], [4, 6]]
-  tokens = [BOS, *[t for w in words[:-1] for t in (*w, WORD)], *words[-1]]
-  got = model(jnp.asarray([tokens])).hidden_btd[0]
+WORDS = ([1, 2, 3], [7], [8, 9, 10, 11], [4, 6])
+
+
+def loop_over_words(model):
+  """States of all tokens, word by word."""
   vectors, states = [], []
-  for i, word in enumerate(words):
+  for i, word in enumerate(WORDS):
     if i == 0:
       start = model.embed(jnp.asarray([BOS]))
     else:
@@ -62,19 +62,29 @@ def test_states_equal_a_loop_over_words():
       start = model.down(u_wd[-1:])
     # The decoder sees the prediction and the bytes of the word.
     x_td = jnp.concatenate([start, model.embed(jnp.asarray(word))])
-    states.append(
-      plain(model.decoder, x_td, masks.Causal(), range(len(word) + 1))
-    )
+    places = range(len(word) + 1)
+    states.append(plain(model.decoder, x_td, masks.Causal(), places))
     # The encoder sees the mark, then the bytes.
-    e_td = plain(
-      model.encoder,
-      model.embed(jnp.asarray([WORD, *word])),
-      masks.Full(),
-      range(len(word) + 1),
-    )
+    x_td = model.embed(jnp.asarray([WORD, *word]))
+    e_td = plain(model.encoder, x_td, masks.Full(), places)
     vectors.append(model.up(e_td[0]))
+  return jnp.concatenate(states)
+
+
+def test_states_equal_a_loop_over_words():
+  tokens = [BOS]
+  for i, word in enumerate(WORDS):
+    tokens += [*([WORD] if i else []), *word]
+  graph, params = nnx.split(make())
+
+  @jax.jit
+  def both(params):
+    model = nnx.merge(graph, params)
+    flat = model(jnp.asarray([tokens])).hidden_btd[0]
+    return flat, loop_over_words(model)
+
   # Sums over at most 16 slots in another order.
-  np.testing.assert_allclose(got, jnp.concatenate(states), atol=1e-5)
+  np.testing.assert_allclose(*both(params), atol=1e-5)
 
 
 def test_a_byte_is_read_by_later_bytes_of_its_word_and_by_later_words():
@@ -94,6 +104,7 @@ def test_a_byte_is_read_by_later_bytes_of_its_word_and_by_later_words():
     np.testing.assert_array_equal(is_other, np.arange(11) >= i)
 
 
+@pytest.mark.slow  # Fourteen steps and a call without a cache.
 def test_words_without_a_mark_go_on_without_their_beginning():
   """Cached and uncached alike: a word of 9 bytes with room for 3."""
   model = make(max_word=3)
@@ -115,13 +126,19 @@ def _call(model, tokens, cache):
 
 
 def test_training_leaves_out_what_comes_after_words_without_room():
-  tight = make(capacity=ragged.Capacity(policy='ratio', ratio=0.2))
   tokens = jnp.asarray([[1, WORD, 2, WORD, 3, WORD, 4, 6, 7, 8]])
-  trained = tight(tokens, rng=jax.random.key(0))
+  capacity = ragged.Capacity(policy='ratio', ratio=0.2)
+  graph, params = nnx.split(make(capacity=capacity))
+
+  @jax.jit
+  def both(params):
+    model = nnx.merge(graph, params)
+    return model(tokens, rng=jax.random.key(0)), model(tokens)
+
+  trained, full = both(params)
   np.testing.assert_array_equal(
     trained.aux['target_mask_bt'], [[True] * 5 + [False] * 5]
   )
-  full = tight(tokens)
   assert 'target_mask_bt' not in full.aux
   np.testing.assert_allclose(
     trained.hidden_btd[:, :5], full.hidden_btd[:, :5], atol=1e-5
@@ -184,6 +201,7 @@ def _best(model, tokens):
   return call(params)
 
 
+@pytest.mark.slow  # Its own programs.
 def test_texts_go_on_in_bytes(byte_model):
   tokenizer = word_bytes.Config(longest=8).make()
   texts = text.complete(byte_model, tokenizer, [b'ab c', b''], num_bytes=10)

@@ -52,32 +52,45 @@ def test_global_blocks_that_do_nothing_leave_the_local_model():
     blk.attention.out.kernel[...] *= 0
     blk.mlp.down.kernel[...] *= 0
   tokens = jnp.asarray(np.random.default_rng(0).integers(0, 24, (2, 9)))
-  got = model(tokens).hidden_btd
-  x_btd = model.embed(tokens)
-  local = dict(
-    positions_bt=jnp.arange(9)[None],
-    segment_ids_bt=None,
-    mask=masks.Causal(),
-  )
-  for part in (model.before, model.after):
-    x_btd, _ = part(x_btd, **local)
-  np.testing.assert_allclose(got, x_btd, atol=1e-6)
+  graph, params = nnx.split(model)
+
+  @jax.jit
+  def both(params):
+    model = nnx.merge(graph, params)
+    x_btd = model.embed(tokens)
+    for part in (model.before, model.after):
+      x_btd, _ = part(
+        x_btd,
+        positions_bt=jnp.arange(9)[None],
+        segment_ids_bt=None,
+        mask=masks.Causal(),
+      )
+    return model(tokens).hidden_btd, x_btd
+
+  np.testing.assert_allclose(*both(params), atol=1e-6)
 
 
 def test_training_leaves_out_what_it_has_no_room_for_and_evaluation_does_not():
   """12 units, room for 3: no target from the fourth on is trained."""
   capacity = ragged.Capacity(policy='ratio', ratio=0.25)
-  tight, wide = make(capacity=capacity), make(capacity=ragged.Capacity())
-  nnx.update(tight, nnx.state(wide))
+  graphs = [
+    nnx.graphdef(make(capacity=c)) for c in (capacity, ragged.Capacity())
+  ]
+  params = nnx.state(make())
   tokens = jnp.asarray(np.random.default_rng(0).integers(0, 8, (2, 12)) * 3)
-  trained = tight(tokens, rng=jax.random.key(0))
+
+  @jax.jit
+  def all_three(params):
+    model, full = nnx.merge(tight, params), nnx.merge(wide, params)
+    return model(tokens, rng=jax.random.key(0)), model(tokens), full(tokens)
+
+  trained, evaluated, want = all_three(params)
   mask = trained.aux['target_mask_bt']
   np.testing.assert_array_equal(mask.sum(axis=1), [3, 3])
   assert not mask[:, 3:].any()
   lost = trained.aux['metrics']['lost_targets']
   np.testing.assert_array_equal(lost.total, [9, 9])
   np.testing.assert_array_equal(lost.weight, [12, 12])
-  evaluated, want = tight(tokens), wide(tokens)
   assert 'target_mask_bt' not in evaluated.aux
   np.testing.assert_allclose(evaluated.hidden_btd, want.hidden_btd, atol=1e-5)
   np.testing.assert_allclose(
