@@ -73,10 +73,8 @@ def test_global_blocks_that_do_nothing_leave_the_local_model():
 def test_training_leaves_out_what_it_has_no_room_for_and_evaluation_does_not():
   """12 units, room for 3: no target from the fourth on is trained."""
   capacity = ragged.Capacity(policy='ratio', ratio=0.25)
-  graphs = [
-    nnx.graphdef(make(capacity=c)) for c in (capacity, ragged.Capacity())
-  ]
-  params = nnx.state(make())
+  tight, params = nnx.split(make(capacity=capacity))
+  wide = nnx.graphdef(make(capacity=ragged.Capacity()))
   tokens = jnp.asarray(np.random.default_rng(0).integers(0, 8, (2, 12)) * 3)
 
   @jax.jit
