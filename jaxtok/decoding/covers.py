@@ -28,7 +28,10 @@ NUM_SYMBOLS = 257  # The bytes, and the end of the text.
 END = 256
 
 # What may follow where the encoding of a text depends on it.
-_PROBES = (b'a', b'l', b'e', b' a', b'1', b'.')
+_PROBES = (
+  *(b'a', b'l', b'e', b' a', b'1', b'.'),
+  *(b'\n', b' \n', b'\t\n', b'\n\n', b'\r\n', b'  '),
+)
 _MAX_TAIL_WORDS = 8
 
 

@@ -24,6 +24,7 @@ from jaxtok.decoding import (
   byte_infill,
   byte_probs,
   cover_state,
+  covers,
   sampling,
 )
 from jaxtok.decoding.byte_probs import END
@@ -65,14 +66,49 @@ def bpe():
   return hf.train_bpe(_TRAINING, 259 + 20)
 
 
-def test_laws_are_exact_where_words_depend_on_what_follows(bpe):
-  """Contractions and white space: the regex looks ahead."""
-  law = texts_with_probs(b"el' \n", 4)
+@pytest.mark.parametrize(
+  'pattern, alphabet',
+  [
+    ('gpt2', b"el' \n"),
+    ('cl100k', b"el' \n"),
+    pytest.param('o200k', b"el' \n", marks=pytest.mark.slow),
+    pytest.param('cl100k', b'1.\n a', marks=pytest.mark.slow),
+    pytest.param('o200k', b"Aa's ", marks=pytest.mark.slow),
+  ],
+)
+def test_laws_are_exact_where_words_depend_on_what_follows(pattern, alphabet):
+  """Contractions, white space and numbers: the regexes look ahead."""
+  rng = np.random.default_rng(0)
+  training = bytes(rng.choice(list(alphabet), 2000).tolist())
+  tokenizer = hf.train_bpe([_TRAINING[0] + training], 259 + 20, pattern=pattern)
+  law = texts_with_probs(alphabet, 4)
   prefixes = [
-    bytes(p) for n in range(4) for p in itertools.product(b"el' \n", repeat=n)
+    bytes(p) for n in range(4) for p in itertools.product(alphabet, repeat=n)
   ]
-  assert any(len(bpe.token_bytes(i)) > 2 for i in range(259, 279))
-  assert check_all_prefixes(bpe, law, prefixes) > 0.1
+  assert any(len(tokenizer.token_bytes(i)) > 2 for i in range(259, 279))
+  assert check_all_prefixes(tokenizer, law, prefixes) > 0.1
+
+
+@pytest.mark.parametrize('pattern', ['gpt2', 'cl100k', 'o200k'])
+def test_settled_tokens_stay_whatever_follows(pattern):
+  tokenizer = hf.train_bpe(
+    ["we'll don't DON'T 12345 \n\n  x = [1, 2]\t\n é日 " * 40],
+    259 + 30,
+    pattern=pattern,
+  )
+  canonical = covers.Canonical(tokenizer, covers.Vocabulary(tokenizer))
+  rng, letters = np.random.default_rng(0), list("al' \n1.A\tsé")
+  draw = lambda n: ''.join(rng.choice(letters, n)).encode()
+  num_settled = 0
+  for _ in range(150):
+    text = draw(rng.integers(2, 9))
+    head, at = canonical.settled(text)
+    assert tokenizer.decode(np.array(head, np.int32)) == text[:at]
+    num_settled += at > 0
+    for n in (1, 1, 1, 2, 3):
+      whole = tokenizer.encode(text + draw(n)).tolist()
+      assert tuple(whole[: len(head)]) == head, text
+  assert num_settled > 50
 
 
 def test_laws_are_exact_inside_characters():
@@ -175,8 +211,8 @@ def test_a_text_has_the_probability_of_its_covers(bpe, random_model, validity):
   keep = lambda tokens: True
   if validity == 'canonical':
     keep = has_a_continuation(bpe, b"el' \n1.", 2)
-  covers = all_covers(bpe, text, keep)
-  scores = {c: uncached.score([model.bos], c) for c in covers}
+  found = all_covers(bpe, text, keep)
+  scores = {c: uncached.score([model.bos], c) for c in found}
   state = model.start([b''], len(text))
   for byte in text:
     state.append([byte])
@@ -317,8 +353,8 @@ def test_the_middle_follows_all_covers_of_a_cut_prefix(
     text = prefix + bytes([byte])
     if order == 'spm':
       head = [model.bos, 1, 2, *ids, 3]
-      covers = all_covers(bpe, text, keep)
-      scores = [uncached.score(head, c) for c in covers]
+      found = all_covers(bpe, text, keep)
+      scores = [uncached.score(head, c) for c in found]
     else:
       head, scores = [model.bos, 1], []
       for cover in all_covers(bpe, prefix, keep):
@@ -341,6 +377,19 @@ def test_the_middle_follows_all_covers_of_a_cut_prefix(
   assert state.dropped_b[0] == 0
   (middle,) = byte_probs.continue_bytes(state, num_bytes=2)
   assert middle[0] == np.argmax(masses)
+
+
+def test_what_is_too_unlikely_to_be_checked_is_missing(bpe, random_model):
+  laws = {}
+  for least in (0.0, 1e-3):
+    config = byte_probs.Config(min_prob=least)
+    state = byte_probs.ByteModel(random_model, bpe, config).start([b''], 2)
+    laws[least] = np.exp(state.logprobs(normalise=False)[0])
+    state.append([int(laws[least][:END].argmax())])
+    assert state.missing_b[0] > 0
+  assert (laws[1e-3] <= laws[0.0] * 1.01).all()
+  lost = laws[0.0].sum() - laws[1e-3].sum()
+  assert 0 < lost <= 1e-3 * bpe.vocab_size
 
 
 def test_usual_methods_equal_their_definitions(bpe, random_model):
