@@ -7,10 +7,10 @@
   JAXTOK_DATA=DATA python -m experiments.compressed_text.round_trip \\
       --num_bytes=10_000_000 --window_bits=64 --workdir=runs/round_trip64
 
-Windows of 16 bits with rule `cell` go through the dictionary, all others
-through the integer model. Texts are parts (up to a MB for the dictionary, 4096
-bytes for the model) of the data sets (text, tables, arrays) and of the compiled
-modules of Python and JAX.
+Windows of 16 bits, with rule `cell` or `--close_rule=delay`, go through the
+dictionary, all others through the integer model. Texts are parts (up to a MB
+for the dictionary, 4096 bytes for the model) of the data sets (text, tables,
+arrays) and of the compiled modules of Python and JAX.
 Progress is kept in the workdir after each batch: the same command goes on where
 it was stopped. At the end all 65,536 words are decoded one by one (with the
 dictionary only).
