@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments import cli
 from jaxtok.entropy import (
   dictionary,
   integer_model,
@@ -36,6 +37,7 @@ from jaxtok.train import checkpoint
 _PIECE, _ROWS = 4096, 16  # Bytes of a piece, pieces of a call.
 
 
+@cli.one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
   """Exports a run."""
   args = _parser().parse_args(argv)

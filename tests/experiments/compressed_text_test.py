@@ -7,7 +7,13 @@ import types
 import numpy as np
 import pytest
 
-from experiments.compressed_text import m2, methods, outcome, suite
+from experiments.compressed_text import (
+  m2,
+  methods,
+  outcome,
+  round_trip,
+  suite,
+)
 from jaxtok.data import text
 from jaxtok.entropy import integer_model
 
@@ -75,6 +81,44 @@ def test_runs_of_other_lengths_have_as_many_evals():
   m2.set_steps(config, 120)
   assert (config.steps, config.evals['val'].every_steps) == (120, 30)
   assert config.optim.warmup_steps == 6
+
+
+def test_round_trips_of_mixed_data_go_on_where_they_stopped(
+  tmp_path, monkeypatch, capsys
+):
+  data = tmp_path / 'data'
+  data.mkdir()
+  (data / 'a.txt').write_bytes(b'some text. ' * 1000)
+  monkeypatch.setenv('JAXTOK_DATA', str(data))
+  monkeypatch.setitem(round_trip._BATCH_BYTES, True, 20_000)
+  monkeypatch.setitem(round_trip._TEXT_BYTES, True, 5_000)
+  monkeypatch.setattr(round_trip, 'wrong_words', lambda tokenizer: 0)
+  args = ['--num_bytes=60000', '--close_rule=delay', f'--workdir={tmp_path}/a']
+  check, calls = round_trip._check, []
+
+  def stop(*args):
+    calls.append(args)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return check(*args)
+
+  monkeypatch.setattr(round_trip, '_check', stop)
+  with pytest.raises(KeyboardInterrupt):
+    round_trip.main(args)
+  assert round_trip.main(args) == 0
+  first = capsys.readouterr().out
+  assert 'bytes                     60000' in first
+  assert 'errors                    0' in first
+  assert round_trip.main([*args[:2], f'--workdir={tmp_path}/b']) == 0
+  digest = [x for x in first.splitlines() if x.startswith('ids SHA-256')]
+  assert digest[0] in capsys.readouterr().out
+  with pytest.raises(SystemExit, match='another task'):
+    round_trip.main(['--num_bytes=50000', *args[1:]])
+  with pytest.raises(SystemExit, match='num_bytes=0'):
+    round_trip.main(['--num_bytes=0', *args[1:]])
+  monkeypatch.setenv('JAXTOK_DATA', str(tmp_path / 'none'))
+  with pytest.raises(SystemExit, match='JAXTOK_DATA='):
+    round_trip.main([*args[:2], f'--workdir={tmp_path}/c'])
 
 
 @pytest.fixture
