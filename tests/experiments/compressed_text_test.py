@@ -6,8 +6,10 @@ import types
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.compressed_text import (
+  export,
   m2,
   methods,
   outcome,
@@ -16,6 +18,7 @@ from experiments.compressed_text import (
 )
 from jaxtok.data import text
 from jaxtok.entropy import integer_model
+from jaxtok.models import int_byte_lm
 
 
 def test_settings_keep_their_types_and_are_checked():
@@ -119,6 +122,27 @@ def test_round_trips_of_mixed_data_go_on_where_they_stopped(
   monkeypatch.setenv('JAXTOK_DATA', str(tmp_path / 'none'))
   with pytest.raises(SystemExit, match='JAXTOK_DATA='):
     round_trip.main([*args[:2], f'--workdir={tmp_path}/c'])
+
+
+def test_integers_are_compared_with_models_on_and_off_their_grid(monkeypatch):
+  monkeypatch.setattr(export, '_PIECE', 32)
+  monkeypatch.setattr(export, '_ROWS', 2)
+  make = lambda **its: int_byte_lm.Config(dim=8, num_layers=2, **its).make(
+    nnx.Rngs(0)
+  )
+  twin, unrounded = make(), make(is_quantized=False)
+  text = np.random.default_rng(0).bytes(64)
+  twins = {'on the grid': twin, 'unrounded': unrounded, 'missing': None}
+  found = export.compare(twins, twin.export(), text)
+  integers, grid = (
+    found[x] for x in ('bits per byte, integers', '... on the grid')
+  )
+  # Apart from frequencies being whole, of which 257 of 65,536 are minimums.
+  assert integers == pytest.approx(grid, abs=0.02)
+  assert found['... unrounded'] != grid
+  percent = float(found['integers / on the grid'].split()[0])
+  assert percent == pytest.approx(100 * (integers / grid - 1), abs=1e-3)
+  assert not any('missing' in name for name in found)
 
 
 @pytest.fixture
