@@ -384,7 +384,7 @@ def test_a_middle_says_what_covers_it_leaves_out(bpe, random_model):
   config = byte_infill.Config(
     prefix=1, suffix=2, middle=3, order='psm', max_covers=2
   )
-  state = byte_infill.start(model, b'hel', b'le', num_bytes=2, config=config)
+  state = byte_infill.start(model, b'e', b'le', num_bytes=2, config=config)
   found = state.covers(0)
   assert len(found) == 2
   assert 0 < state.dropped_b[0] < 1
