@@ -315,6 +315,7 @@ def test_sampling_draws_from_the_law_and_stops_at_the_end(bpe):
   assert best[0] == np.argmax(next_byte_law(law, b'e')[:END])
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members(bpe, random_model):
   byte = byte_tokenizer.Config().make()
   other = transformer.Config(
@@ -334,9 +335,8 @@ def test_an_ensemble_is_the_mean_of_its_members(bpe, random_model):
   assert [len(t) for t in texts] == [3, 3]
 
 
-@pytest.mark.parametrize(
-  'order', ['psm', pytest.param('spm', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('order', byte_infill.ORDERS)
 def test_the_middle_follows_all_covers_of_a_cut_prefix(
   bpe, random_model, order
 ):
@@ -377,6 +377,21 @@ def test_the_middle_follows_all_covers_of_a_cut_prefix(
   assert state.dropped_b[0] == 0
   (middle,) = byte_probs.continue_bytes(state, num_bytes=2)
   assert middle[0] == np.argmax(masses)
+
+
+def test_a_middle_says_what_covers_it_leaves_out(bpe, random_model):
+  model = byte_probs.ByteModel(random_model, bpe)
+  config = byte_infill.Config(
+    prefix=1, suffix=2, middle=3, order='psm', max_covers=2
+  )
+  state = byte_infill.start(model, b'e', b'le', num_bytes=2, config=config)
+  found = state.covers(0)
+  assert len(found) == 2
+  assert 0 < state.dropped_b[0] < 1
+  # The bytes of a cover beyond the prefix are the beginning of the middle.
+  law = np.exp(state.logprobs()[0])
+  for _, beyond, _ in found:
+    assert not beyond or law[beyond[0]] > 0
 
 
 def test_what_is_too_unlikely_to_be_checked_is_missing(bpe, random_model):

@@ -107,7 +107,7 @@ def test_scatter_add_puts_back_what_compact_took(run):
   np.testing.assert_array_equal(got, np.where(keep[..., None], 2 * x, x))
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=25, deadline=None)
 @hypothesis.given(
   keep=hnp.arrays(bool, (2, 7)), capacity=st.sampled_from([1, 3, 7])
 )
