@@ -22,7 +22,9 @@ FOLDERS: dict[str, frozenset[str]] = {
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
   # The policy is not trained by an experiment yet.
-  'jaxtok/diffusion': frozenset({'policy', 'samplers', 'selectors'}),
+  'jaxtok/diffusion': frozenset(
+    {'policy', 'pretrained', 'samplers', 'selectors'}
+  ),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
