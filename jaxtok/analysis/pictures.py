@@ -189,6 +189,6 @@ def draw_spelling(found: Mapping[str, spelling.Spelling]) -> plots.Picture:
     right.set_yticks(where, names)
     right.invert_yaxis()
     right.grid(axis='y', visible=False)
-    right.set_xlabel('share of new words')
+    right.set_xlabel('share right, new words')
     right.legend(fontsize=8)
     return plots.Picture(left.figure)

@@ -31,14 +31,16 @@ class Places:
 
 
 def accuracy(
-  run: Any, *, split: str = 'train', first_steps: int = 2000
+  run: Any, *, split: str = 'train', first_steps: int | None = None
 ) -> Places:
   """Reads the accuracy per place of a run.
 
   Args:
     run: A `runs.Run` of an M2 with several tokens per window.
     split: 'train', or an eval such as 'eval/val'.
-    first_steps: Length of the beginning.
+    first_steps: Length of the beginning; by default the paper's 2,000 steps,
+      or a tenth of a run that is shorter than 20,000, but at least up to the
+      first entry of the log.
 
   Raises:
     ValueError: If the run did not log it, or not within `first_steps`.
@@ -54,6 +56,8 @@ def accuracy(
   names.sort(key=lambda name: int(name.rpartition('_')[2]))
   step = np.array([row['step'] for row in rows])
   values = np.array([[row[name] for name in names] for row in rows])
+  if first_steps is None:
+    first_steps = max(step[0], min(2000, step[-1] // 10))
   begins = step <= first_steps
   if not begins.any():
     raise ValueError(

@@ -148,6 +148,12 @@ def test_places_are_read_from_the_log_and_compared_with_the_beginning():
   assert found.step.tolist() == [10, 20, 30]
   np.testing.assert_allclose(found.gain[-1], [0.3, 0.3])
   np.testing.assert_allclose(found.gain[0], [-0.1, 0.0])
+  # A run of 30 steps begins with its first entry; one of 300 with three.
+  short = places.accuracy(run)
+  np.testing.assert_allclose(short.gain[-1], [0.4, 0.3])
+  log.append({**log[-1], 'step': 300})
+  np.testing.assert_allclose(places.accuracy(run).gain[-1], [0.0, 0.0])
+  del log[-1]
   with pytest.raises(ValueError, match='logged no accuracy_0 in eval/val'):
     places.accuracy(run, split='eval/val')
   with pytest.raises(ValueError, match='first_steps=5'):
