@@ -195,7 +195,7 @@ def _compile(chip: str, case, implementation: str) -> dict[str, Any]:
   stats = compiled.memory_analysis()
   row['temp_mib'] = round(stats.temp_size_in_bytes / 2**20, 2)
   row |= _vmem(compiled)
-  return row | _schedule(set(dump.iterdir()) - before)
+  return row | _schedule(set(dump.iterdir()) - before, lowered.as_text())
 
 
 def _vmem(compiled) -> dict[str, float]:
@@ -235,12 +235,19 @@ def _sharding(chip: str):
   return jax.sharding.SingleDeviceSharding(found.devices[0])
 
 
-def _schedule(files: set[pathlib.Path]) -> dict[str, Any]:
-  """Static counts of the Pallas kernels among a compilation's dump files."""
+def _schedule(files: set[pathlib.Path], program: str) -> dict[str, Any]:
+  """Static counts of the Pallas kernels among a compilation's dump files.
+
+  Args:
+    files: What the compilation dumped, one file per fusion and kernel.
+    program: Text of the lowered program, which names its kernels.
+  """
+  names = '|'.join(sorted(set(re.findall(r'kernel_name = "(\w+)"', program))))
+  if not names:
+    return {}
   kernels = re.compile(
-    r'(flash_attention|selected_decode|linear_attention|decode_scores|soft_vote|'
-    r'topk_threshold|write_kv|compact_kv)\w*'
-    r'.*final_hlo-static-per-bundle-utilization\.txt$'
+    rf'(?<![a-z])({names})(?![a-z]).*'
+    r'final_hlo-static-per-bundle-utilization\.txt$'
   )
   totals = {'bundles': 0, 'mxu_fill': 0.0, 'spills': 0}
   texts = [x.read_text() for x in files if kernels.search(x.name)]

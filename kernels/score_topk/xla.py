@@ -3,8 +3,11 @@
 """Scores, votes, and top-k by bisection on the bits of the threshold.
 
 Instead of sorting, 32 counting passes find the k-th largest value exactly;
-what lies above it is kept, and of its ties the first ones.
+what lies above it is kept, and of its ties the first ones. On a CPU
+`jax.lax.top_k` selects where all entries are valid: it does not sort there.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,16 @@ def topk_threshold(
   x_rs: jax.Array, k: int, valid_rs: jax.Array | None
 ) -> jax.Array:
   """Indices of the k largest, ascending, -1 padded; see the public function."""
+  if valid_rs is not None:
+    return _by_counting(k, x_rs, valid_rs)
+  return jax.lax.platform_dependent(
+    x_rs,
+    cpu=functools.partial(_by_selection, k),
+    default=functools.partial(_by_counting, k),
+  )
+
+
+def _by_counting(k: int, x_rs: jax.Array, valid_rs: jax.Array | None = None):
   bits = ordered_bits(x_rs)
   # The bits of -inf are > 0, so that 0 can stand for "not valid".
   if valid_rs is not None:
@@ -33,6 +46,15 @@ def topk_threshold(
   room = k - above.sum(-1, keepdims=True, dtype=jnp.int32)
   keep = above | (tied & (jnp.cumsum(tied, -1, dtype=jnp.int32) <= room))
   return compact(keep, k)
+
+
+def _by_selection(k: int, x_rs: jax.Array):
+  x_rs = jnp.where(jnp.isnan(x_rs), -jnp.inf, x_rs.astype(jnp.float32))
+  # -0 and +0 are one value, which `top_k` does not know.
+  x_rs = jnp.where(x_rs == 0, 0.0, x_rs)
+  _, ids = jax.lax.top_k(x_rs, min(k, x_rs.shape[-1]))
+  ids = jnp.sort(ids, axis=-1)
+  return jnp.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
 
 
 def thresholds(bits_rs: jax.Array, k: int) -> jax.Array:

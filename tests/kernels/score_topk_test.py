@@ -161,6 +161,16 @@ def test_top_k_equals_brute_force_with_ties_nan_and_infinities(
   assert (valid.sum(-1) < 150).all()  # So that 150 exceeds what is valid.
 
 
+@pytest.mark.parametrize('k', [8, 150, 400])
+def test_top_k_of_whole_rows_equals_brute_force(k):
+  """Which a CPU selects in another way than with invalid entries."""
+  x, _ = hard_rows(300)
+  got = run('xla', score_topk.topk_threshold, jnp.asarray(x), k)
+  everything = np.ones(300, bool)
+  want = [brute_force(y, k, everything) for y in x]
+  np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize(
   'implementation',
   ['xla', *(pytest.param(x, marks=pytest.mark.slow) for x in PALLAS)],
