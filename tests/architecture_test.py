@@ -27,6 +27,7 @@ ALLOWED = {
   'models': {'nn', 'cache', 'entropy'},
   'decoding': set(),
   'diffusion': set(),
+  'tasks': set(),
   'runs': {'decoding', 'tokenizers', 'train'},
   'train': {'data', 'evals', 'objectives', 'models', 'runs', 'tokenizers'},
 }
