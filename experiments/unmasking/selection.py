@@ -61,29 +61,34 @@ class Judge:
   def decode(self, selector: Any, rows_bt: np.ndarray, seed: int = 0) -> Any:
     """The decoded canvas of some rows."""
     rngs_b = samplers.row_rngs(jax.random.key(seed), len(rows_bt))
-    return jax.device_get(
-      _decode(
-        self.denoiser,
-        self.canvas(rows_bt),
-        selector,
-        rngs_b,
-        prompt_len=self.task.prompt_len,
-        mask_id=self.task.mask_id,
-        block=self.block,
-      )
+    return _decode(
+      self.denoiser,
+      self.canvas(rows_bt),
+      selector,
+      rngs_b,
+      prompt_len=self.task.prompt_len,
+      mask_id=self.task.mask_id,
+      block=self.block,
     )
+
+  def judged(
+    self, selector: Any, rows_bt: np.ndarray, seed: int = 0
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each row came out right, and its calls, floats [b]."""
+    out = self.decode(selector, rows_bt, seed)
+    right_b = self.task.is_correct(np.asarray(out.tokens_bt))
+    return right_b.astype(float), np.asarray(out.num_calls_b, float)
 
   def point(self, name: str, selector: Any) -> pareto.Point:
     """Accuracy and calls of a selector."""
     inner = selector.selector if _is_wrapped(selector) else selector
     if not isinstance(inner, (selectors.Random, policy.Policy)):
-      out = self.decode(selector, self._distinct)
-      right = self.task.is_correct(out.tokens_bt).astype(float)
+      right, calls = self.judged(selector, self._distinct)
       n = self._index_n
-      return pareto.Point(name, right[n], out.num_calls_b[n].astype(float))
-    outs = [self.decode(selector, self.rows_nt, s) for s in range(NUM_SEEDS)]
-    right = np.mean([self.task.is_correct(o.tokens_bt) for o in outs], axis=0)
-    calls = np.mean([o.num_calls_b for o in outs], axis=0)
+      return pareto.Point(name, right[n], calls[n])
+    seeds = range(NUM_SEEDS)
+    each = [self.judged(selector, self.rows_nt, seed) for seed in seeds]
+    right, calls = np.mean(each, axis=0)
     return pareto.Point(name, right, calls)
 
   def sweep(self, named: Iterable[tuple[str, Any]]) -> list[pareto.Point]:

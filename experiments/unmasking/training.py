@@ -39,11 +39,11 @@ class Config:
       hidden=32, mlp_dim=64, time_dim=32, time_max_period=1e4, bias=-1.0
     )
   )
-  cloning: cloning.Config | None = dataclasses.field(
+  clone: cloning.Config | None = dataclasses.field(
     default_factory=cloning.Config
   )
-  rl: rl.Config = dataclasses.field(default_factory=rl.Config)
-  alphas: tuple[float, ...] = ()  # One stage each; () means rl.alpha alone.
+  learn: rl.Config = dataclasses.field(default_factory=rl.Config)
+  alphas: tuple[float, ...] = ()  # One stage each; () means learn.alpha alone.
   expert_threshold: float = 0.7  # Of the rule that is cloned or steers.
   num_validation: int = 128
   validate_every: int = 20
@@ -72,16 +72,16 @@ class Lesson:
     c = self.config
     self.expert = selectors.Threshold(c.expert_threshold)
     rows = base.batch(self.task, VALIDATION, 0, c.num_validation)
-    self.judge = selection.Judge(self.task, self.denoiser, rows, c.rl.block)
+    self.judge = selection.Judge(self.task, self.denoiser, rows, c.learn.block)
 
   def start(self) -> policy.UnmaskingPolicy:
     """A new policy: random, or a clone of the expert."""
     c = self.config
     model = c.model.make(nnx.Rngs(self.seed))
-    if c.cloning is None:
+    if c.clone is None:
       return model
     begin = time.perf_counter()
-    model, nats = cloning.clone(model, self._demonstrations(), c.cloning)
+    model, nats = cloning.clone(model, self._demonstrations(), c.clone)
     point = self.judge.point('clone', policy.Policy(model, c.temperature))
     self.log(
       f'clone: {nats:.4f} nats/position, accuracy {point.accuracy:.3f} at '
@@ -101,7 +101,7 @@ class Lesson:
         rngs,
         prompt_len=self.task.prompt_len,
         mask_id=self.task.mask_id,
-        block=self.config.rl.block,
+        block=self.config.learn.block,
         expert=self.expert,
         is_expert_b=jnp.ones(len(rows), bool),
       )
@@ -117,7 +117,7 @@ class Lesson:
     Returns:
       The policy of the best validation, and the numbers of each validation.
     """
-    c = dataclasses.replace(self.config.rl, alpha=alpha)
+    c = dataclasses.replace(self.config.learn, alpha=alpha)
     trainer = rl.Trainer(
       c,
       self.denoiser,
@@ -152,19 +152,16 @@ class Lesson:
     return best[1], history
 
   def _validate(self, model, step: int, alpha: float) -> dict[str, float]:
-    out = self.judge.decode(
-      policy.Policy(model, jnp.asarray(self.config.temperature)),
-      self.judge.rows_nt,
-    )
-    right = self.task.is_correct(out.tokens_bt)
+    selector = policy.Policy(model, jnp.asarray(self.config.temperature))
+    right, calls = self.judge.judged(selector, self.judge.rows_nt)
     reward = rl.rewards(
-      right, out.num_calls_b, self.task.answer_len, alpha, self.config.rl.reward
+      right, calls, self.task.answer_len, alpha, self.config.learn.reward
     )
     return dict(
       step=step,
       reward=float(reward.mean()),
       accuracy=float(right.mean()),
-      calls=float(out.num_calls_b.mean()),
+      calls=float(calls.mean()),
     )
 
 
@@ -189,7 +186,7 @@ def trained(
   lesson = Lesson(task, denoiser, config, seed, log)
   blank = config.model.make(nnx.Rngs(0))
   model, models = None, {}
-  for alpha in config.alphas or (config.rl.alpha,):
+  for alpha in config.alphas or (config.learn.alpha,):
     path = workdir / f'policy_seed{seed}_alpha{alpha:g}.npz'
     if path.exists():
       model, _ = denoiser_lib.load(path, blank)

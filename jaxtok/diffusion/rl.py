@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxtok.config import configclass
 from jaxtok.diffusion import policy, rollout, samplers, selectors
@@ -237,7 +237,8 @@ class Trainer:
     self.opt_state = self.optimizer.init(self.params)
     self.step = 0
     member = np.arange(c.num_prompts * c.rows_per_prompt) % c.rows_per_prompt
-    self.is_expert_b = member >= c.group
+    self._own_b = member < c.group
+    self.is_expert_b = jnp.asarray(~self._own_b)
     self._play = jax.jit(self._play_rows)
     self._learn = jax.jit(self._update)
 
@@ -266,26 +267,26 @@ class Trainer:
     norm = optax.global_norm(grads)
     return optax.apply_updates(params, updates), opt_state, loss, norm
 
-  def update(
-    self, prompts_bt: Int[Array, 'b t'], rng: Array
-  ) -> dict[str, float]:
+  def update(self, prompts_bt: np.ndarray, rng: Array) -> dict[str, float]:
     """Plays one batch of prompts (whole rows) and learns from it."""
     c = self.config
     tokens_bt = np.repeat(np.asarray(prompts_bt), c.rows_per_prompt, axis=0)
     played = self._play(self.denoiser, self.params, tokens_bt, rng)
-    canvas = jax.device_get(played.canvas)
-    is_done_b = ~canvas.is_masked_bt.any(-1)
-    right_b = self.is_correct(canvas.tokens_bt) & is_done_b
+    end = played.canvas
+    out_bt, is_masked_bt, calls_b = jax.device_get(
+      (end.tokens_bt, end.is_masked_bt, end.num_calls_b)
+    )
+    right_b = self.is_correct(out_bt) & ~is_masked_bt.any(-1)
     length = tokens_bt.shape[1] - self.prompt_len
     reward_b = rewards(
-      right_b, canvas.num_calls_b, length, c.alpha_at(self.step), c.reward
+      right_b, calls_b, length, c.alpha_at(self.step), c.reward
     )
     advantage_b = advantages(reward_b, c.rows_per_prompt)
-    own_b = ~self.is_expert_b
+    own_b = self._own_b
     numbers = dict(
       reward=float(reward_b[own_b].mean()),
       accuracy=float(right_b[own_b].mean()),
-      calls=float(canvas.num_calls_b[own_b].mean()),
+      calls=float(calls_b[own_b].mean()),
       norm=0.0,
     )
     self.step += 1

@@ -129,7 +129,7 @@ def play(
     )
     return view, seen
 
-  shapes = jax.eval_shape(lambda c: observe(c, 0)[1], canvas)
+  shapes = jax.eval_shape(lambda c: observe(c, jnp.int32(0))[1], canvas)
   stored = jax.tree.map(lambda x: jnp.zeros((num, *x.shape), x.dtype), shapes)
 
   def body(state):

@@ -56,7 +56,7 @@ class Addition:
       low = start + chain
       a[low] = rng.integers(1, 10)
       b[low] = rng.integers(10 - a[low], 10)
-    total = _digits(_number(a[None])[0] + _number(b[None])[0], n + 1)
+    total = _digits(int(_number(np.stack([a, b])).sum()), n + 1)
     row = [*a, PLUS, *b, EQUALS, *total]
     return np.array(row, np.int32)
 
@@ -89,4 +89,4 @@ def _number(digits_bn: np.ndarray) -> np.ndarray:
 
 
 def _digits(number: int, num: int) -> list[int]:
-  return [int(c) for c in str(int(number)).zfill(num)]
+  return [int(c) for c in str(number).zfill(num)]
