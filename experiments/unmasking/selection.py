@@ -21,6 +21,7 @@ from jaxtok.evals import pareto
 from jaxtok.tasks import base
 
 NUM_SEEDS = 3  # Of selectors with chance.
+ORACLE = 'oracle margin'
 
 _decode = functools.partial(
   jax.jit,
@@ -81,35 +82,35 @@ class Judge:
 
   def point(self, name: str, selector: Any) -> pareto.Point:
     """Accuracy and calls of a selector."""
-    inner = selector.selector if _is_wrapped(selector) else selector
-    if not isinstance(inner, (selectors.Random, policy.Policy)):
-      right, calls = self.judged(selector, self._distinct)
-      n = self._index_n
-      return pareto.Point(name, right[n], calls[n])
-    seeds = range(NUM_SEEDS)
-    each = [self.judged(selector, self.rows_nt, seed) for seed in seeds]
-    right, calls = np.mean(each, axis=0)
-    return pareto.Point(name, right, calls)
+    inner = selector
+    while isinstance(inner, rollout.InBlocks):
+      inner = inner.selector
+    if isinstance(inner, selectors.OracleMargin):
+      return pareto.Point(name, *self.judged(selector, self.rows_nt))
+    if isinstance(inner, (selectors.Random, policy.Policy)):
+      seeds = range(NUM_SEEDS)
+      each = [self.judged(selector, self.rows_nt, seed) for seed in seeds]
+      return pareto.Point(name, *np.mean(each, axis=0))
+    right, calls = self.judged(selector, self._distinct)
+    n = self._index_n
+    return pareto.Point(name, right[n], calls[n])
 
   def sweep(self, named: Iterable[tuple[str, Any]]) -> list[pareto.Point]:
     return [self.point(name, selector) for name, selector in named]
 
 
-def _is_wrapped(selector: Any) -> bool:
-  return isinstance(selector, rollout.InBlocks)
-
-
 def heuristics(
-  task: base.Task, gammas: Iterable[float] = ()
+  task: base.Task, rows_nt: np.ndarray
 ) -> dict[str, list[tuple[str, Any]]]:
   """Dense settings of every rule, by name of the rule.
 
-  Numbers are arrays, so that each rule is compiled once.
+  Numbers are arrays, so that each rule is compiled once. The last one, `oracle
+  margin`, knows the answers of the rows.
   """
   num = lambda x: jnp.asarray(x)
   thresholds = np.arange(15, 100) / 100
   ks = [k for k in (1, 2, 3, 4, 6, 8, 12, 16) if k <= task.answer_len]
-  bounds = list(gammas) or np.geomspace(0.02, 8, 24).round(3)
+  answers_bt = jnp.asarray(rows_nt[:, task.prompt_len :])
   by_k = lambda cls: [(f'k={k}', cls(num(k))) for k in ks]
   return {
     'threshold': [
@@ -127,6 +128,7 @@ def heuristics(
       for x in np.geomspace(0.1, 4, 16).round(3)
     ],
     'random': by_k(selectors.Random),
+    ORACLE: by_k(lambda k: selectors.OracleMargin(answers_bt, k)),
   }
 
 

@@ -210,3 +210,12 @@ def trained_denoiser(
   model, numbers = denoiser_lib.load(path, blank)
   log(f'denoiser: nelbo {numbers["nelbo"]:.3f} nats/token')
   return denoiser_lib.Denoiser(model)
+
+
+def exact_denoiser(task: base.Task) -> Any:
+  """The denoiser that a task defines, as a pytree."""
+  if not hasattr(task, 'exact_denoiser'):
+    raise ValueError(
+      f'{type(task).__name__} has no exact denoiser: train one (set denoiser).'
+    )
+  return jax.tree_util.Partial(task.exact_denoiser)

@@ -264,7 +264,7 @@ class Trainer:
       self.graphdef, params, played, advantage_b, self.is_expert_b, self.config
     )
     updates, opt_state = self.optimizer.update(grads, opt_state, params)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     return optax.apply_updates(params, updates), opt_state, loss, norm
 
   def update(self, prompts_bt: np.ndarray, rng: Array) -> dict[str, float]:

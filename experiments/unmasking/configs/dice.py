@@ -1,0 +1,24 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Rolls of dice until a total is used up, decoded all at once.
+
+arXiv:2512.09106 in its full-diffusion setting on a task that fits a laptop.
+
+  python -m experiments.unmasking --workdir=runs/dice \\
+      --config=experiments/unmasking/configs/dice.py:tiny
+"""
+
+from experiments import sizes
+from experiments.unmasking import experiment, training
+from jaxtok.diffusion import rl
+
+
+def get_config(size: str = 'small') -> experiment.Config:
+  """An experiment of the given size."""
+  return experiment.Config(
+    policy=training.Config(
+      learn=rl.Config(steps=sizes.pick(size, tiny=120, small=160)),
+      alphas=(2.0, 6.0, 12.0),
+    ),
+    seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
+  )
