@@ -118,7 +118,8 @@ def heuristics(
       for x in thresholds
     ],
     'entropy bound': [
-      (f'gamma={x:g}', selectors.EntropyBound(num(float(x)))) for x in bounds
+      (f'gamma={x:g}', selectors.EntropyBound(num(float(x))))
+      for x in np.geomspace(0.02, 8, 24).round(3)
     ],
     'top-k': by_k(selectors.TopK),
     'margin': by_k(selectors.Margin),
