@@ -10,7 +10,8 @@ import pathlib
 import time
 from typing import Any
 
-from experiments.unmasking import denoiser, frontier, selection, training
+from experiments.unmasking import denoiser as denoiser_lib
+from experiments.unmasking import frontier, selection, training
 from jaxtok import config as config_lib
 from jaxtok.config import configclass
 from jaxtok.runs import files
@@ -22,8 +23,8 @@ class Config:
   """An experiment."""
 
   task: Any = dataclasses.field(default_factory=dice_countdown.DiceCountdown)
-  denoiser: denoiser.Config | None = dataclasses.field(
-    default_factory=denoiser.Config
+  denoiser: denoiser_lib.Config | None = dataclasses.field(
+    default_factory=denoiser_lib.Config
   )  # None takes the task's exact denoiser.
   policy: training.Config = dataclasses.field(default_factory=training.Config)
   seeds: tuple[int, ...] = (0, 1, 2, 3, 4)

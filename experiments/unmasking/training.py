@@ -126,6 +126,7 @@ class Lesson:
       self.task.mask_id,
       model,
       self.expert,
+      getattr(self.task, 'can_complete', None),
     )
     rng = jax.random.fold_in(jax.random.key(self.seed), int(1000 * alpha))
     history = [self._validate(model, 0, alpha)]

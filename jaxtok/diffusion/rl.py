@@ -49,6 +49,13 @@ class Likelihood(enum.Enum):
     return policy.Bernoulli() if is_bernoulli else policy.PlackettLuce()
 
 
+class Credit(enum.Enum):
+  """Which steps of a rollout its advantage is given to."""
+
+  ALL = 'all'  # Each the same share: the paper's.
+  BLAME = 'blame'  # If it is negative, the step that made the answer wrong.
+
+
 @configclass
 class Config:
   """Settings of the training; the paper's where it fits a laptop."""
@@ -57,6 +64,7 @@ class Config:
   alpha_start: float = -1.0  # If >= 0, alpha rises from it over half the run.
   reward: Reward = Reward.PRODUCT
   likelihood: Likelihood = Likelihood.BERNOULLI
+  credit: Credit = Credit.ALL
   steps: int = 160
   num_prompts: int = 16  # Per update.
   group: int = 8  # Rollouts of the policy per prompt.
@@ -75,6 +83,10 @@ class Config:
     rules = {
       'alpha': (self.alpha >= 0, '>= 0'),
       'steps': (self.steps >= 1, '>= 1'),
+      'warmup_steps': (
+        0 <= self.warmup_steps < self.steps * self.num_inner,
+        'in [0, steps num_inner)',
+      ),
       'num_prompts': (self.num_prompts >= 1, '>= 1'),
       'group': (self.group + self.num_experts >= 2, '>= 2 with the experts'),
       'num_experts': (self.num_experts >= 0, '>= 0'),
@@ -155,7 +167,7 @@ def surrogate(
 
 
 def _step_loss(
-  params, graphdef, played, step, advantage_b, is_expert_b, config
+  params, graphdef, played, step, advantage_sb, is_expert_b, config
 ):
   """What one step of all rows adds to the loss."""
   actions = config.likelihood.make()
@@ -172,6 +184,7 @@ def _step_loss(
   is_open_sb = played.is_open_sb
   # Finished rows have weight 0; each row's steps have weights that sum to 1.
   weight_b = is_open_sb[step] / jnp.maximum(is_open_sb.sum(0), 1)
+  advantage_b = advantage_sb[step]
   gain_b = surrogate(log_prob_b, old_b, advantage_b, config.clip_ratio)
   if config.entropy:
     allowed_bt = played.allowed_sbt[step]
@@ -186,7 +199,7 @@ def loss_and_gradient(
   graphdef: Any,
   params: Any,
   played: rollout.Rollout,
-  advantage_b: Float[Array, 'b'],
+  advantage_sb: Float[Array, 's b'],
   is_expert_b: Bool[Array, 'b'],
   config: Config,
 ) -> tuple[Float[Array, ''], Any]:
@@ -198,7 +211,7 @@ def loss_and_gradient(
 
   def add(step, total):
     new = jax.value_and_grad(_step_loss)(
-      params, graphdef, played, step, advantage_b, is_expert_b, config
+      params, graphdef, played, step, advantage_sb, is_expert_b, config
     )
     return jax.tree.map(jnp.add, total, new)
 
@@ -218,6 +231,8 @@ class Trainer:
     mask_id: The mask token.
     model: The policy at the start.
     expert: Selector of the expert rollouts, if there are any.
+    can_complete: Whether rows with masks can still become right, in NumPy;
+      needed to blame steps.
   """
 
   config: Config
@@ -227,9 +242,12 @@ class Trainer:
   mask_id: int
   model: policy.UnmaskingPolicy
   expert: selectors.Selector | None = None
+  can_complete: Callable[[np.ndarray], np.ndarray] | None = None
 
   def __post_init__(self):
     c = self.config
+    if c.credit is Credit.BLAME and self.can_complete is None:
+      raise ValueError("rl.credit='blame' needs can_complete of the task.")
     if c.num_experts and self.expert is None:
       raise ValueError(f'rl.num_experts={c.num_experts} needs an expert.')
     self.graphdef, self.params = nnx.split(self.model)
@@ -259,9 +277,9 @@ class Trainer:
       is_expert_b=self.is_expert_b if self.config.num_experts else None,
     )
 
-  def _update(self, params, opt_state, played, advantage_b):
+  def _update(self, params, opt_state, played, advantage_sb):
     loss, grads = loss_and_gradient(
-      self.graphdef, params, played, advantage_b, self.is_expert_b, self.config
+      self.graphdef, params, played, advantage_sb, self.is_expert_b, self.config
     )
     updates, opt_state = self.optimizer.update(grads, opt_state, params)
     norm = optax.tree.norm(grads)
@@ -282,6 +300,10 @@ class Trainer:
       right_b, calls_b, length, c.alpha_at(self.step), c.reward
     )
     advantage_b = advantages(reward_b, c.rows_per_prompt)
+    advantage_sb = np.tile(advantage_b, (length, 1))
+    if c.credit is Credit.BLAME:
+      step_bt = np.asarray(end.reveal_step_bt)
+      advantage_sb = self._blamed(advantage_b, out_bt, step_bt, calls_b)
     own_b = self._own_b
     numbers = dict(
       reward=float(reward_b[own_b].mean()),
@@ -294,10 +316,33 @@ class Trainer:
     if np.abs(advantage_b).max() >= 1e-6 or c.entropy:
       for _ in range(c.num_inner):
         self.params, self.opt_state, _, norm = self._learn(
-          self.params, self.opt_state, played, advantage_b
+          self.params, self.opt_state, played, advantage_sb
         )
       numbers['norm'] = float(norm)
     return numbers
+
+  def _blamed(self, advantage_b, out_bt, step_bt, calls_b):
+    """Negative advantages at the step after which nothing could be right.
+
+    They count as often there as at all steps together; a row that could have
+    become right but did not is to blame as a whole.
+    """
+    length = out_bt.shape[1] - self.prompt_len
+    is_answer_t = np.arange(out_bt.shape[1]) >= self.prompt_len
+    step_bt = np.where(step_bt < 0, length, step_bt)
+    could_sb = np.stack(
+      [
+        self.can_complete(
+          np.where(is_answer_t & (step_bt > step), self.mask_id, out_bt)
+        )
+        for step in range(length)
+      ]
+    )
+    fault_b = np.where(could_sb.all(0), -1, could_sb.argmin(0))
+    is_fault_sb = np.arange(length)[:, None] == fault_b
+    blamed_sb = np.where(is_fault_sb, advantage_b * calls_b, 0)
+    is_blamed_b = (advantage_b < 0) & (fault_b >= 0)
+    return np.where(is_blamed_b, blamed_sb, advantage_b).astype(np.float32)
 
   def current(self) -> policy.UnmaskingPolicy:
     """The policy as trained so far."""

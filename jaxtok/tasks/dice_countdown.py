@@ -87,6 +87,24 @@ class DiceCountdown:
       left_b = np.where(is_legal, right_b, left_b)
     return good_b & (left_b == 0)
 
+  def can_complete(self, tokens_bt: np.ndarray) -> np.ndarray:
+    """Whether the masks can be filled so that the answer is right, bool [b]."""
+    b, size = len(tokens_bt), self.max_total + 1
+    reach_bi = np.arange(size) == tokens_bt[:, :1]  # What may be left.
+    for k in range(self.max_pairs):
+      face_b, right_b = tokens_bt[:, 1 + 2 * k], tokens_bt[:, 2 + 2 * k]
+      fits = lambda seen_b, token: (seen_b == self.mask_id) | (seen_b == token)
+      new_bi = np.zeros((b, size), bool)
+      is_over_b = fits(face_b, self.eos) & fits(right_b, self.eos)
+      new_bi[:, 0] = reach_bi[:, 0] & is_over_b
+      right_bi = fits(right_b[:, None], np.arange(size))
+      for roll in range(1, FACES + 1):
+        is_rolled_b1 = fits(face_b, self.max_total + roll)[:, None]
+        moved_bi = reach_bi[:, roll:] & is_rolled_b1 & right_bi[:, :-roll]
+        new_bi[:, :-roll] |= moved_bi
+      reach_bi = new_bi
+    return reach_bi[:, 0]
+
   def exact_denoiser(
     self, tokens_bt: Int[Array, 'b t']
   ) -> Float[Array, 'b t v']:

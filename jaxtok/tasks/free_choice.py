@@ -61,6 +61,14 @@ class FreeChoice:
     is_digit = (a < 10) & (b < 10)
     return (is_digit & (c == _verdict(a, b, salt_bm))).all(-1)
 
+  def can_complete(self, tokens_bt: np.ndarray) -> np.ndarray:
+    """Whether the masks can be filled so that the answer is right, bool [b]."""
+    m = self.num_groups
+    a, b, c = np.moveaxis(tokens_bt[:, m:].reshape(-1, m, 3), -1, 0)
+    # A verdict can be wrong only if both digits stand.
+    is_open = (a == _MASK) | (b == _MASK) | (c == _MASK)
+    return (is_open | (c == _verdict(a, b, tokens_bt[:, :m]))).all(-1)
+
   def exact_denoiser(
     self, tokens_bt: Int[Array, 'b t']
   ) -> Float[Array, 'b t v']:

@@ -104,6 +104,7 @@ def setup(kind, **fields):
   advantage = advantage.astype(jnp.float32)
   config = rl.Config(likelihood=kind, group=4, num_prompts=3, **fields)
   nobody = jnp.zeros(len(ROWS), bool)
+  advantage = jnp.broadcast_to(advantage, (6, len(ROWS)))
   return graphdef, params, played, advantage, nobody, config
 
 
@@ -123,7 +124,7 @@ def test_at_ratio_one_the_gradient_is_that_of_reinforce(kind):
     for step in range(calls.max()):
       log_prob, _ = rollout.log_probs(model, played, step, ACTIONS[kind])
       open_rows = np.flatnonzero(calls > step)
-      gain = (advantage * log_prob / calls)[open_rows]
+      gain = (advantage[0] * log_prob / calls)[open_rows]
       total -= gain.sum() / len(ROWS)
     return total
 
@@ -179,6 +180,24 @@ def test_rewards_and_advantages_by_hand():
   np.testing.assert_allclose(got, [0.5, -0.5, 0.0, 0.0])
 
 
+def test_the_step_that_broke_the_answer_is_blamed():
+  trainer = rl.Trainer(
+    rl.Config(credit=rl.Credit.BLAME),
+    TASK.exact_denoiser,
+    TASK.is_correct,
+    TASK.prompt_len,
+    TASK.mask_id,
+    SMALL.make(nnx.Rngs(0)),
+    can_complete=TASK.can_complete,
+  )
+  # Group 0 is wrong (0 + 0 + 0) from step 2 on, where its verdict falls.
+  rows = np.array([[0, 1, 0, 0, 11, 0, 0, 11]] * 2)
+  steps = np.array([[-1, -1, 0, 1, 2, 0, 1, 3]] * 2)
+  got = trainer._blamed(np.float32([-0.5, 0.5]), rows, steps, np.array([4, 4]))
+  np.testing.assert_allclose(got[:, 0], [0, 0, -2.0, 0, 0, 0])
+  np.testing.assert_allclose(got[:, 1], 0.5)
+
+
 def test_expert_steering_bounds_the_ratio():
   impossible = rl.expert_steering_log_prob(jnp.array([-1e3, 0.0]), 8, 1)
   np.testing.assert_allclose(impossible, np.log([1 / 9, 1.0]), atol=1e-6)
@@ -229,7 +248,9 @@ def test_training_finds_that_one_call_is_best_where_all_is_certain():
     return jnp.broadcast_to(20.0 * jax.nn.one_hot(7, 13), (*tokens.shape, 13))
 
   trainer = rl.Trainer(
-    rl.Config(steps=30, num_prompts=2, group=16, lr=3e-2, clip_norm=1.0),
+    rl.Config(
+      steps=30, warmup_steps=2, num_prompts=2, group=16, lr=3e-2, clip_norm=1.0
+    ),
     jax.tree_util.Partial(certain),
     lambda tokens: (tokens[:, 2:] == 7).all(-1),
     prompt_len=2,

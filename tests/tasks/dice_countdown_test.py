@@ -85,6 +85,21 @@ def test_the_exact_denoiser_equals_enumeration():
       np.testing.assert_allclose(got[1:], want[1:], atol=1e-4)
 
 
+def test_what_can_still_become_right_is_what_enumeration_finds():
+  rng = np.random.default_rng(2)
+  rows = np.concatenate([chains(total)[0] for total in (3, 5, 8)])
+  seen = rows[rng.integers(0, len(rows), 500)]
+  # Some tokens of another chain: mostly contradictions.
+  other = rows[rng.integers(0, len(rows), 500)]
+  kind = rng.integers(0, 3, seen.shape)
+  kind[:, 0] = 0
+  seen = np.select([kind == 0, kind == 1], [seen, TASK.mask_id], other)
+  fits = (seen[:, None] == rows) | (seen[:, None] == TASK.mask_id)
+  want = fits.all(-1).any(-1)
+  assert 0.2 < want.mean() < 0.8
+  np.testing.assert_array_equal(TASK.can_complete(seen), want)
+
+
 def test_contradictions_still_have_a_distribution():
   row = np.array(
     [[5, TASK.max_total + 6, 5, 15, 15, TASK.mask_id, TASK.mask_id]]

@@ -44,6 +44,23 @@ def test_the_exact_denoiser_equals_enumeration():
       )
 
 
+def test_what_can_still_become_right_is_what_enumeration_finds():
+  rng = np.random.default_rng(2)
+  rows = base.batch(TASK, 1, 0, 300)
+  rows[:, 2:][rng.random((300, 6)) < 0.3] = MASK
+  is_yes = rng.random(300) < 0.5
+  rows[:, 4] = np.where(rows[:, 4] == MASK, MASK, 10 + is_yes)
+  want = [
+    all(
+      ((triples(row[g]) == part) | (part == MASK)).all(1).any()
+      for g, part in enumerate(row[2:].reshape(2, 3))
+    )
+    for row in rows
+  ]
+  assert 0.2 < np.mean(want) < 0.9
+  np.testing.assert_array_equal(TASK.can_complete(rows), want)
+
+
 def test_digits_first_then_verdicts_is_right_in_two_calls():
   class DigitsFirst:
     def __call__(self, view):
