@@ -18,8 +18,10 @@ FOLDERS: dict[str, frozenset[str]] = {
     {'autoregressive', 'open_prompt', 'sampling', 'text'}
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  # The policy is not trained by an experiment yet.
-  'jaxtok/diffusion': frozenset({'policy', 'samplers', 'selectors'}),
+  # The last three train the policy, which is the method.
+  'jaxtok/diffusion': frozenset(
+    {'samplers', 'selectors', 'cloning', 'rl', 'rollout'}
+  ),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
