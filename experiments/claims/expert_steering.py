@@ -4,12 +4,12 @@
 
 arXiv:2512.09106 adds to each group one rollout of a threshold rule in full
 diffusion, where a random policy hardly ever answers right, and treats the
-behaviour as a mixture of policy and expert. They see a large gain at middle and
-high numbers of calls.
+behaviour as a mixture of policy and expert. They see a large gain at middle
+and high numbers of calls.
 
-Check: dice, a policy from random weights, alpha 1, 300 updates, without and with
-one rollout of Threshold(0.7) per group of 8. Numbers are of the best validation
-on 128 prompts; the rule itself is right on all of them.
+Check: dice, a policy from random weights, alpha 1, 300 updates, without and
+with one rollout of Threshold(0.7) per group of 8. Numbers are of the best
+validation on 128 prompts; the rule itself is right on all of them.
 """
 
 import dataclasses

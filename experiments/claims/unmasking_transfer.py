@@ -3,15 +3,16 @@
 """A policy works with a longer answer and with another denoiser.
 
 arXiv:2512.09106 finds policies trained with LLaDA at 256 tokens to work at 512
-and, but for the fastest, with Dream. A policy sees confidences alone, so nothing
-in it is tied to a vocabulary or a length.
+and, but for the fastest, with Dream. A policy sees confidences alone, so
+nothing in it is tied to a vocabulary or a length.
 
-Check: the policies of the claim `policy` (dice, totals 12 to 24, 20 tokens; they
-are trained if they are not there yet), unchanged, (a) with a denoiser of another
-seed and (b) on totals 12 to 30 with 26 tokens, which needs its own denoiser. Of
-each seed's policies the cheapest that is right in 0.97 of the original task is
-taken at its temperature. drop_* is the accuracy lost, extra_calls_longer the
-calls added by the three pairs more that fit into the answer.
+Check: the policies of the claim `policy` (dice, totals 12 to 24, 20 tokens;
+they are trained if they are not there yet), unchanged, (a) with a denoiser of
+another seed and (b) on totals 12 to 30 with 26 tokens, which needs its own
+denoiser. Of each seed's policies the cheapest that is right in 0.97 of the
+original task is taken at its temperature. drop_* is the accuracy lost,
+extra_calls_longer the calls added by the three pairs more that fit into the
+answer.
 """
 
 import pathlib

@@ -43,7 +43,7 @@ class Point:
     return wilson(self.accuracy, len(self.correct_n))
 
 
-def wilson(share: float, num: int) -> tuple[float, float]:
+def wilson(share: float | int, num: int) -> tuple[float, float]:
   """Wilson's 95 % interval of a share observed in `num` trials."""
   if num < 1 or not 0 <= share <= 1:
     raise ValueError(f'share={share} must be in [0, 1] and num={num} >= 1.')
@@ -63,7 +63,7 @@ def front(points: Sequence[Point]) -> list[Point]:
   return kept
 
 
-def best_within(points: Sequence[Point], calls: float) -> Point | None:
+def best_within(points: Sequence[Point], calls: float | int) -> Point | None:
   """The most accurate point that costs at most so many calls."""
   fits = [p for p in points if p.calls <= calls]
   return max(fits, key=lambda p: (p.accuracy, -p.calls)) if fits else None
@@ -78,7 +78,7 @@ def dominates(point: Point, others: Sequence[Point]) -> bool:
   return all(point.interval[0] > rival.interval[1] for rival in rivals)
 
 
-def hypervolume(points: Sequence[Point], max_calls: float) -> float:
+def hypervolume(points: Sequence[Point], max_calls: float | int) -> float:
   """Area under the front from 0 to `max_calls` calls, over `max_calls`.
 
   In [0, 1]: the mean accuracy over a budget drawn uniformly, with nothing
@@ -95,7 +95,11 @@ def hypervolume(points: Sequence[Point], max_calls: float) -> float:
 
 
 def hypervolume_interval(
-  points: Sequence[Point], max_calls: float, *, num: int = 200, seed: int = 0
+  points: Sequence[Point],
+  max_calls: float | int,
+  *,
+  num: int = 200,
+  seed: int = 0,
 ) -> tuple[float, float]:
   """95 % interval of the hypervolume by resampling the prompts.
 
