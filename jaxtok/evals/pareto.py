@@ -87,6 +87,8 @@ def hypervolume(points: Sequence[Point], max_calls: float | int) -> float:
   if max_calls <= 0:
     raise ValueError(f'max_calls={max_calls} must be > 0.')
   best = [p for p in front(points) if p.calls < max_calls]
+  if not best:
+    return 0.0
   ends = [*(p.calls for p in best[1:]), max_calls]
   area = sum(
     p.accuracy * (end - p.calls) for p, end in zip(best, ends, strict=True)
