@@ -125,9 +125,8 @@ def _exact_row(task: DiceCountdown, tokens_t):
   is_roll_ip = (roll_p >= 1) & (roll_p <= limit_i[:, None])
   prior_ip = jnp.where(is_roll_ip, 1 / jnp.maximum(limit_i, 1)[:, None], 0.0)
   prior_ip = prior_ip.at[0, 0].set(1.0)
-  after_ip = jnp.maximum(left_i[:, None] - roll_p, 0)
   face_p = jnp.where(roll_p > 0, task.max_total + roll_p, task.eos)
-  number_ip = jnp.where(roll_p > 0, after_ip, task.eos)
+  number_ip = jnp.where(roll_p > 0, left_i[:, None] - roll_p, task.eos)
   pairs_k2 = tokens_t[1:].reshape(n, 2)
   fits = lambda seen, token: jnp.where(
     (seen == task.mask_id) | (seen == token), 1.0, _LEAK
@@ -136,23 +135,31 @@ def _exact_row(task: DiceCountdown, tokens_t):
     lambda pair: prior_ip * fits(pair[0], face_p) * fits(pair[1], number_ip)
   )(pairs_k2)
 
+  def arrive(flow_ip):  # Sum over the rolls that leave j.
+    return sum(jnp.pad(flow_ip[p:, p], (0, p)) for p in range(FACES + 1))
+
+  def ahead(beta_i):  # What stands at i - p.
+    shifted = [jnp.pad(beta_i[: size - p], (p, 0)) for p in range(FACES + 1)]
+    return jnp.stack(shifted, axis=-1)
+
   def forward(alpha_i, weight_ip):
-    flow_ip = alpha_i[:, None] * weight_ip
-    new_i = jnp.zeros(size).at[after_ip].add(flow_ip)
+    new_i = arrive(alpha_i[:, None] * weight_ip)
     return new_i / new_i.sum(), alpha_i
 
   def backward(beta_i, weight_ip):
-    new_i = (weight_ip * beta_i[after_ip]).sum(1)
+    new_i = (weight_ip * ahead(beta_i)).sum(1)
     return new_i / new_i.max(), beta_i
 
   start_i = jax.nn.one_hot(tokens_t[0], size)
   end_i = jax.nn.one_hot(0, size)
   _, alpha_ki = jax.lax.scan(forward, start_i, weight_kip)
   _, beta_ki = jax.lax.scan(backward, end_i, weight_kip, reverse=True)
-  joint_kip = alpha_ki[:, :, None] * weight_kip * beta_ki[:, after_ip]
+  joint_kip = alpha_ki[:, :, None] * weight_kip * jax.vmap(ahead)(beta_ki)
   v = task.vocab_size
   face_kv = joint_kip.sum(1) @ jax.nn.one_hot(face_p, v)
-  number_kv = jnp.zeros((n, v)).at[:, number_ip].add(joint_kip)
+  rolled_kip = joint_kip.at[:, :, 0].set(0.0)
+  number_kv = jnp.pad(jax.vmap(arrive)(rolled_kip), ((0, 0), (0, v - size)))
+  number_kv = number_kv.at[:, task.eos].set(joint_kip[:, :, 0].sum(1))
   answer_tv = jnp.stack([face_kv, number_kv], axis=1).reshape(2 * n, v)
   answer_tv /= answer_tv.sum(-1, keepdims=True)
   row_tv = jnp.concatenate([jax.nn.one_hot(tokens_t[:1], v), answer_tv])

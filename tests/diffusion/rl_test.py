@@ -238,9 +238,13 @@ def test_a_clone_decides_as_its_expert():
     jnp.ones(len(ROWS), bool),
   )
   _, nats = cloning.clone(
-    SMALL.make(nnx.Rngs(1)), shown, cloning.Config(steps=150, lr=2e-2)
+    SMALL.make(nnx.Rngs(1)), shown, cloning.Config(steps=300, lr=1e-2)
   )
-  assert nats < 0.1 < float(cloning.loss(SMALL.make(nnx.Rngs(1)), shown))
+  assert (
+    nats
+    < 0.1
+    < float(cloning.loss(SMALL.make(nnx.Rngs(1)), cloning.choices(shown)))
+  )
 
 
 def test_training_finds_that_one_call_is_best_where_all_is_certain():
