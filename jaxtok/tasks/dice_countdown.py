@@ -136,10 +136,13 @@ def _exact_row(task: DiceCountdown, tokens_t):
   )(pairs_k2)
 
   def arrive(flow_ip):  # Sum over the rolls that leave j.
-    return sum(jnp.pad(flow_ip[p:, p], (0, p)) for p in range(FACES + 1))
+    return sum(
+      jnp.pad(flow_ip[p:, p], (0, min(p, size))) for p in range(FACES + 1)
+    )
 
   def ahead(beta_i):  # What stands at i - p.
-    shifted = [jnp.pad(beta_i[: size - p], (p, 0)) for p in range(FACES + 1)]
+    kept = lambda p: beta_i[: max(size - p, 0)]
+    shifted = [jnp.pad(kept(p), (min(p, size), 0)) for p in range(FACES + 1)]
     return jnp.stack(shifted, axis=-1)
 
   def forward(alpha_i, weight_ip):
