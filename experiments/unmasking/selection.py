@@ -23,7 +23,7 @@ from jaxtok.tasks import base
 NUM_SEEDS = 3  # Of selectors with chance.
 ORACLE = 'oracle margin'
 
-_decode = functools.partial(
+decode_rows = functools.partial(
   jax.jit,
   static_argnames=('prompt_len', 'mask_id', 'block', 'max_steps'),
 )(samplers.decode)
@@ -62,7 +62,7 @@ class Judge:
   def decode(self, selector: Any, rows_bt: np.ndarray, seed: int = 0) -> Any:
     """The decoded canvas of some rows."""
     rngs_b = samplers.row_rngs(jax.random.key(seed), len(rows_bt))
-    return _decode(
+    return decode_rows(
       self.denoiser,
       self.canvas(rows_bt),
       selector,

@@ -9,16 +9,17 @@ arXiv:2512.09106 in its full-diffusion setting on a task that fits a laptop.
 """
 
 from experiments import sizes
-from experiments.unmasking import experiment, training
+from experiments.unmasking import denoiser, experiment, training
 from jaxtok.diffusion import rl
 
 
 def get_config(size: str = 'small') -> experiment.Config:
   """An experiment of the given size."""
   return experiment.Config(
+    denoiser=denoiser.Config(steps=sizes.pick(size, tiny=2500, small=5000)),
     policy=training.Config(
-      learn=rl.Config(steps=sizes.pick(size, tiny=120, small=160)),
-      alphas=(2.0, 6.0, 12.0),
+      learn=rl.Config(steps=sizes.pick(size, tiny=60, small=100)),
+      alphas=(2.0, 6.0),
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
   )
