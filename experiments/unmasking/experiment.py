@@ -29,7 +29,7 @@ class Config:
   policy: training.Config = dataclasses.field(default_factory=training.Config)
   seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
   num_test: int = 512
-  temperatures: tuple[float, ...] = (0.1, 0.5, 1.0)  # Of policies, when tested.
+  temperatures: tuple[float, ...] = (0.1, 0.5)  # Of policies, when tested.
   scales: tuple[float, ...] = (1.0,)  # Likewise.
 
 

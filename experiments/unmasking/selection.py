@@ -109,7 +109,7 @@ def heuristics(
   """
   num = lambda x: jnp.asarray(x)
   thresholds = np.arange(15, 100) / 100
-  ks = [k for k in (1, 2, 3, 4, 6, 8, 12, 16) if k <= task.answer_len]
+  ks = [k for k in (1, 2, 3, 4, 6, 8) if k <= task.answer_len]
   answers_bt = jnp.asarray(rows_nt[:, task.prompt_len :])
   by_k = lambda cls: [(f'k={k}', cls(num(k))) for k in ks]
   return {
