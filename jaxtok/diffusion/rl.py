@@ -96,6 +96,11 @@ class Config:
       'lr': (self.lr > 0, '> 0'),
       'clip_norm': (self.clip_norm > 0, '> 0'),
     }
+    if self.entropy and self.likelihood is not Likelihood.BERNOULLI:
+      raise ValueError(
+        f'rl.entropy={self.entropy} is that of Bernoulli actions, but '
+        f'rl.likelihood={self.likelihood.value!r}.'
+      )
     for name, (is_fine, rule) in rules.items():
       if not is_fine:
         raise ValueError(f'rl.{name}={getattr(self, name)} must be {rule}.')

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.claims import policy as claim
 from experiments.unmasking import denoiser, experiment, selection, training
 from experiments.unmasking.configs import dice, free_choice, policy
 from jaxtok.diffusion import cloning, rl, selectors
 from jaxtok.diffusion import policy as policy_lib
+from jaxtok.evals import pareto
 from jaxtok.tasks import addition, base, dice_countdown
 from jaxtok.tasks import free_choice as free_choice_task
 
@@ -39,6 +41,7 @@ def finished(tmp_path_factory):
   return workdir, experiment.Experiment(TINY, workdir).run()
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_table_and_picture(finished):
   workdir, outcome = finished
   assert (workdir / 'frontier.png').stat().st_size > 10_000
@@ -49,6 +52,7 @@ def test_a_run_ends_with_table_and_picture(finished):
   assert len(outcome.rules['threshold']) == 85
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing(finished, capsys):
   workdir, outcome = finished
   again = experiment.Experiment(TINY, workdir).run()
@@ -58,10 +62,31 @@ def test_a_second_call_trains_nothing(finished, capsys):
   assert 'clone' not in shown
 
 
+@pytest.mark.slow
 def test_another_config_is_refused(finished):
   other = dataclasses.replace(TINY, num_test=17)
   with pytest.raises(ValueError, match='holds another config'):
     experiment.Experiment(other, finished[0])
+
+
+def test_numbers_of_the_claim_by_hand():
+  point = lambda accuracy, calls: pareto.Point(
+    '', np.arange(100) < 100 * accuracy, np.full(100, calls)
+  )
+  rules = {
+    'threshold': [point(0.5, 5.0), point(1.0, 12.0)],
+    'top-k': [point(0.9, 10.0)],
+    selection.ORACLE: [point(1.0, 1.0)],  # Not a rule.
+  }
+  got = claim.numbers(rules, [point(0.8, 6.0), point(0.98, 8.0)], 20)
+  assert (got['calls'], got['rule_calls']) == (8.0, 12.0)
+  assert got['gain_within_6_calls'] == pytest.approx(0.3)
+  learned = (0.8 * 2 + 0.98 * 12) / 20
+  threshold = (0.5 * 7 + 1.0 * 8) / 20
+  every = (0.5 * 5 + 0.9 * 2 + 1.0 * 8) / 20
+  assert got['gain_hypervolume'] == pytest.approx(learned - threshold)
+  assert got['gain_over_all_rules'] == pytest.approx(learned - every)
+  assert got['dominating_points'] == 2
 
 
 def test_equal_prompts_are_decoded_once_and_counted_as_often():
