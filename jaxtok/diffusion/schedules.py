@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How likely a token is still clean at time t.
 
-Time runs from 0 (clean) to 1 (all masked); `alpha(t)` is the probability that a
-token is clean, decreasing. `weight(t) = -alpha'(t) / (1 - alpha(t))` is the rate
-at which tokens are revealed in reverse, which weighs the cross-entropy of
+Time runs from 0 (clean) to 1 (all masked); `alpha(t)` is the probability that
+a token is clean, decreasing. `weight(t) = -alpha'(t) / (1 - alpha(t))` is the
+rate at which tokens are revealed in reverse, which weighs the cross-entropy of
 masked tokens in the likelihood bound. The bound of a denoiser that ignores time
 does not depend on the schedule, only its variance does (Sahoo et al. 2024,
 arXiv:2406.07524, section 3.5).

@@ -11,7 +11,15 @@ from flax import nnx
 
 from jaxtok import config as config_lib
 from jaxtok.models import transformer
-from jaxtok.models.interop import bert, gpt2, llama, mapping, safetensors, t5
+from jaxtok.models.interop import (
+  bert,
+  gpt2,
+  llada,
+  llama,
+  mapping,
+  safetensors,
+  t5,
+)
 
 FAMILIES = {
   family.model_type: family
@@ -19,6 +27,8 @@ FAMILIES = {
     llama.LLAMA,
     llama.QWEN2,
     llama.QWEN3,
+    llama.DREAM,
+    llada.LLADA,
     gpt2.GPT2,
     bert.BERT,
     t5.T5,

@@ -1,6 +1,10 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Llama (1 to 3), and Qwen 2 and 3, which differ by biases and norms."""
+"""Llama (1 to 3), and Qwen 2 and 3, which differ by biases and norms.
+
+Dream (Ye et al. 2025, arXiv:2508.15487) is a Qwen 2 without causal mask whose
+logits at a place are those of the *next* token, see `diffusion.denoisers`.
+"""
 
 import functools
 from collections.abc import Callable, Collection
@@ -181,4 +185,10 @@ QWEN3 = _family(
   transformer.Config.llama,
   bias='none',
   qk_norm=True,
+)
+DREAM = _family(
+  'Dream',
+  'DreamModel',
+  functools.partial(transformer.Config.qwen2, is_causal=False),
+  bias='qkv',
 )
