@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masked diffusion is behind autoregression in likelihood.
 
-Sahoo et al. 2024, arXiv:2406.07524, table 2: on OpenWebText a transformer of
+Sahoo et al. 2024, arXiv:2406.07524: on OpenWebText a transformer of
 110 M parameters has test perplexity 17.54 trained autoregressively and at most
 23.21 trained as MDLM. On text8 Shi et al. 2024 (arXiv:2406.04329) report 1.23
 bits per character against at most 1.37.

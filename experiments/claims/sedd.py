@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalised cross-entropy gives a lower bound than score entropy.
 
-Sahoo et al. 2024, arXiv:2406.07524, table 2: on OpenWebText SEDD-absorb has a
+Sahoo et al. 2024, arXiv:2406.07524: on OpenWebText SEDD-absorb has a
 perplexity of at most 24.10, MDLM of at most 23.21, with the same transformer
 and training; on text8 Shi et al. 2024 (arXiv:2406.04329) report at most 1.39
 bits per character for SEDD and 1.37 for MD4.

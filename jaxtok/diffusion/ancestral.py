@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples by running the masking process backwards, as one compiled loop.
 
-Sahoo et al. 2024, arXiv:2406.07524, section 3.2. From time t to s < t each
+Sahoo et al. 2024, arXiv:2406.07524. From time t to s < t each
 masked position is revealed with probability (alpha_s - alpha_t) / (1 - alpha_t)
 and drawn from the denoiser; positions of one step are drawn independently, an
 error that vanishes with many steps.
@@ -10,7 +10,7 @@ error that vanishes with many steps.
 Whether a position is revealed and which token it gets are drawn one after the
 other. Drawing both at once by Gumbel noise, as the published code does, puts
 all tokens into the tail of one distribution, which 32-bit noise cuts off: the
-samples come out too cold (Zheng et al. 2024, arXiv:2409.02908, section 4). It
+samples come out too cold (Zheng et al. 2024, arXiv:2409.02908). It
 also tells before the call whether a row needs one: a row that reveals nothing
 in a step is not charged for it, and a step in which no row does is not run.
 
@@ -18,7 +18,7 @@ Axes: b rows, t positions, v vocabulary, n steps.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float
 from jaxtok.diffusion import samplers
 
 
+@runtime_checkable
 class Remask(Protocol):
   """Probability that a revealed position is masked again in a step."""
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples at the times when tokens are revealed, and only then.
 
-Zheng et al. 2024, arXiv:2409.02908, section 3. With n masked positions at time
+Zheng et al. 2024, arXiv:2409.02908. With n masked positions at time
 t (linear schedule), the next is revealed at t u**(1/n), u uniform, and is each
 of them with equal probability. One call per token, and exactly the distribution
 of the ancestral sampler with infinitely many steps.

@@ -11,7 +11,7 @@ pieces that do not see each other.
 The denoiser is any sequence model without a causal mask. Its logits at a place
 are those of the token at that place. The token `mask_id` is never predicted,
 and revealed tokens are never charged: the substitution parametrisation of
-Sahoo et al. 2024, arXiv:2406.07524, section 3.2.
+Sahoo et al. 2024, arXiv:2406.07524.
 
 Axes: b rows, t positions, v vocabulary.
 """

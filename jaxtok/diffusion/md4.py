@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MD4: the continuous-time bound for any masking schedule.
 
-Shi et al. 2024, arXiv:2406.04329, equation 5. With alpha(0) = 1 - eps, a share
+Shi et al. 2024, arXiv:2406.04329. With alpha(0) = 1 - eps, a share
 eps of the tokens is masked at time 0; they are guessed uniformly, which costs
 eps ln v nats per token whatever the model. See `schedules.Polynomial` for what
 differs from the paper.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MDLM: masked diffusion as a weighted average of masked-token losses.
 
-Sahoo et al. 2024, arXiv:2406.07524, equation 10: with the linear schedule,
+Sahoo et al. 2024, arXiv:2406.07524: with the linear schedule,
 
   -log p(x) <= E_t E_z [ 1/t * sum over masked positions of -log p(x_l | z) ].
 

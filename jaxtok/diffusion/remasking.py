@@ -9,7 +9,7 @@ of masked positions is that of the schedule for any
 
   0 <= sigma <= sigma_max = min(1, (1 - alpha_s) / alpha_t).
 
-The rules of section 4 are given to `ancestral.decode(remask=...)`. Their
+The rules of the paper are given to `ancestral.decode(remask=...)`. Their
 numbers are leaves of a pytree. Axes: b rows, t positions.
 """
 

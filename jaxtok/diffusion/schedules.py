@@ -7,20 +7,21 @@ a token is clean, decreasing. `weight(t) = -alpha'(t) / (1 - alpha(t))` is the
 rate at which tokens are revealed in reverse, which weighs the cross-entropy of
 masked tokens in the likelihood bound. The bound of a denoiser that ignores time
 does not depend on the schedule, only its variance does (Sahoo et al. 2024,
-arXiv:2406.07524, section 3.5).
+arXiv:2406.07524).
 
 Schedules are pytrees of numbers, so that they can be traced and learned.
 """
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+@runtime_checkable
 class Schedule(Protocol):
   """Protocol of schedules; times of any shape, float32 results."""
 
@@ -151,7 +152,7 @@ def times(rng: Array, num: int) -> Float[Array, 'b']:
   """Times in [0, 1), uniform each, one in each of `num` equal strata.
 
   `t_i = (u + i / num) mod 1` with one shared u (Kingma et al. 2021,
-  arXiv:2107.00630, appendix I): the average over rows has a lower variance
+  arXiv:2107.00630; MD4): the average over rows has a lower variance
   than of independent times. Rows are those of the global batch.
   """
   u = jax.random.uniform(rng)
@@ -171,8 +172,8 @@ def grid(num_steps: int, *, kind: str = 'uniform') -> Float[Array, 'n']:
 
   Args:
     num_steps: Static.
-    kind: 'uniform', or 'cosine', which takes small steps near 1 (MD4, section
-      5.2: few tokens are known there, so errors of parallel drawing are large).
+    kind: 'uniform', or 'cosine', which takes small steps near 1 (MD4:
+      few tokens are known there, so errors of parallel drawing are large).
   """
   if num_steps < 1:
     raise ValueError(f'num_steps={num_steps} must be >= 1.')

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SEDD with absorbing noise: score entropy instead of cross-entropy.
 
-Lou et al. 2023, arXiv:2310.16834, equation 5 and section 3.3. The network
+Lou et al. 2023, arXiv:2310.16834. The network
 estimates ratios s_v = p(masked token is v) / p(it is masked), unnormalised.
 With r = 1 / (e^sigma - 1), the ratio of a certain token, and log s_v = logit_v
 - ln n + ln r for n real tokens, a masked place costs
