@@ -18,12 +18,12 @@ FOLDERS: dict[str, frozenset[str]] = {
     {'autoregressive', 'open_prompt', 'sampling', 'text'}
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  # The policy is not trained by an experiment yet; no claim measures the
-  # remasking sampler yet.
+  # The policy is not trained by an experiment yet; no claim measures LLaDA or
+  # the remasking sampler yet.
   'jaxtok/diffusion': frozenset(
     {
-      *('ancestral', 'denoisers', 'first_hitting', 'losses', 'policy'),
-      *('remasking', 'samplers', 'schedules', 'selectors'),
+      *('ancestral', 'denoisers', 'first_hitting', 'llada', 'losses'),
+      *('policy', 'remasking', 'samplers', 'schedules', 'selectors'),
     }
   ),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),

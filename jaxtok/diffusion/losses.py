@@ -167,6 +167,7 @@ class Weighted:
     eval_samples: Masks per row in evaluation; static.
     constant: Nats per target that do not depend on the model.
     score: Replaces the cross-entropy of `scores`.
+    eval_corrupt: Replaces `corrupt` in `per_row`; its bound may differ.
   """
 
   def __init__(
@@ -177,8 +178,10 @@ class Weighted:
     eval_samples: int = 1,
     constant: float = 0.0,
     score: Callable[..., cross_entropy.Scores] = scores,
+    eval_corrupt: Corrupt | None = None,
   ):
     self._corrupt, self._mask_id, self._score = corrupt, mask_id, score
+    self._eval_corrupt = eval_corrupt or corrupt
     self._eval_samples, self._constant = eval_samples, constant
 
   def __call__(
@@ -203,7 +206,7 @@ class Weighted:
     """The bound of each row, the mean over `eval_samples` masks."""
 
     def sample(rng):
-      corruption = self._corrupt(batch, rng)
+      corruption = self._eval_corrupt(batch, rng)
       found = self._score(model, batch, corruption, self._mask_id, None)
       return (found.nats_bt * corruption.weights_bt).sum(1)
 
