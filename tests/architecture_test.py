@@ -26,7 +26,7 @@ ALLOWED = {
   'entropy': set(),
   'models': {'nn', 'cache', 'entropy'},
   'decoding': set(),
-  'diffusion': {'objectives'},
+  'diffusion': {'decoding', 'objectives'},
   'runs': {'decoding', 'tokenizers', 'train'},
   'train': {'data', 'evals', 'objectives', 'models', 'runs', 'tokenizers'},
 }

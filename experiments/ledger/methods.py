@@ -12,10 +12,13 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv'}),
+  'jaxtok/cache': frozenset({'kv', 'nested'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
-    {'autoregressive', 'open_prompt', 'sampling', 'text'}
+    {
+      *('autoregressive', 'byte_baselines', 'byte_infill', 'cover_pool'),
+      *('cover_state', 'covers', 'open_prompt', 'sampling', 'text'),
+    }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
   # The policy is not trained by an experiment yet; no claim measures LLaDA or
@@ -23,16 +26,18 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/diffusion': frozenset(
     {
       *('ancestral', 'denoisers', 'first_hitting', 'llada', 'losses'),
-      *('policy', 'remasking', 'samplers', 'schedules', 'selectors'),
+      *('policy', 'pretrained', 'remasking', 'samplers', 'schedules'),
+      'selectors',
     }
   ),
-  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
+  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
       *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),
       *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
       *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
+      *('word_bytes', 'words'),
     }
   ),
   'jaxtok/transfer': frozenset(),

@@ -119,11 +119,10 @@ def _reveal(denoiser, canvas, select_bt, rngs_b, step, mask_id):
     jax.nn.softmax(logits_btv, axis=-1), drawn_bt[..., None], axis=-1
   )[..., 0]
   put = lambda new, old: jnp.where(select_bt, new, old)
-  calls = samplers.calls_per_step(denoiser)
   return samplers.Canvas(
     tokens_bt=put(drawn_bt.astype(canvas.tokens_bt.dtype), canvas.tokens_bt),
     is_masked_bt=canvas.is_masked_bt & ~select_bt,
-    num_calls_b=canvas.num_calls_b + calls * select_bt.any(-1),
+    num_calls_b=canvas.num_calls_b + select_bt.any(-1),
     reveal_step_bt=put(step, canvas.reveal_step_bt),
     psi_bt=put(psi_bt, canvas.psi_bt),
   )

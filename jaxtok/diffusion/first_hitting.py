@@ -74,8 +74,7 @@ def decode(
     )
     select_bt = selectors.Random(1)(view) & masked_bt
     times_bt = jnp.where(select_bt, now_b[:, None], times_bt)
-    calls = samplers.calls_per_step(denoiser)
-    canvas = samplers.commit(canvas, view, select_bt, step, calls=calls)
+    canvas = samplers.commit(canvas, view, select_bt, step)
     return canvas, now_b, times_bt
 
   b = canvas.tokens_bt.shape[0]

@@ -141,8 +141,7 @@ def decode(
       temperature=temperature,
     )
     select_bt = selector(view) & view.allowed_bt
-    calls = calls_per_step(denoiser)
-    return commit(canvas, view, select_bt, step, calls=calls), step + 1
+    return commit(canvas, view, select_bt, step), step + 1
 
   def is_open(state):
     return state[0].is_masked_bt.any() & (state[1] < (max_steps or length))
@@ -188,20 +187,13 @@ def _tokens(logits_btv, rngs_b, temperature):
   return jax.vmap(draw)(rngs_b, logits_btv / temperature)
 
 
-def calls_per_step(denoiser: Any) -> int:
-  """What one use of a denoiser is charged as; guidance calls it twice."""
-  return getattr(denoiser, 'calls_per_step', 1)
-
-
 def commit(
   canvas: Canvas,
   view: selectors.View,
   select_bt: Bool[Array, 'b s'],
   step: Int[Array, ''],
-  *,
-  calls: int = 1,
 ) -> Canvas:
-  """Writes the selected tokens of the answer and charges unfinished rows."""
+  """Writes the selected tokens of the answer and counts the call."""
   pad = ((0, 0), (canvas.tokens_bt.shape[1] - select_bt.shape[1], 0))
   wide = lambda x_bt: jnp.pad(x_bt, pad)
   select_wide = wide(select_bt)
@@ -212,7 +204,7 @@ def commit(
       wide(view.tokens_bt).astype(canvas.tokens_bt.dtype), canvas.tokens_bt
     ),
     is_masked_bt=canvas.is_masked_bt & ~select_wide,
-    num_calls_b=canvas.num_calls_b + calls * is_open_b,
+    num_calls_b=canvas.num_calls_b + is_open_b,
     reveal_step_bt=put(step, canvas.reveal_step_bt),
     psi_bt=put(wide(view.token_probs_bt), canvas.psi_bt),
   )

@@ -16,12 +16,10 @@ import pytest
 
 from jaxtok.diffusion import (
   ancestral,
-  denoisers,
   first_hitting,
   remasking,
   samplers,
   schedules,
-  selectors,
 )
 
 L, V, ROWS = 3, 2, 8000
@@ -192,35 +190,6 @@ def test_first_hitting_samples_the_data_at_uniform_order_statistics():
   order = np.argsort(-times, axis=-1)
   steps = np.take_along_axis(np.asarray(canvas.reveal_step_bt), order, -1)
   np.testing.assert_array_equal(steps, np.tile(np.arange(L), (ROWS, 1)))
-
-
-def test_guidance_is_charged_twice_and_at_zero_changes_nothing():
-  is_prompt = jnp.array([[True, False, False]])
-  guided = denoisers.Guided(denoiser, is_prompt, 0.0, V)
-  tokens = jnp.array([[1, V, V]])
-  np.testing.assert_allclose(
-    guided(tokens)[..., :V], denoiser(tokens)[..., :V], rtol=1e-6
-  )
-  strong = denoisers.Guided(denoiser, is_prompt, 1.0, V)
-  want = 2 * denoiser(tokens) - denoiser(jnp.full((1, L), V))
-  np.testing.assert_allclose(
-    strong(tokens)[0, 1:, :V], want[0, 1:, :V], rtol=1e-5
-  )
-  canvas = samplers.decode(
-    guided,
-    samplers.start(tokens, tokens == V, V),
-    selectors.TopK(1),
-    samplers.row_rngs(jax.random.key(0), 1),
-    prompt_len=1,
-    mask_id=V,
-  )
-  assert canvas.num_calls_b.tolist() == [4]
-
-
-def test_shifted_logits_are_those_of_the_place_before():
-  tokens = jnp.array([[1, V, 0]])
-  got = denoisers.Shifted(denoiser)(tokens)
-  np.testing.assert_array_equal(got[:, 1:], denoiser(tokens)[:, :-1])
 
 
 def test_too_few_times_are_refused():

@@ -27,11 +27,11 @@ FAMILIES = {
     llama.LLAMA,
     llama.QWEN2,
     llama.QWEN3,
-    llama.DREAM,
-    llada.LLADA,
     gpt2.GPT2,
     bert.BERT,
     t5.T5,
+    llada.LLADA,
+    llada.DREAM,
   )
 }
 

@@ -1,10 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Llama (1 to 3), and Qwen 2 and 3, which differ by biases and norms.
-
-Dream (Ye et al. 2025, arXiv:2508.15487) is a Qwen 2 without causal mask whose
-logits at a place are those of the *next* token, see `diffusion.denoisers`.
-"""
+"""Llama (1 to 3), and Qwen 2 and 3, which differ by biases and norms."""
 
 import functools
 from collections.abc import Callable, Collection
@@ -154,7 +150,7 @@ def tensors(config: transformer.Config) -> list[mapping.Tensor]:
   return found
 
 
-def _family(
+def family(
   model_type: str,
   architecture: str,
   make: Callable[..., transformer.Config],
@@ -162,6 +158,15 @@ def _family(
   bias: str,
   qk_norm: bool = False,
 ) -> mapping.Family:
+  """A family with the tensor names and the config.json of Llama.
+
+  Args:
+    model_type: In config.json.
+    architecture: Name of the class that `transformers` would load.
+    make: Makes our config from its fields.
+    bias: Biases of the attention's projections without any setting.
+    qk_norm: Whether queries and keys are normalised.
+  """
   return mapping.Family(
     model_type=model_type,
     prefix='model.',
@@ -173,22 +178,16 @@ def _family(
   )
 
 
-LLAMA = _family(
+LLAMA = family(
   'llama', 'LlamaForCausalLM', transformer.Config.llama, bias='none'
 )
-QWEN2 = _family(
+QWEN2 = family(
   'qwen2', 'Qwen2ForCausalLM', transformer.Config.qwen2, bias='qkv'
 )
-QWEN3 = _family(
+QWEN3 = family(
   'qwen3',
   'Qwen3ForCausalLM',
   transformer.Config.llama,
   bias='none',
   qk_norm=True,
-)
-DREAM = _family(
-  'Dream',
-  'DreamModel',
-  functools.partial(transformer.Config.qwen2, is_causal=False),
-  bias='qkv',
 )

@@ -26,8 +26,6 @@ CONFIGS = {
   'bert': Config.bert(**SMALL, max_len=24),
   't5 1.0': Config.t5(**SMALL),
   't5': Config.byt5(**SMALL, num_encoder_layers=1),
-  'Dream': Config.qwen2(**SMALL, is_causal=False, is_tied=False),
-  'llada': Config.llama(**SMALL, is_causal=False),
 }
 
 
