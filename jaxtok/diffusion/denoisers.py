@@ -3,7 +3,8 @@
 """Denoisers: functions from tokens to logits of the token at each place.
 
 They are pytrees, so that models inside them are arguments of jitted functions.
-For guidance and shifted logits see `pretrained`. Axes: b rows, t positions, v vocabulary.
+For guidance and shifted logits see `pretrained`. Axes: b rows, t positions, v
+vocabulary.
 """
 
 import dataclasses
