@@ -8,11 +8,13 @@ the user come out as one paragraph and exit code 1 (run) or 2 (command line);
 """
 
 import ast
+import contextlib
 import importlib.util
 import logging as std_logging
 import pathlib
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import jaxtyping
@@ -136,6 +138,18 @@ def quiet_libraries() -> None:
   handler = logging.get_absl_handler()
   handler.addFilter(is_shown)
   handler.setFormatter(std_logging.Formatter('%(message)s'))
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+  """Ends the program with one line if the user can mend what is wrong.
+
+  For the `main` of commands without a config; also a decorator.
+  """
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    sys.exit(f'error: {error}')
 
 
 def list_configs(folder: pathlib.Path) -> str:

@@ -121,7 +121,8 @@ def mgpu_load(place: Place, layout: Any, *, interpret: Any) -> jax.Array:
   ref, index = place
   if interpret:
     return ref[index]
-  return plgpu.load(ref.at[index], (), layout=layout, optimized=False)
+  indices = () if jax.__version_info__ >= (0, 11) else ((),)
+  return plgpu.load(ref.at[index], *indices, layout=layout, optimized=False)
 
 
 def mgpu_loop(
@@ -185,12 +186,12 @@ def mgpu_iota(shape: tuple[int, int], axis: int, *, interpret: Any):
 
 
 def ref_t(ref: Any) -> Any:
-  """A transposed reference; `transpose_ref` is gone in 0.11."""
+  """A transposed reference; 0.11 deprecates `transpose_ref`."""
+  if jax.__version_info__ >= (0, 11):
+    return ref.T
   from jax.experimental.pallas import mosaic_gpu as plgpu
 
-  if hasattr(plgpu, 'transpose_ref'):
-    return plgpu.transpose_ref(ref, (1, 0))
-  return ref.T
+  return plgpu.transpose_ref(ref, (1, 0))
 
 
 def wgmma_nt(

@@ -300,8 +300,13 @@ def accelerator() -> list[Case]:
     _gather(16, 65536, 2048, 32, 8, 128),
     _paged(16, 8192, 16, 32, 8, 128),
     _paged(16, 8192, 64, 32, 8, 128),
+    _paged(16, 65536, 64, 32, 8, 128),
     _tree(8, 8192, 64, 32, 8, 128),
     _linear(2, 32768, 16, 16, 64),
+    # What linear attention replaces at this length.
+    dataclasses.replace(
+      _flash('causal', 2, 32768, 16, 16, 64, False), rival=None
+    ),
     _topk(8, 131072, 2048),
     *selections(),
     *linear(),

@@ -17,8 +17,11 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -295,7 +298,11 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('--implementations', default='')
   parser.add_argument('--out', default=None, type=pathlib.Path)
   parser.add_argument('--interpret', action='store_true')
+  parser.add_argument('--jobs', default=1, type=int, help='processes')
+  parser.add_argument('--part', default='0/1', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
+  if args.jobs > 1:
+    return _in_parts(sys.argv[1:] if argv is None else argv, args)
   own = _OWN.get(jax.default_backend(), ('xla',))
   if args.interpret:
     own = ('tpu', 'triton')
@@ -307,20 +314,56 @@ def main(argv: list[str] | None = None) -> int:
   )
   rows, checks = [], [*flash(), *others()]
   kernels = kernels or [x.kernel for x in checks]
+  part, parts = map(int, args.part.split('/'))
+  checks = [x for x in checks if x.kernel in kernels and args.only in x.name][
+    part::parts
+  ]
   with mode:
     for check in checks:
-      if check.kernel not in kernels or args.only not in check.name:
-        continue
       for implementation in own:
         rows.append(compare(check, implementation))
         print(_line(rows[-1]), flush=True)
+        _save(rows, args.out)
+  return _report(rows, args.out)
+
+
+def _in_parts(argv: list[str], args) -> int:
+  """Deals the checks to processes: most of the time is spent compiling."""
+  rows = []
+  with tempfile.TemporaryDirectory() as folder:
+    outs = [pathlib.Path(folder) / f'{i}.json' for i in range(args.jobs)]
+    command = [sys.executable, '-m', 'jaxtok_kernels.check', *argv, '--jobs=1']
+    processes = [
+      subprocess.Popen(
+        [*command, f'--part={i}/{args.jobs}', f'--out={out}'],
+        env=os.environ | {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},
+      )
+      for i, out in enumerate(outs)
+    ]
+    for process, out in zip(processes, outs, strict=True):
+      process.wait()
+      if out.exists():
+        rows += json.loads(out.read_text())['rows']
+      if process.returncode not in (0, 1):
+        row = dict(kernel='check', case=out.stem, implementation='')
+        died = f'a process ended with {process.returncode}'
+        rows.append(row | {'result': 'wrong', 'failed': died})
+  return _report(rows, args.out)
+
+
+def _report(rows: list[dict[str, Any]], out: pathlib.Path | None) -> int:
   count = lambda x: sum(row['result'] == x for row in rows)
   print(f'{count("ok")} ok, {count("refused")} refused, {count("wrong")} wrong')
-  if args.out:
+  _save(rows, out)
+  return int(count('wrong') > 0)
+
+
+def _save(rows: list[dict[str, Any]], out: pathlib.Path | None) -> None:
+  """After each check: a run that dies leaves what it found."""
+  if out:
     device = jax.devices()[0].device_kind
     body = dict(device=device, jax=jax.__version__, rows=rows)
-    args.out.write_text(json.dumps(body, indent=1) + '\n')
-  return int(count('wrong') > 0 or not rows)
+    out.write_text(json.dumps(body, indent=1) + '\n')
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ where to look first, never used by `tuning.config`.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import functools
 import itertools
@@ -43,6 +44,7 @@ class Space:
     cases: Names of the functions in `cases` that run it.
     tpu: Candidate values of each entry of the TPU config.
     triton: Likewise for Triton.
+    mosaic_gpu: Likewise for Mosaic GPU.
     memory: Bytes of fast memory of a TPU config at the sizes of a call.
     step: Tokens that a TPU program's loop body handles, to compare bundles.
     names: Part of the case's name that selects among `cases`.
@@ -55,6 +57,9 @@ class Space:
   memory: Callable[[dict[str, int], dict[str, int]], int]
   step: Callable[[dict[str, int]], int]
   names: str = ''
+  mosaic_gpu: Mapping[str, tuple[int, ...]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def _decode_memory(config, sizes) -> int:
@@ -81,12 +86,41 @@ def _tile_memory(config, sizes) -> int:
 
 SPACES = (
   Space(
+    'flash_attention',
+    ('flash_attention',),
+    tpu={},
+    triton={
+      'block_q': (64, 128),
+      'block_kv': (32, 64, 128),
+      'num_warps': (4, 8),
+      'num_stages': (2, 3, 4),
+    },
+    mosaic_gpu={'block_kv': (64, 128), 'num_stages': (2, 3, 4)},
+    memory=lambda config, sizes: 0,
+    step=lambda config: 1,
+    names='forward',
+  ),
+  Space(
+    'flash_attention_backward',
+    ('flash_attention',),
+    tpu={},
+    triton={
+      'block_q': (64, 128),
+      'block_kv': (64, 128),
+      'num_warps': (4, 8),
+      'num_stages': (1, 2, 3),
+    },
+    memory=lambda config, sizes: 0,
+    step=lambda config: 1,
+    names='grad',
+  ),
+  Space(
     'selected_decode',
     ('gather_decode', 'block_decode', 'paged_decode', 'tree_attention'),
     tpu={'tokens': (128, 256, 512)},
     triton={
       'block': (32, 64, 128),
-      'num_warps': (2, 4, 8),
+      'num_warps': (2, 4),
       'least': (256, 512, 1024),
     },
     memory=_decode_memory,
@@ -96,7 +130,7 @@ SPACES = (
     'linear_attention',
     ('linear_attention',),
     tpu={'chunk': (128, 256), 'chunks': (1, 2, 4, 8)},
-    triton={'chunk': (16, 32, 64), 'num_warps': (4, 8)},
+    triton={'chunk': (32, 64, 128), 'num_warps': (2, 4, 8)},
     memory=functools.partial(_linear_memory, 'taylor2'),
     step=lambda config: config['chunk'],
     names='taylor2',
@@ -197,6 +231,7 @@ def measure(
   sizes: dict[str, int],
   implementation: str,
   repeats: int,
+  threads: int = 1,
 ) -> dict[str, Any] | None:
   """Times the candidates of a case on the device that is here.
 
@@ -204,19 +239,28 @@ def measure(
     A row for the chip's file, None if nothing compiled.
   """
   args = jax.jit(case.draw)(jax.random.key(0))
-  compiled, configs = {}, {}
-  for config in fitting(space, implementation, sizes, tuning.chip()):
-    name = json.dumps(config)
+
+  def call(config):
     try:
       with tuning.override(space.kernel, config):
         fn = jax.jit(functools.partial(case.run, implementation))
-        compiled[name] = fn.lower(*args).compile()
-      configs[name] = config
-    except Exception as e:  # What does not compile is no candidate.
-      print(f'  {name}: {" ".join(str(e).split())[:160]}')
-  if not compiled:
+        found = functools.partial(fn.lower(*args).compile(), *args)
+      jax.block_until_ready(found())
+    except Exception as e:  # What does not compile or run is no candidate.
+      print(f'  {json.dumps(config)}: {" ".join(str(e).split())[:160]}')
+      return None
+    return found
+
+  fits = fitting(space, implementation, sizes, tuning.chip())
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    calls = list(pool.map(call, fits))
+  configs = {json.dumps(x): x for x in fits}
+  times = bench.seconds(
+    {k: x for k, x in zip(configs, calls, strict=True) if x is not None},
+    repeats,
+  )
+  if not times:
     return None
-  times = bench.seconds(compiled, args, repeats)
   for name, spent in sorted(times.items(), key=lambda x: x[1]):
     print(f'  {name}: {1e3 * spent:.3f} ms')
   best = min(times, key=times.__getitem__)
@@ -326,6 +370,8 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument('--kernels', default='', help='names, comma separated')
   parser.add_argument('--repeats', default=20, type=int)
+  parser.add_argument('--only', default='', help='part of the case name')
+  parser.add_argument('--threads', default=1, type=int, help='that compile')
   parser.add_argument('--write', action='store_true', help='ship the result')
   parser.add_argument('--static', action='store_true')
   parser.add_argument('--chips', default='v5e', help='for --static')
@@ -369,15 +415,21 @@ def _main_measured(args, names: list[str]) -> int:
   if chip is None:
     print('No TPU or GPU of the list here. --static ranks TPU tiles without.')
     return 1
-  implementation = 'tpu' if jax.default_backend() == 'tpu' else 'triton'
+  on_tpu = jax.default_backend() == 'tpu'
   rows = []
-  for space, case, dtype, sizes in work_list(names, implementation):
-    print(f'{space.kernel}, {case.kernel}, {case.name}:', flush=True)
-    row = measure(space, case, dtype, sizes, implementation, args.repeats)
-    rows += [] if row is None else [row]
-  body = {'chip': chip, 'jax': jax.__version__, 'rows': rows}
-  if args.out:
-    args.out.write_text(json.dumps(body, indent=1) + '\n')
+  for implementation in ('tpu',) if on_tpu else ('triton', 'mosaic_gpu'):
+    for space, case, dtype, sizes in work_list(names, implementation):
+      if args.only not in case.name:
+        continue
+      head = f'{space.kernel}, {implementation}, {case.kernel}, {case.name}'
+      print(f'{head}:', flush=True)
+      row = measure(
+        space, case, dtype, sizes, implementation, args.repeats, args.threads
+      )
+      rows += [] if row is None else [row]
+      if args.out:  # A run that is cut off leaves what it measured.
+        body = {'chip': chip, 'jax': jax.__version__, 'rows': rows}
+        args.out.write_text(json.dumps(body, indent=1) + '\n')
   if args.write:
     save(chip, rows)
   return int(not rows)

@@ -7,8 +7,8 @@
 #
 #   launch/check_kernels.sh [OUT] [PYTHON]
 #
-# Writes OUT/check.json and OUT/bench_<device>.json (default OUT: kernels_out).
-# To publish: copy the latter to docs/kernels and run
+# Writes OUT/check_<device>.json and OUT/bench_<device>.json (default OUT:
+# kernels_out). To publish: copy them to docs/kernels and run
 # `python -m jaxtok_kernels.docs`. Times are written even where a check failed.
 set -euo pipefail
 out=$(mkdir -p "${1:-kernels_out}" && cd "${1:-kernels_out}" && pwd)
@@ -23,6 +23,12 @@ device=$("$python" -c 'from jaxtok_kernels import bench
 print(bench.device_name().replace(" ", "_"))')
 echo "device: $device"
 status=0
-"$python" -m jaxtok_kernels.check --out="$out/check.json" || status=1
-"$python" -m jaxtok_kernels.bench --out="$out/bench_$device.json" || status=1
+case "$device" in
+  h*) jobs=$(( $(nproc) > 2 ? $(nproc) / 2 : 1 )) ;;
+  *) jobs=1 ;;  # A TPU belongs to one process.
+esac
+"$python" -m jaxtok_kernels.check --jobs="$jobs" \
+  --out="$out/check_$device.json" || status=1
+"$python" -m jaxtok_kernels.bench --threads="$jobs" \
+  --out="$out/bench_$device.json" || status=1
 exit $status

@@ -26,8 +26,12 @@ ALLOWED = {
   'entropy': set(),
   'models': {'nn', 'cache', 'entropy'},
   'decoding': set(),
+<<<<<<< HEAD
   'diffusion': set(),
   'tasks': set(),
+=======
+  'diffusion': {'decoding', 'objectives'},
+>>>>>>> diffusion
   'runs': {'decoding', 'tokenizers', 'train'},
   'train': {'data', 'evals', 'objectives', 'models', 'runs', 'tokenizers'},
 }

@@ -15,7 +15,8 @@ M1, the byte model of the coders:
 
   JAXTOK_DATA=DATA python -m experiments.compressed_text \\
       --config=experiments/compressed_text/configs/m1.py --workdir=runs/m1
-  python -m experiments.compressed_text.export --workdir=runs/m1 -o m1.npz
+  python -m experiments.compressed_text.export --workdir=runs/m1 \\
+      --output=jaxtok/entropy/weights
 """
 
 from experiments import cli

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 import zstandard
 
+from experiments import cli
 from experiments.compressed_text import texts
 from jaxtok.entropy import container, shipped
 
@@ -85,6 +86,7 @@ def winning_size(bits_per_byte: float, model_bytes: int) -> tuple[int, float]:
   return 0, 8 * with_xz(whole) / len(whole)
 
 
+@cli.one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
   """Prints the table and the size."""
   parser = argparse.ArgumentParser(

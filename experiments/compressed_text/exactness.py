@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from experiments import cli
 from experiments.compressed_text import texts
 from jaxtok.entropy import documents, shipped, window
 from jaxtok.entropy.formats import CLOSE_RULES, WindowFormat
@@ -27,6 +28,7 @@ _BATCHES = (1, 7, 64, 4096)
 _ROW = 48  # Bytes of a text.
 
 
+@cli.one_line_errors()
 def main(argv: Sequence[str] | None = None) -> int:
   """Prints both tables; 1 if any hash differs."""
   parser = argparse.ArgumentParser(
@@ -37,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     '--bytes', type=int, default=200_000, help='text for the close rules; 0: no'
   )
   args = parser.parse_args(argv)
+  if min(args.rows, args.bytes) < 0 or not args.rows + args.bytes:
+    raise ValueError(
+      f'--rows={args.rows} and --bytes={args.bytes} must be at least 0, and '
+      'one of them more: there is nothing to do.'
+    )
   differs = args.rows and compare_ids(rows_of_mixed(args.rows))
   if args.bytes:
     compare_rules(texts.novel()[: args.bytes])

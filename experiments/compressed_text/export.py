@@ -7,14 +7,19 @@
 
 Writes `m1.npz` and `m1_windows16.npz`, and prints what a model card needs:
 hashes of the data, and bits per byte of the integers beside the model that was
-trained, on the validation text, cut into pieces that both start anew in.
+trained, on the validation text, cut into pieces that both start anew in. With
+`--float_twin=RUN`, also those of a model trained without any rounding:
+
+  python -m experiments.compressed_text --workdir=runs/m1_float \\
+      --config=experiments/compressed_text/configs/m1.py \\
+      --config.model.is_quantized=False
 """
 
 import argparse
 import hashlib
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments import cli
 from jaxtok.entropy import (
   dictionary,
   integer_model,
@@ -36,10 +42,12 @@ from jaxtok.train import checkpoint
 _PIECE, _ROWS = 4096, 16  # Bytes of a piece, pieces of a call.
 
 
+@cli.one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
   """Exports a run."""
   args = _parser().parse_args(argv)
   run = run_lib.load(args.workdir)
+  unrounded = _unrounded(args.float_twin) if args.float_twin else None
   twin = _twin(run, args.step)
   model = twin.export()
   words = dictionary.compile_window_dictionary(model)
@@ -55,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     'longest string': words.max_symbols,
     'bytes of both files': sum(x.stat().st_size for x in folder.glob('m1*')),
     **_data(run),
-    **compare(twin, model, _validation(run, args.max_bytes)),
   }
+  text = _validation(run, args.max_bytes)
+  facts |= compare({'on the grid': twin, 'unrounded': unrounded}, model, text)
   for name, value in facts.items():
     print(f'{name:28}{value}', flush=True)
 
@@ -69,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--workdir', required=True, help='run of configs/m1.py')
   add('--step', type=int, help='checkpoint; by default the newest')
   add('--output', required=True, help='folder to write to')
+  add('--float_twin', help='run with is_quantized=False, to compare with')
   add('--max_bytes', type=int, default=400_000, help='of validation text')
   return parser
 
@@ -81,6 +91,21 @@ def _twin(run: run_lib.Run, step: int | None) -> int_byte_lm.ByteTwin:
   params = checkpoint.restore_params(run.workdir, step)
   nnx.update(model, jax.tree.map(jnp.asarray, params))
   return model
+
+
+def _unrounded(workdir: str) -> int_byte_lm.ByteTwin:
+  """The model of a run that does not round.
+
+  Raises:
+    ValueError: If it does.
+  """
+  run = run_lib.load(workdir)
+  if run.config.model.is_quantized:
+    raise ValueError(
+      f'--float_twin={workdir} must be a run without rounding. Train it with '
+      '--config.model.is_quantized=False.'
+    )
+  return run.model
 
 
 def _data(run: run_lib.Run) -> dict[str, Any]:
@@ -104,23 +129,32 @@ def _validation(run: run_lib.Run, max_bytes: int) -> bytes:
 
 
 def compare(
-  twin: int_byte_lm.ByteTwin, model: integer_model.IntByteLM, text: bytes
+  twins: Mapping[str, int_byte_lm.ByteTwin | None],
+  model: integer_model.IntByteLM,
+  text: bytes,
 ) -> dict[str, Any]:
-  """Bits per byte of the trained model and of the integers on a text."""
+  """Bits per byte of trained models and of the integers on a text.
+
+  Args:
+    twins: Trained models by name; those that are None are left out.
+    model: The integers.
+    text: At least `_PIECE * _ROWS` bytes; the rest of it is left out.
+  """
   num = len(text) // (_PIECE * _ROWS) * _ROWS
   symbols = np.frombuffer(text, np.uint8, num * _PIECE).astype(np.int32)
   symbols = symbols.reshape(-1, _ROWS, _PIECE)
-  nats = nnx.jit(_nats)
   lengths = np.full(_ROWS, _PIECE)
-  of_twin = sum(float(nats(twin, jnp.asarray(x))) for x in symbols)
-  of_twin /= symbols.size * math.log(2)
-  of_model = sum(stream.code_length(x, lengths, model).sum() for x in symbols)
-  of_model /= symbols.size
-  return {
-    'bits per byte, trained': round(of_twin, 5),
-    'bits per byte, integers': round(float(of_model), 5),
-    'difference': f'{100 * (of_model / of_twin - 1):.3f} %',
-  }
+  total = sum(stream.code_length(x, lengths, model).sum() for x in symbols)
+  bits = float(total / symbols.size)
+  found: dict[str, Any] = {'bits per byte, integers': round(bits, 5)}
+  for name, twin in twins.items():
+    if twin is not None:
+      nats = nnx.jit(_nats)
+      its = sum(float(nats(twin, jnp.asarray(x))) for x in symbols)
+      its /= symbols.size * math.log(2)
+      found[f'... {name}'] = round(its, 5)
+      found[f'integers / {name}'] = f'{100 * (bits / its - 1):+.3f} %'
+  return found
 
 
 def _nats(model: int_byte_lm.ByteTwin, symbols_bt: Any) -> Any:

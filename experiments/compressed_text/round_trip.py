@@ -7,10 +7,10 @@
   JAXTOK_DATA=DATA python -m experiments.compressed_text.round_trip \\
       --num_bytes=10_000_000 --window_bits=64 --workdir=runs/round_trip64
 
-Windows of 16 bits with rule `cell` go through the dictionary, all others
-through the integer model. Texts are parts (up to a MB for the dictionary, 4096
-bytes for the model) of the data sets (text, tables, arrays) and of the compiled
-modules of Python and JAX.
+Windows of 16 bits, with rule `cell` or `--close_rule=delay`, go through the
+dictionary, all others through the integer model. Texts are parts (up to a MB
+for the dictionary, 4096 bytes for the model) of the data sets (text, tables,
+arrays) and of the compiled modules of Python and JAX.
 Progress is kept in the workdir after each batch: the same command goes on where
 it was stopped. At the end all 65,536 words are decoded one by one (with the
 dictionary only).
@@ -27,9 +27,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tqdm
 
+from experiments import cli
 from experiments.compressed_text import texts
-from jaxtok.entropy import documents, shipped
-from jaxtok.entropy.formats import CLOSE_RULES, WindowFormat
+from jaxtok.entropy import dictionary_rules, documents, shipped
+from jaxtok.entropy.formats import WindowFormat
 from jaxtok.tokenizers import neural
 
 # By whether there is a dictionary; without, texts are lanes of one call.
@@ -37,19 +38,25 @@ _BATCH_BYTES = {True: 1 << 24, False: 1 << 19}
 _TEXT_BYTES = {True: 1 << 20, False: 1 << 12}
 
 
+@cli.one_line_errors()
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; 1 if anything came back wrong."""
   args = _parser().parse_args(argv)
+  if args.num_bytes < 1:
+    raise ValueError(f'--num_bytes={args.num_bytes} must be at least 1.')
   fmt = WindowFormat(window_bits=args.window_bits, close_rule=args.close_rule)
-  if not fmt.is_lossless:
-    raise SystemExit('error: greedy_zero_pad does not promise to decode.')
   tokenizer = neural.NeuralCompressionTokenizer(fmt=fmt)
   state = run(tokenizer, args.num_bytes, pathlib.Path(args.workdir))
   if tokenizer.words is not None:
     state['words that do not decode'] = wrong_words(tokenizer)
   for name, value in state.items():
     print(f'{name:26}{value}')
-  return int(bool(state['errors']))
+  if state['bytes'] < args.num_bytes:
+    raise ValueError(
+      f'--num_bytes={args.num_bytes}, but the files that JAXTOK_DATA and the '
+      f'modules have hold only {state["bytes"]} bytes. Ask for fewer.'
+    )
+  return int(bool(state['errors'] or state.get('words that do not decode')))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('--num_bytes', type=int, default=1_000_000)
   add('--window_bits', type=int, default=16)
-  add('--close_rule', default='cell', choices=CLOSE_RULES)
+  # The third rule does not promise to decode.
+  add('--close_rule', default='cell', choices=dictionary_rules.RULES)
   add('--workdir', required=True, help='folder of the progress file')
   return parser
 
@@ -102,7 +110,10 @@ def run(
   }
   state = json.loads(path.read_text()) if path.exists() else new
   if state['task'] != task:
-    raise SystemExit(f'error: {path} is of another task. Use another workdir.')
+    raise ValueError(
+      f'--workdir={workdir} holds the progress of another task. Use another '
+      'workdir, or the same data, settings and --num_bytes.'
+    )
   is_fast = tokenizer.words is not None
   batches = _batches(num_bytes, _BATCH_BYTES[is_fast], _TEXT_BYTES[is_fast])
   rest = itertools.islice(batches, state['batches'], None)

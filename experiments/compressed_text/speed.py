@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import cli
 from experiments.compressed_text import texts
 from jaxtok.entropy import documents, shipped, stream, table, trie, window
 from jaxtok.entropy.formats import WindowFormat
@@ -109,6 +110,7 @@ def window_decoder(text: bytes) -> None:
   )
 
 
+@cli.one_line_errors()
 def main() -> None:
   """Prints all speeds."""
   novel = texts.novel()

@@ -33,7 +33,9 @@ def main(argv: list[str]) -> None:
   cli.quiet_libraries()
   try:
     root = pathlib.Path(FLAGS.workdir)
-    names, seeds = FLAGS.methods, [int(seed) for seed in FLAGS.seeds]
+    names, seeds = FLAGS.methods, _seeds()
+    for name in names:  # Before anything is trained.
+      methods.get_config(name, FLAGS.size)
     found = train_all(root, names, seeds, FLAGS.match)
     result = outcome.Outcome(found)
     print(f'\n{result}')
@@ -44,6 +46,14 @@ def main(argv: list[str]) -> None:
     sys.exit(error.exit_code)
   except (ValueError, OSError, errors.RunError) as error:
     sys.exit(f'error: {error}')
+
+
+def _seeds() -> list[int]:
+  if not all(seed.isdecimal() for seed in FLAGS.seeds):
+    raise ValueError(
+      f'--seeds={",".join(FLAGS.seeds)} must be whole numbers, e.g. 0,1,2.'
+    )
+  return [int(seed) for seed in FLAGS.seeds]
 
 
 def train_all(

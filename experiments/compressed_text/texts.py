@@ -21,11 +21,14 @@ def folder() -> str:
   """The folder of data sets.
 
   Raises:
-    ValueError: If JAXTOK_DATA is not set.
+    ValueError: If JAXTOK_DATA is not set to a folder.
   """
-  path = os.environ.get('JAXTOK_DATA')
-  if not path:
-    raise ValueError('set JAXTOK_DATA to the folder of data sets.')
+  path = os.environ.get('JAXTOK_DATA', '')
+  if not os.path.isdir(path):
+    raise ValueError(
+      f'JAXTOK_DATA={path!r} must be the folder of data sets. Set it, e.g. '
+      'JAXTOK_DATA=data python -m ...'
+    )
   return path
 
 

@@ -12,23 +12,40 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv'}),
+  'jaxtok/cache': frozenset({'kv', 'nested'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
-    {'autoregressive', 'open_prompt', 'sampling', 'text'}
+    {
+      *('autoregressive', 'byte_baselines', 'byte_infill', 'cover_pool'),
+      *('cover_state', 'covers', 'open_prompt', 'sampling', 'text'),
+    }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
+<<<<<<< HEAD
   # The last three train the policy, which is the method.
   'jaxtok/diffusion': frozenset(
     {'samplers', 'selectors', 'cloning', 'rl', 'rollout'}
   ),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
+=======
+  # The policy is not trained by an experiment yet; no claim measures LLaDA or
+  # the remasking sampler yet.
+  'jaxtok/diffusion': frozenset(
+    {
+      *('ancestral', 'denoisers', 'first_hitting', 'llada', 'losses'),
+      *('policy', 'pretrained', 'remasking', 'samplers', 'schedules'),
+      'selectors',
+    }
+  ),
+  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
+>>>>>>> diffusion
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
       *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),
       *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
       *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
+      *('word_bytes', 'words'),
     }
   ),
   'jaxtok/transfer': frozenset(),

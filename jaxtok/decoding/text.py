@@ -85,7 +85,7 @@ def _grow(
     model,
     prompt_bt,
     lengths_b,
-    num_tokens=num_bytes,  # Each token has a byte, or ends the text.
+    num_tokens=num_bytes * tokenizer.max_tokens_per_byte,
     chunk=min(chunk, num_bytes),
     rng=rng,
     sampling=sampling,

@@ -13,6 +13,7 @@ Axes: b rows, t positions of the answer, d width, n heads, h head width.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -123,6 +124,16 @@ class UnmaskingPolicy(nnx.Module):
     weight_bnts = jax.nn.softmax(score_bnts, axis=-1)
     mixed = jnp.einsum('bnts,bsnh->btnh', weight_bnts, heads(self.value(z_btd)))
     return self.out(mixed.reshape(b, t, d))
+
+
+@functools.lru_cache
+def structure(config: Config) -> Any:
+  """The graph of a policy, the same object for equal configs.
+
+  Two policies of one config differ in their initializers, so that programs that
+  are compiled for the graph of one would be compiled again for the other.
+  """
+  return nnx.graphdef(config.make(nnx.Rngs(0)))
 
 
 def bernoulli_log_prob(

@@ -16,6 +16,7 @@ Axes: s steps, b rows (prompts times group members), t positions, g groups.
 
 import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -224,6 +225,52 @@ def loss_and_gradient(
   return jax.lax.fori_loop(0, played.num_steps, add, zero)
 
 
+@functools.partial(
+  jax.jit, static_argnames=('graphdef', 'config', 'prompt_len', 'mask_id')
+)
+def _play_rows(
+  denoiser,
+  params,
+  tokens_bt,
+  rng,
+  expert,
+  is_expert_b,
+  *,
+  graphdef,
+  config,
+  prompt_len,
+  mask_id,
+):
+  """Plays whole rows from the start."""
+  is_answer_t = jnp.arange(tokens_bt.shape[1]) >= prompt_len
+  masked_bt = jnp.broadcast_to(is_answer_t, tokens_bt.shape)
+  return rollout.play(
+    denoiser,
+    samplers.start(tokens_bt, masked_bt, mask_id),
+    nnx.merge(graphdef, params),
+    samplers.row_rngs(rng, tokens_bt.shape[0]),
+    prompt_len=prompt_len,
+    mask_id=mask_id,
+    block=config.block,
+    actions=config.likelihood.make(),
+    expert=expert,
+    is_expert_b=is_expert_b,
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'config'))
+def _update(
+  params, opt_state, played, advantage_sb, is_expert_b, *, graphdef, config
+):
+  """One step of the optimizer; also returns the norm of the gradient."""
+  _, grads = loss_and_gradient(
+    graphdef, params, played, advantage_sb, is_expert_b, config
+  )
+  updates, opt_state = config.optimizer().update(grads, opt_state, params)
+  norm = optax.tree.norm(grads)
+  return optax.apply_updates(params, updates), opt_state, norm
+
+
 @dataclasses.dataclass
 class Trainer:
   """Trains one policy; two compiled programs, one to play, one to learn.
@@ -255,46 +302,48 @@ class Trainer:
       raise ValueError("rl.credit='blame' needs can_complete of the task.")
     if c.num_experts and self.expert is None:
       raise ValueError(f'rl.num_experts={c.num_experts} needs an expert.')
-    self.graphdef, self.params = nnx.split(self.model)
-    self.optimizer = c.optimizer()
-    self.opt_state = self.optimizer.init(self.params)
+    self.graphdef = policy.structure(self.model.config)
+    self.params = nnx.split(self.model)[1]
+    self.opt_state = c.optimizer().init(self.params)
     self.step = 0
     member = np.arange(c.num_prompts * c.rows_per_prompt) % c.rows_per_prompt
     self._own_b = member < c.group
     self.is_expert_b = jnp.asarray(~self._own_b)
-    self._play = jax.jit(self._play_rows)
-    self._learn = jax.jit(self._update)
+    # The pressure is not part of the programs: one of another compiles none.
+    self._static = dict(
+      graphdef=self.graphdef,
+      config=dataclasses.replace(c, alpha=0.0, alpha_start=-1.0),
+    )
 
-  def _play_rows(self, denoiser, params, tokens_bt, rng):
-    is_answer_t = jnp.arange(tokens_bt.shape[1]) >= self.prompt_len
-    return rollout.play(
-      denoiser,
-      samplers.start(
-        tokens_bt, jnp.broadcast_to(is_answer_t, tokens_bt.shape), self.mask_id
-      ),
-      nnx.merge(self.graphdef, params),
-      samplers.row_rngs(rng, tokens_bt.shape[0]),
+  def _play(self, tokens_bt, rng):
+    return _play_rows(
+      self.denoiser,
+      self.params,
+      tokens_bt,
+      rng,
+      self.expert if self.config.num_experts else None,
+      self.is_expert_b,
       prompt_len=self.prompt_len,
       mask_id=self.mask_id,
-      block=self.config.block,
-      actions=self.config.likelihood.make(),
-      expert=self.expert,
-      is_expert_b=self.is_expert_b if self.config.num_experts else None,
+      **self._static,
     )
 
-  def _update(self, params, opt_state, played, advantage_sb):
-    loss, grads = loss_and_gradient(
-      self.graphdef, params, played, advantage_sb, self.is_expert_b, self.config
+  def _learn(self, played, advantage_sb):
+    self.params, self.opt_state, norm = _update(
+      self.params,
+      self.opt_state,
+      played,
+      advantage_sb,
+      self.is_expert_b,
+      **self._static,
     )
-    updates, opt_state = self.optimizer.update(grads, opt_state, params)
-    norm = optax.tree.norm(grads)
-    return optax.apply_updates(params, updates), opt_state, loss, norm
+    return norm
 
   def update(self, prompts_bt: np.ndarray, rng: Array) -> dict[str, float]:
     """Plays one batch of prompts (whole rows) and learns from it."""
     c = self.config
     tokens_bt = np.repeat(np.asarray(prompts_bt), c.rows_per_prompt, axis=0)
-    played = self._play(self.denoiser, self.params, tokens_bt, rng)
+    played = self._play(tokens_bt, rng)
     end = played.canvas
     out_bt, is_masked_bt, calls_b = jax.device_get(
       (end.tokens_bt, end.is_masked_bt, end.num_calls_b)
@@ -320,9 +369,7 @@ class Trainer:
     # Without a difference inside any group there is nothing to learn.
     if np.abs(advantage_b).max() >= 1e-6 or c.entropy:
       for _ in range(c.num_inner):
-        self.params, self.opt_state, _, norm = self._learn(
-          self.params, self.opt_state, played, advantage_sb
-        )
+        norm = self._learn(played, advantage_sb)
       numbers['norm'] = float(norm)
     return numbers
 

@@ -16,6 +16,7 @@ complete; a damaged input is named as such and leaves nothing behind.
 
 import argparse
 import contextlib
+import difflib
 import os
 import pathlib
 import sys
@@ -28,7 +29,10 @@ import tqdm
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
-  args = _parser().parse_args(argv)
+  parser = _parser()
+  args, unknown = parser.parse_known_args(argv)
+  if unknown:
+    parser.error(_unknown(unknown[0], args))
   try:
     args.run(args)
   except (ValueError, OSError, RuntimeError) as error:
@@ -40,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     print('interrupted; nothing was written.', file=sys.stderr)
     return 130
   return 0
+
+
+def _unknown(word: str, args: argparse.Namespace) -> str:
+  """What to say about a word that is no argument of the command."""
+  options = [f'--{x}' for x in vars(args) if x not in ('run', 'input')]
+  near = difflib.get_close_matches(word.split('=')[0], options, n=1)
+  fix = f'Did you mean {near[0]}?' if near else 'See COMMAND --help.'
+  return f'{word} is no argument of this command. {fix}'
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,14 +98,63 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _open(name: str, path: str) -> Any:
+  """Opens an input file.
+
+  Args:
+    name: Of the argument, for errors.
+    path: Its value.
+
+  Raises:
+    OSError: If it is no file that can be read; says what to do.
+  """
+  try:
+    return pathlib.Path(path).open('rb')
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f'{name}={path} does not exist; it must be a file. Check the path.'
+    ) from None
+  except IsADirectoryError:
+    raise IsADirectoryError(
+      f'{name}={path} is a folder; it must be a file. Pack the folder into one '
+      'first, for example with tar.'
+    ) from None
+  except PermissionError:
+    raise PermissionError(
+      f'{name}={path} must be a file that you may read. Change its permissions '
+      'or copy it.'
+    ) from None
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+  """Errors about what FILE holds say which file that is."""
+  from jaxtok.entropy.determinism import NotDecodableError
+  from jaxtok.entropy.header import FormatError
+
+  try:
+    yield
+  except (FormatError, NotDecodableError) as error:
+    raise type(error)(f'FILE={path}: {error}') from error
+
+
 @contextlib.contextmanager
 def _written(output: str, force: bool) -> Iterator[Any]:
   """A file that appears under its name only if the block succeeds."""
   path = pathlib.Path(output)
+  if path.is_dir():
+    raise IsADirectoryError(
+      f'--output={path} is a folder; it must be a file. Name a file in it.'
+    )
   if path.exists() and not force:
-    raise FileExistsError(f'{path} exists. Use --force to replace it.')
+    raise FileExistsError(
+      f'--output={path} exists. Name another file or use --force to replace it.'
+    )
   if not path.parent.is_dir():
-    raise FileNotFoundError(f'there is no folder {path.parent} to write to.')
+    raise FileNotFoundError(
+      f'--output={path} must be in a folder that exists; {path.parent} does '
+      'not. Make it first.'
+    )
   handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
   temporary = pathlib.Path(name)
   try:
@@ -121,19 +182,23 @@ def _progress(total: int, quiet: bool, text: str) -> Iterator[Any]:
 def _model(args: argparse.Namespace) -> Any:
   from jaxtok.entropy import model_file, shipped
 
-  return model_file.load_model(args.model) if args.model else shipped.model()
+  if not args.model:
+    return shipped.model()
+  _open('--model', args.model).close()
+  return model_file.load_model(args.model)
 
 
 def _compress(args: argparse.Namespace) -> None:
   from jaxtok.entropy import container
 
-  model = _model(args)
-  size = pathlib.Path(args.input).stat().st_size
   with (
-    pathlib.Path(args.input).open('rb') as source,
+    _open('FILE', args.input) as source,
     _written(args.output, args.force) as target,
-    _progress(size, args.quiet, 'compress') as update,
+    _progress(
+      os.fstat(source.fileno()).st_size, args.quiet, 'compress'
+    ) as update,
   ):
+    model = _model(args)
     container.compress(
       source, target, model, verify=not args.no_verify, progress=update
     )
@@ -151,10 +216,11 @@ def _rate(num_coded: int, num_raw: int) -> str:
 def _decompress(args: argparse.Namespace) -> None:
   from jaxtok.entropy import container
 
-  model = _model(args)
   size = _info_of(args.input)['raw bytes']
+  model = _model(args)
   with (
-    pathlib.Path(args.input).open('rb') as source,
+    _naming(args.input),
+    _open('FILE', args.input) as source,
     _written(args.output, args.force) as target,
     _progress(size, args.quiet, 'decompress') as update,
   ):
@@ -169,7 +235,7 @@ def _info_of(path: str) -> dict[str, Any]:
   from jaxtok.entropy import container
   from jaxtok.entropy.header import StreamHeader
 
-  with pathlib.Path(path).open('rb') as file:
+  with _naming(path), _open('FILE', path) as file:
     header = StreamHeader.read(file)
     chunks = [
       (chunk.kind.name, chunk.raw_bytes)
@@ -194,6 +260,7 @@ def _info(args: argparse.Namespace) -> None:
   from jaxtok.entropy import model_file
 
   if args.input.endswith('.npz'):
+    _open('FILE', args.input).close()
     model = model_file.load_model(args.input)
     facts = {
       'model': type(model).__name__,
@@ -210,9 +277,11 @@ def _info(args: argparse.Namespace) -> None:
 def _fit(args: argparse.Namespace) -> None:
   from jaxtok.entropy import model_file, table
 
+  for name in args.input:
+    _open('TEXT', name).close()
   documents = (pathlib.Path(name).read_bytes() for name in args.input)
-  model = table.fit(documents, order=args.order, num_rows=args.num_rows)
   with _written(args.output, args.force) as target:
+    model = table.fit(documents, order=args.order, num_rows=args.num_rows)
     model_file.save_model(model, target)
   if not args.quiet:
     print(f'order {args.order}, {len(model.cdf_rv)} rows: {args.output}')

@@ -6,8 +6,9 @@ With coder and model reset at every window, a word of 16 bits stands for one
 string, whatever surrounds it: a variable-to-fixed-length code, like Tunstall's
 (1967) but over the model's tree. All strings are enumerated once, level by
 level. What is stored are integers, so the code is exact on every device, for
-ever, whatever the model's own determinism. Rule `cell` becomes greedy longest
-match over the tree.
+ever, whatever the model's own determinism. Encoding walks down the tree; rule
+`cell` is greedy longest match over the strings, and rule `delay` has tables of
+its own over the same tree (`with_close_rule`).
 """
 
 import dataclasses
@@ -18,7 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtok.entropy import base, model_file, quantize, trie
+from jaxtok.entropy import (
+  base,
+  dictionary_rules,
+  model_file,
+  quantize,
+  trie,
+)
 from jaxtok.entropy.determinism import DeterminismLevel, fingerprint
 from jaxtok.entropy.formats import WindowFormat
 
@@ -38,9 +45,11 @@ class WindowDictionary:
   Attributes:
     parents: int32 [nodes], the tree in breadth-first order; -1 for the root.
     symbols: uint16 [nodes], the last symbol of each node's string.
-    node_of_word: int32 [2**16], the string s(V) of each word.
+    node_of_word: int32 [2**16], the longest string s(V) whose interval holds
+      the word's cell.
     max_symbols: No string is longer.
     model_fingerprint: The model that it was compiled from.
+    close_rule: 'cell' or 'delay'.
   """
 
   parents: np.ndarray
@@ -48,6 +57,7 @@ class WindowDictionary:
   node_of_word: np.ndarray
   max_symbols: int
   model_fingerprint: str
+  close_rule: str = 'cell'
 
   level = DeterminismLevel.TABLE
 
@@ -56,11 +66,26 @@ class WindowDictionary:
     names = [field.name for field in dataclasses.fields(self)]
     return {name: getattr(self, name) for name in names}
 
-  @functools.cached_property
+  def with_close_rule(self, close_rule: str) -> 'WindowDictionary':
+    """The dictionary of the same model for another rule.
+
+    Raises:
+      ValueError: If the rule is not 'cell' or 'delay'.
+    """
+    if close_rule not in dictionary_rules.RULES:
+      raise ValueError(
+        f'close_rule={close_rule!r} must be one of {dictionary_rules.RULES}: '
+        'words of other rules have no one string. Use encode_windows with the '
+        'model.'
+      )
+    if close_rule == self.close_rule:
+      return self
+    return dataclasses.replace(self, close_rule=close_rule)
+
+  @property
   def used_words(self) -> np.ndarray:
     """The words that encoding uses, one per string, uint16 and rising."""
-    _, first = np.unique(self.node_of_word, return_index=True)
-    return np.sort(first).astype(np.uint16)
+    return self._codes.used_w
 
   def fingerprint(self) -> str:
     """SHA-256 (hex) of the strings of all words."""
@@ -73,11 +98,25 @@ class WindowDictionary:
       'symbols': self.symbols.astype('<u2'),
       'node_of_word': self.node_of_word.astype('<i4'),
     }
-    return fingerprint(KIND, arrays)
+    return fingerprint(KIND, arrays, **self._rule())
+
+  def _rule(self) -> dict[str, str]:
+    """The rule where it is named: files without a name are of rule `cell`."""
+    is_cell = self.close_rule == 'cell'
+    return {} if is_cell else {'close_rule': self.close_rule}
 
   @functools.cached_property
-  def _built(self) -> tuple[trie.Tree, trie.Strings, np.ndarray]:
-    return trie.build(self.parents, self.symbols, self.node_of_word)
+  def _codes(self) -> dictionary_rules.Codes:
+    rule, tree = self.close_rule, (self.parents, self.node_of_word)
+    return dictionary_rules.codes(rule, *tree)
+
+  @functools.cached_property
+  def _tree(self) -> trie.Tree:
+    return trie.lay_out(self.parents, self.symbols, self._codes)
+
+  @functools.cached_property
+  def _strings(self) -> tuple[trie.Strings, np.ndarray]:
+    return trie.spell(self.parents, self.symbols, self._codes)
 
   def encode(
     self, text: bytes, *, use_numba: bool | None = None
@@ -92,7 +131,7 @@ class WindowDictionary:
       Words (uint16) and how many symbols each covers (int32), EOS included.
     """
     data = np.frombuffer(text, np.uint8)
-    return trie.encode(self._built[0], data, use_numba=use_numba)
+    return trie.encode(self._tree, data, use_numba=use_numba)
 
   def decode(self, words: Any, *, use_numba: bool | None = None) -> bytes:
     """The text of words up to the first EOS; any words do."""
@@ -101,14 +140,14 @@ class WindowDictionary:
       raise ValueError(
         f'words hold {words.min()}..{words.max()}; they are in 0..65535.'
       )
-    _, strings, ends = self._built
+    strings, ends = self._strings
     end = np.flatnonzero(ends[words])
     words = words[: end[0] + 1] if len(end) else words
     return trie.decode(strings, words, use_numba=use_numba).tobytes()
 
   def texts(self) -> tuple[list[bytes], np.ndarray]:
     """The bytes of each word's string without EOS, and which ones have it."""
-    _, strings, ends = self._built
+    strings, ends = self._strings
     data, start = strings.data.tobytes(), strings.offset_w
     stop = start + strings.length_w
     pairs = zip(start.tolist(), stop.tolist(), strict=True)
@@ -116,7 +155,7 @@ class WindowDictionary:
 
   def string(self, word: int) -> tuple[int, ...]:
     """The symbols of a word; EOS (256) can only be the last."""
-    node, found = int(self.node_of_word[word]), []
+    node, found = int(self._codes.node_w[word]), []
     while node:
       found.append(int(self.symbols[node]))
       node = int(self.parents[node])
@@ -131,6 +170,7 @@ class WindowDictionary:
       'node_of_word': self.node_of_word,
       'max_symbols': self.max_symbols,
       'model_fingerprint': self.model_fingerprint,
+      **self._rule(),
     }
     model_file.write_arrays(path, KIND, self.fingerprint(), arrays)
 
@@ -154,6 +194,7 @@ def load(path: Any) -> WindowDictionary:
     node_of_word=arrays['node_of_word'],
     max_symbols=int(arrays['max_symbols']),
     model_fingerprint=str(arrays['model_fingerprint']),
+    close_rule=str(arrays.get('close_rule', 'cell')),
   )
   model_file.check_fingerprint(path, arrays, found.fingerprint())
   return found
@@ -178,7 +219,7 @@ class _Level(NamedTuple):
 def compile_window_dictionary(
   model: base.NextByteModel, window_bits: int = 16, max_symbols: int = 0
 ) -> WindowDictionary:
-  """Enumerates the strings of all words of rule `cell`.
+  """Enumerates the strings of all words, for rule `cell`.
 
   Args:
     model: Any model with `next_cdf`; it is not needed afterwards.

@@ -53,6 +53,11 @@ class WindowFormat:
     return self.close_rule != 'greedy_zero_pad'
 
   @property
+  def is_finite(self) -> bool:
+    """Whether all words can be listed, so that a dictionary can code them."""
+    return self.window_bits == 16 and self.reset_every == 1 and self.is_lossless
+
+  @property
   def carries_model(self) -> bool:
     """Whether the model's state survives the end of a window."""
     return self.reset_every != 1

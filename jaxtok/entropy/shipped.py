@@ -24,5 +24,5 @@ def model() -> IntByteLM:
 
 @functools.cache
 def window_dictionary() -> dictionary.WindowDictionary:
-  """The strings of its 16-bit windows, for rule `cell`."""
+  """The strings of its 16-bit windows; `with_close_rule` has another rule."""
   return dictionary.load(FOLDER / DICTIONARY)

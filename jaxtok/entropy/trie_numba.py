@@ -12,23 +12,19 @@ _EOS = 256
 
 @numba.njit(cache=True, nogil=True)
 @typing.no_type_check  # numba compiles the bare function.
-def _walk(next_nv, word_n, text, words, lengths):
+def _walk(next_rv, word_n, length_n, text, words, lengths):
   """Fills `words` and `lengths`; returns how many."""
-  count, place, total = 0, 0, len(text) + 1
+  count, place, total, rows = 0, 0, len(text) + 1, len(next_rv)
   while place < total:
-    node, word, end, n = 0, -1, place, place
-    while n < total:
+    row, n = 0, place
+    while row < rows:
       symbol = np.int64(text[n]) if n < total - 1 else _EOS
-      node = next_nv[node, symbol]
-      if node < 0:
-        break
+      row = next_rv[row, symbol]
       n += 1
-      if word_n[node] >= 0:
-        word, end = word_n[node], n
-    words[count] = word
-    lengths[count] = end - place
+    words[count] = word_n[row - rows]
+    lengths[count] = length_n[row - rows]
+    place += lengths[count]
     count += 1
-    place = end
   return count
 
 
@@ -44,11 +40,11 @@ def _copy(offset_w, length_w, data, words, out):
       place += 1
 
 
-def encode(next_nv, word_n, text):
+def encode(next_rv, word_n, length_n, text):
   """See `trie.encode`."""
   words = np.empty(len(text) + 1, np.uint16)
   lengths = np.empty(len(text) + 1, np.int32)
-  count = _walk(next_nv, word_n, text, words, lengths)
+  count = _walk(next_rv, word_n, length_n, text, words, lengths)
   return words[:count].copy(), lengths[:count].copy()
 
 

@@ -29,7 +29,11 @@ class Output:
   Attributes:
     hidden_btd: Final states, after the last norm.
     cache: The updated cache, or None if none was given.
-    aux: Scalars and arrays that objectives may use, e.g. gate values.
+    aux: What objectives may use, by name; all are optional:
+      target_mask_bt: False where training should leave the target out,
+        because a shortened sequence had no room for what predicts it.
+      penalty_bt: Added to each target's loss, nats; broadcast over targets.
+      metrics: Name to `objectives.base.Mean` of arrays [b], reported.
     reduction: How a shortened sequence maps back, see `nn.reduction`.
   """
 
@@ -81,3 +85,7 @@ class SequenceModel(Protocol):
     ...
 
   def init_cache(self, batch_size: int, max_len: int) -> Any: ...
+
+  # A model with controllers (`nn.rate_control`) also has
+  # `advance(metrics) -> None`: the training step calls it once per step with
+  # the metrics of the whole batch, name to `objectives.base.Mean`.

@@ -25,6 +25,7 @@ class Stack(nnx.Module):
     num_layers: int,
     bias: relative_bias.RelativeBias | None = None,
     remat: bool = False,
+    has_norm: bool = True,
     rngs: nnx.Rngs,
   ):
     """Creates the blocks.
@@ -35,6 +36,8 @@ class Stack(nnx.Module):
       bias: A relative position bias, or None.
       remat: Whether the backward pass recomputes each block, which then
         keeps only its input.
+      has_norm: Whether pre-norm blocks are followed by a norm; not where
+        another stack goes on with the residual stream.
       rngs: Source of randomness.
     """
     self.config, self.remat, self.bias = config, remat, bias
@@ -44,7 +47,7 @@ class Stack(nnx.Module):
     norm = lambda: norms.Norm(
       config.attention.dim, kind=config.norm, eps=config.norm_eps
     )
-    self.norm = norm() if config.is_pre_norm else None
+    self.norm = norm() if config.is_pre_norm and has_norm else None
 
   def __call__(
     self,
@@ -55,7 +58,7 @@ class Stack(nnx.Module):
     cross_kvs: list[Any] | None = None,
     rng: Array | None = None,
   ) -> tuple[Float[Array, 'b t d'], Any]:
-    """Returns the normalised states and the cache.
+    """Returns the states, normalised if there is a norm, and the cache.
 
     Args:
       x_btd: Embeddings.

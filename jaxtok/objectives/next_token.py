@@ -45,6 +45,8 @@ class NextToken:
     bpb: Bits per source byte, from `num_bytes` and nothing else.
     accuracy: Share of targets with the highest logit; ties share.
     tokens_per_byte: Targets per source byte.
+    Others: `Output.aux['metrics']` of the model.
+    penalty: What the model adds to the loss, per target, nats.
     nats_i, accuracy_i: With `places` > 1, of the targets at positions that are
       i modulo it: the i-th tokens of the tokenizer's windows.
   """
@@ -55,25 +57,38 @@ class NextToken:
   def __call__(
     self, model: Any, batch: dict[str, Array], rng: Array
   ) -> base.Loss:
-    scores = self._scores(model, batch, rng)
-    metrics = self._metrics(scores, batch, axis=None)
-    weight = batch['loss_mask_bt'].sum()
-    return base.Loss(scores.total, weight, metrics)
+    output = self._output(model, batch, rng)
+    batch = _without_lost(batch, output.aux)
+    scores = self._scores(model, output, batch)
+    metrics = self._metrics(scores, batch, None) | _own(output.aux, None)
+    total, weight = scores.total, batch['loss_mask_bt'].sum()
+    if (penalty_bt := output.aux.get('penalty_bt')) is not None:
+      penalty = (batch['loss_mask_bt'] * penalty_bt).sum()
+      total += penalty
+      metrics['penalty'] = base.Mean(penalty, weight)
+    return base.Loss(total, weight, metrics)
 
   def per_row(
     self, model: Any, batch: dict[str, Array], rng: Array
   ) -> dict[str, base.Mean]:
-    """The metrics of each row without dropout; see `base.RowObjective`."""
-    del rng  # The likelihood is exact.
-    return self._metrics(self._scores(model, batch, None), batch, axis=1)
+    """The metrics of each row without dropout; see `base.RowObjective`.
 
-  def _scores(self, model, batch, rng) -> cross_entropy.Scores:
-    output = model(
+    All targets count, also those that a model would leave out of training.
+    """
+    del rng  # The likelihood is exact.
+    output = self._output(model, batch, None)
+    scores = self._scores(model, output, batch)
+    return self._metrics(scores, batch, 1) | _own(output.aux, 1)
+
+  def _output(self, model, batch, rng) -> Any:
+    return model(
       batch['tokens_bt'],
       positions=batch['positions_bt'],
       segment_ids=batch['segment_ids_bt'],
       rng=rng,
     )
+
+  def _scores(self, model, output, batch) -> cross_entropy.Scores:
     return cross_entropy.cross_entropy(
       model.logits,
       output.hidden_btd,
@@ -111,3 +126,22 @@ def _metrics(
     'accuracy': base.Mean(correct, targets),
     'tokens_per_byte': base.Mean(targets, num_bytes),
   }
+
+
+def _without_lost(batch: dict[str, Array], aux: dict[str, Any]) -> Any:
+  """The batch without the targets that the model could not predict."""
+  if (mask_bt := aux.get('target_mask_bt')) is None:
+    return batch
+  lost = {
+    key: batch[key] * mask_bt.astype(batch[key].dtype)
+    for key in ('loss_mask_bt', 'num_bytes_bt')
+  }
+  return batch | lost
+
+
+def _own(aux: dict[str, Any], axis: int | None) -> dict[str, base.Mean]:
+  """Metrics of the model itself, by row or in all."""
+  found = aux.get('metrics', {})
+  if axis is not None:
+    return found
+  return {k: base.Mean(m.total.sum(), m.weight.sum()) for k, m in found.items()}

@@ -152,6 +152,7 @@ class Tokenizer(abc.ABC):
     special: Ids that stand for no bytes.
     tokens_per_window: How many ids make a unit that is coded together: the
       i-th id of a text is number `i % tokens_per_window` of its unit.
+    max_tokens_per_byte: Most ids that a byte may take, in a text of any length.
     prefix: Ids that `add_special=True` puts before the text.
     suffix: Ids that `add_special=True` puts after the text.
     special_text: What special ids are called in text, e.g. b'<bos>'.
@@ -162,6 +163,7 @@ class Tokenizer(abc.ABC):
   vocab_size: int
   special: SpecialTokens
   tokens_per_window: int = 1
+  max_tokens_per_byte: int = 1
   prefix: tuple[int, ...] = ()
   suffix: tuple[int, ...] = ()
   special_text: Mapping[int, bytes] = types.MappingProxyType({})

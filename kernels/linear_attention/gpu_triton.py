@@ -13,7 +13,7 @@ Bytes: v and out once; q and k once per value block; backward mainly the stored
 states. FLOPs per token: chunk (h + e) + 4 features e, and 8 h features per
 value block for the feature maps; backward about three times that.
 
-Never timed: no GPU was at hand. docs/kernels.md says what was verified how.
+docs/kernels.md says what was verified how, and the times on an H200.
 """
 
 import dataclasses
@@ -68,6 +68,16 @@ class _Plan:
     return self.number * self.chunk
 
 
+def _parts(plan: _Plan) -> list[pl.Slice]:
+  """The features in parts whose sizes are powers of two, as Triton wants."""
+  found, start = [], 0
+  while start < plan.size:
+    size = 1 << ((plan.size - start).bit_length() - 1)
+    found.append(pl.ds(start, size))
+    start += size
+  return found
+
+
 def _power(x: int) -> int:
   return max(16, 1 << (x - 1).bit_length())
 
@@ -91,7 +101,7 @@ def _plan(x: Operands, settings: Settings, interpret) -> _Plan:
     chunk=config['chunk'],
     num_warps=config['num_warps'],
     wide_h=wide_h,
-    size=wide_h if size == h else max(_BLOCK, _power(size)),
+    size=wide_h if size == h else -(-size // _BLOCK) * _BLOCK,
     wide_e=max(_BLOCK, _power(x.v.shape[-1] + 1)),
     exact=x.q.dtype == jnp.float32,
     interpret=interpret,
@@ -101,10 +111,17 @@ def _plan(x: Operands, settings: Settings, interpret) -> _Plan:
 def forward(
   x: Operands, settings: Settings, *, save: bool, interpret: Any = False
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-  """Outputs, last state and, to `save`, the sums before the division."""
-  plan = _plan(x, settings, interpret)
+  """Outputs, last state and, to `save`, the sums before the division.
+
+  A long sequence is cut into segments that run side by side: a first kernel
+  finds what each adds to the state, a second starts each from the state there.
+  """
+  whole = _plan(x, settings, interpret)
   b, _, n, _ = x.q.shape
-  operands = _operands(plan, x) | {'start': _pack_state(plan, x.state)}
+  blocks = whole.wide_e // _BLOCK
+  segments = cost.segments(blocks * n * b, whole.number)
+  plan = dataclasses.replace(whole, t=whole.length // segments)
+  operands = _by_segment(_operands(whole, x), segments)
   values = pl.BlockSpec(
     (None, plan.length, None, _BLOCK), lambda i, n, b: (b, 0, n, i)
   )
@@ -112,25 +129,83 @@ def forward(
     (None, None, _BLOCK, plan.size), lambda i, n, b: (b, n, i, 0)
   )
   specs = _specs(plan, x) | {'v': values, 'start': state}
+  grid = (blocks, n, b * segments)
+  states = state, (b * segments, n, plan.wide_e, plan.size)
+  start = _pack_state(plan, x.state)[:, None]
+  if segments > 1:
+    names = set(operands) - {'q'}
+    added = {k: v for k, v in operands.items() if k in names}
+    (found,) = _call(
+      _state_kernel, plan, grid, added, specs, [states], 'states'
+    )
+    found = found.reshape(b, segments, *found.shape[1:])
+    start = _starts(start[:, 0], found, x.decay, plan.length)
+  operands['start'] = start.reshape(-1, *start.shape[2:])
   out, last = _call(
     _forward_kernel,
     plan,
-    (plan.wide_e // _BLOCK, n, b),
+    grid,
     operands,
     specs,
-    [
-      (values, (b, plan.length, n, plan.wide_e)),
-      (state, (b, n, plan.wide_e, plan.size)),
-    ],
+    [(values, (b * segments, plan.length, n, plan.wide_e)), states],
     'forward',
   )
   e = x.v.shape[-1]
-  out = out[:, : plan.t, :, : e + 1]
+  out = out.reshape(b, -1, *out.shape[2:])[:, : whole.t, :, : e + 1]
   y = out[..., :e]
   if settings.normalize:
     y = y / (out[..., e:] + settings.eps)
+  last = last.reshape(b, segments, *last.shape[1:])[:, -1]
   last = _unpack_state(last, x.state.shape)
   return y.astype(x.q.dtype), last, out if save else None
+
+
+def _by_segment(operands, segments: int) -> dict[str, jax.Array]:
+  """Segments as elements of the batch."""
+
+  def cut(x):
+    return x.reshape(x.shape[0] * segments, -1, *x.shape[2:])
+
+  found = dict(operands)
+  for name in ('q', 'k', 'v'):
+    found[name] = cut(operands[name])
+  if 'total' in operands:
+    total = operands['total']
+    is_scalar = total.ndim == 3  # [b, n, t]
+    total = cut(total.swapaxes(1, 2) if is_scalar else total)
+    found['total'] = total.swapaxes(1, 2) if is_scalar else total
+  return found
+
+
+def _starts(
+  start_bnef: jax.Array,
+  added_bgnef: jax.Array,
+  decay: jax.Array | None,
+  length: int,
+) -> jax.Array:
+  """The state before each segment `[b, g, n, e, f]`.
+
+  Args:
+    start_bnef: State before the first.
+    added_bgnef: What each segment adds to a state of zero.
+    decay: Log-decay of each token, per head or per feature, or None.
+    length: Tokens per segment.
+  """
+  b, segments, n, _, f = added_bgnef.shape
+  keep_bgnf = jnp.ones((b, segments, n, 1))
+  if decay is not None:
+    more = ((0, 0), (0, segments * length - decay.shape[1]), (0, 0))
+    decay = decay[..., None] if decay.ndim == 3 else decay
+    decay = jnp.pad(decay, (*more, (0, 0)))
+    decay = decay.reshape(b, segments, length, n, -1).sum(2)
+    if decay.shape[-1] > 1:
+      decay = jnp.pad(decay, (*((0, 0),) * 3, (0, f - decay.shape[-1])))
+    keep_bgnf = jnp.exp(decay)
+  found = [start_bnef]
+  for i in range(segments - 1):
+    keep = keep_bgnf[:, i, :, None]
+    found.append(keep * found[-1] + added_bgnef[:, i])
+  return jnp.stack(found, axis=1)
 
 
 def _call(kernel, plan: _Plan, grid, operands, specs, outs, name):
@@ -308,19 +383,58 @@ def _decay(plan: _Plan, refs, start) -> chunks.Decay | None:
 
 def _forward_kernel(plan: _Plan, names, *refs) -> None:
   refs = dict(zip((*names, 'out', 'last'), refs, strict=True))
-  math, causal = _math(plan, refs), _causal(plan)
+  parts, causal = _parts(plan), _causal(plan)
+  maths = [_math(plan, refs, part) for part in parts]
 
-  def body(i, state):
+  def body(i, states):
     start = i * plan.chunk
-    part = pl.ds(start, plan.chunk)
+    rows = pl.ds(start, plan.chunk)
     decay = _decay(plan, refs, start)
-    v = refs['v'][part, :]
-    chunk = math.chunk(refs['q'][part, :], refs['k'][part, :], causal, decay)
-    refs['out'][part, :] = math.output(chunk, v, state)
-    return math.next_state(chunk, v, state, decay)
+    q, k, v = (refs[x][rows, :] for x in 'qkv')
+    a, _ = maths[0].similarities(q, k, causal, decay)
+    out, later = maths[0].dot(a, v, chunks.NN), []
+    for math, state in zip(maths, states, strict=True):
+      phi, _ = math.features(q)
+      phi = phi if decay is None else phi * decay.start
+      out = out + math.dot(phi, state, chunks.NT)
+      later.append(_added(math, state, k, v, decay))
+    refs['out'][rows, :] = out
+    return tuple(later)
 
-  state = jax.lax.fori_loop(0, plan.number, body, refs['start'][...])
-  refs['last'][...] = state
+  states = tuple(refs['start'][:, part] for part in parts)
+  states = jax.lax.fori_loop(0, plan.number, body, states)
+  for part, state in zip(parts, states, strict=True):
+    refs['last'][:, part] = state
+
+
+def _added(math: chunks.Math, state, k, v, decay):
+  """The state after a chunk, of the features of `math`."""
+  phi, _ = math.features(k)
+  if decay is not None:
+    phi, state = phi * decay.end, decay.keep * state
+  return state + math.dot(v, phi, chunks.TN)
+
+
+def _state_kernel(plan: _Plan, names, *refs) -> None:
+  """What a segment adds to the state."""
+  refs = dict(zip((*names, 'last'), refs, strict=True))
+  parts = _parts(plan)
+  maths = [_math(plan, refs, part) for part in parts]
+
+  def body(i, states):
+    start = i * plan.chunk
+    rows = pl.ds(start, plan.chunk)
+    decay = _decay(plan, refs, start)
+    k, v = refs['k'][rows, :], refs['v'][rows, :]
+    return tuple(
+      _added(math, state, k, v, decay)
+      for math, state in zip(maths, states, strict=True)
+    )
+
+  zero = lambda part: jnp.zeros((_BLOCK, part.size), jnp.float32)
+  states = jax.lax.fori_loop(0, plan.number, body, tuple(map(zero, parts)))
+  for part, state in zip(parts, states, strict=True):
+    refs['last'][:, part] = state
 
 
 def _walk(plan: _Plan, x: Operands, operands, names, state, *, reverse: bool):

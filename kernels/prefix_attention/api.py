@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
-from jaxtok_kernels.flash_attention import implementations, packing
+from jaxtok_kernels.flash_attention import implementations
 from jaxtok_kernels.flash_attention import xla as flash_xla
 from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.prefix_attention import parts, reference
@@ -81,22 +81,14 @@ def _call(name, options, q, levels, k, v, length) -> AttentionState:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(static, q, levels, k, v, length):
-  mask = masks.lengths(length, q.shape[1])
   if static.name == 'xla':
+    mask = masks.lengths(length, q.shape[1])
     suffix = flash_xla.forward(q, k, v, mask, None, static.options)
     level_forward = functools.partial(
       parts.level_forward, options=static.options
     )
   else:
-    group = q.shape[2] // k.shape[2]
-    suffix = implementations.forward(
-      static,
-      packing.pack(q, k.shape[2]),
-      k,
-      v,
-      packing.pack_mask(mask, group),
-    )
-    suffix = packing.unpack(suffix, q.shape[1])
+    suffix = parts.suffix_forward(q, k, v, length, static)
     level_forward = functools.partial(parts.level_forward_tiled, static=static)
   return merge([suffix, *(level_forward(q, level) for level in levels)])
 

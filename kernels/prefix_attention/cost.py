@@ -12,6 +12,27 @@ def sequences_per_tile(b: int, t: int, rows: int = 256) -> int:
   return max(1, min(b, rows // t))
 
 
+def prefix_splits(p: int, programs: int, processors: int = 132) -> int:
+  """Parts of a prefix that are read side by side on a GPU.
+
+  The fewest that leave at most a sixth of the processors' time unused, of parts
+  of at least 1024 keys; the best there are if none does.
+
+  Args:
+    p: Keys of a prefix.
+    programs: Programs without splitting.
+    processors: Of the GPU; the default is that of an H100 and an H200.
+  """
+
+  def used(splits: int) -> float:
+    waves = -(-programs * splits // processors)
+    return programs * splits / (waves * processors)
+
+  fits = [x for x in (1, 2, 4, 8, 16) if p % x == 0 and p // x >= 1024] or [1]
+  good = [x for x in fits if used(x) >= 5 / 6]
+  return good[0] if good else max(fits, key=used)
+
+
 def forward(
   *,
   prefix_lens: Sequence[int],

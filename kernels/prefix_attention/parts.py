@@ -7,6 +7,7 @@ group's prefix, so that each prefix is read once per tile of sequences instead
 of once per sequence.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ from jaxtok_kernels.prefix_attention.levels import (
   PrefixLevel,
   group_tiles,
 )
-from jaxtok_kernels.state import AttentionState, empty, stats_dtype
+from jaxtok_kernels.selected_decode import units
+from jaxtok_kernels.state import AttentionState, empty, merge, stats_dtype
 
 
 def level_forward(
@@ -100,34 +102,103 @@ def level_forward_tiled(
   """`level_forward` in one call of a Pallas kernel.
 
   The tiles are the batch of the kernel; each reads the keys of its group. The
-  query heads of a key head are rows too.
+  query heads of a key head are rows too. On a GPU a long prefix is cut into
+  parts that are read side by side, so that all of its processors have work.
   """
   b, t, n, h = q_btnh.shape
   m, p, k, _ = level.k_mpkh.shape
-  block = cost.sequences_per_tile(b, t * n // k)
-  tiles = group_tiles(level.group_b, m, block)
+  rows = t * n // k
+  tiles = group_tiles(level.group_b, m, cost.sequences_per_tile(b, rows))
+  num_tiles, block = tiles.rows.shape
+  splits = 1
+  if static.name != 'tpu':
+    full_tiles = -(-b // block)
+    splits = cost.prefix_splits(p, full_tiles * k * -(-block * rows // 128))
   q = q_btnh.at[tiles.rows].get(mode='clip')
   q = packing.pack(q.reshape(-1, block * t, n, h), k)
   length = level.length_m.astype(jnp.int32)
   end = jnp.where(tiles.rows < b, length[tiles.group][:, None], 0)
-  end = jnp.repeat(end, t * n // k, axis=1)[..., None]
-  mask = masks.from_intervals(jnp.stack([jnp.zeros_like(end), end], -1))
+  part = jnp.arange(splits, dtype=jnp.int32)[:, None, None]
+  end = jnp.clip(end - part * (p // splits), 0, p // splits)
+  end = jnp.repeat(end.reshape(splits * num_tiles, block), rows, axis=1)
+  end = end[..., None]
   valid = (jnp.arange(p) < length[:, None])[..., None, None]
-  clean = lambda x: jnp.where(valid, x, 0)
-  part = implementations.forward(
+  cut = lambda x: x.reshape(m * splits, p // splits, *x.shape[2:])
+  state = implementations.forward(
     static,
-    q,
-    clean(level.k_mpkh),
-    clean(level.v_mpkh),
-    mask,
-    kv_batch=tiles.group,
+    jnp.tile(q, (splits, 1, 1, 1)),
+    cut(level.k_mpkh),
+    cut(jnp.where(valid, level.v_mpkh, 0)),
+    masks.from_intervals(jnp.stack([jnp.zeros_like(end), end], -1)),
+    kv_batch=(tiles.group * splits + part[..., 0]).ravel(),
   )
-  part = packing.unpack(part, block * t)
-  state = empty((b, t, n, part.out.shape[-1]), part.out.dtype)
+  split = lambda x: x.reshape(splits, num_tiles, *x.shape[1:])
+  state = jax.tree.map(split, state)
+  state = merge(
+    [jax.tree.map(lambda x, i=i: x[i], state) for i in range(splits)]
+  )
+  state = packing.unpack(state, block * t)
+  out = empty((b, t, n, state.out.shape[-1]), state.out.dtype)
   put = lambda x, y: x.at[tiles.rows.ravel()].set(
     y.reshape(-1, *x.shape[1:]), mode='drop'
   )
-  return jax.tree.map(put, state, part)
+  return jax.tree.map(put, out, state)
+
+
+def suffix_forward(
+  q_btnh: jax.Array,
+  k_bskh: jax.Array,
+  v_bskh: jax.Array,
+  length_b: jax.Array,
+  static: Static,
+) -> AttentionState:
+  """State of all sequences over their own keys.
+
+  On a GPU few queries are the work of the decoding kernel, which wastes fewer
+  rows of a tile than flash attention and clears hidden values as it reads them.
+  """
+  mask = masks.lengths(length_b, q_btnh.shape[1])
+  b, s, k, _ = k_bskh.shape
+  t, group = q_btnh.shape[1], q_btnh.shape[2] // k
+  if static.name == 'tpu' or not _can_decode(q_btnh, k_bskh, v_bskh):
+    state = implementations.forward(
+      static,
+      packing.pack(q_btnh, k),
+      k_bskh,
+      v_bskh,
+      packing.pack_mask(mask, group),
+    )
+    return packing.unpack(state, t)
+  slots = jnp.arange(b * s, dtype=jnp.int32).reshape(b, 1, s)
+  row = jnp.arange(t, dtype=jnp.int32)
+  length = length_b.astype(jnp.int32)[:, None]
+  tokens = units.Units(
+    ids=slots,
+    count=length,
+    first=jnp.broadcast_to(slots[:1], slots.shape),
+    limit=length - (t - 1) + row,
+  )
+  flat = lambda x: x.reshape(b * s, 1, *x.shape[2:])
+  pool = units.Pool(flat(k_bskh), flat(v_bskh))
+  return _gpu_triton().forward(
+    q_btnh, pool, tokens, static.options, interpret=static.interpret
+  )
+
+
+def _can_decode(q_btnh, k_bskh, v_bskh) -> bool:
+  rows = q_btnh.shape[1] * q_btnh.shape[2] // k_bskh.shape[2]
+  widths = {k_bskh.shape[3], v_bskh.shape[3]}
+  return (
+    rows <= 64
+    and q_btnh.dtype in (jnp.float32, jnp.bfloat16)
+    and k_bskh.dtype == v_bskh.dtype == q_btnh.dtype
+    and all(x >= 16 and x & (x - 1) == 0 for x in widths)
+  )
+
+
+def _gpu_triton():
+  """Pallas is slow to import, so only what is used is."""
+  return importlib.import_module('jaxtok_kernels.selected_decode.gpu_triton')
 
 
 def _mask(level, tiles: GroupTiles, i, t: int) -> masks.MaskSpec:

@@ -29,10 +29,13 @@ def row_tile(num_rows: int, least: int, most: int = 256) -> int:
 
 
 def triton(itemsize: int, num_rows: int) -> dict[str, int]:
-  """Tokens that the Triton kernel gathers at once, and warps; never timed."""
+  """Tokens that the Triton kernel gathers at once, and warps.
+
+  For up to 32 rows in bfloat16 the fastest on an H200; others never timed.
+  """
   return {
     'block': 32 if itemsize > 2 else 64,
-    'num_warps': 4 if num_rows <= 32 else 8,
+    'num_warps': 2 if num_rows <= 32 else 8,
     'least': 512,
   }
 

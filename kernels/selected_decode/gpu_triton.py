@@ -10,7 +10,7 @@ split also visits the tail, 32 keys (one word of bits) at a time.
 Bytes: the selected tokens once, row tiles share them in L2. FLOPs: 4 h per
 pair.
 
-Never timed: no GPU was at hand. docs/kernels.md says what was verified how.
+docs/kernels.md says what was verified how, and the times on an H200.
 """
 
 import dataclasses
@@ -242,7 +242,7 @@ def _kernel(plan: _Plan, names, *refs):
   steps = jax.lax.div(number + (plan.block - 1), jnp.int32(plan.block))
   carry = jax.lax.fori_loop(0, steps, body, carry)
   if plan.tail:
-    steps = jnp.where(split == 0, plan.tail, 0)
+    steps = jnp.where(split == 0, jnp.int32(plan.tail), jnp.int32(0))
     carry = jax.lax.fori_loop(0, steps, tail, carry)
   top, total, acc = carry
   has = total > 0

@@ -99,6 +99,19 @@ def _packed(subject, tokens, lengths):
   return subject.logits(subject.params, tokens, rows(positions), rows(segments))
 
 
+def xla_flops(config: Any, tokens: Any) -> float:
+  """What XLA counts in a forward pass as in training, by its analysis."""
+  model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+  graph, params = nnx.split(model)
+
+  def logits(params):
+    model = nnx.merge(graph, params)
+    output = model(tokens, rng=jax.random.key(0))
+    return model.logits(output.hidden_btd)
+
+  return jax.jit(logits).lower(params).cost_analysis()['flops']
+
+
 class ModelSuite:
   """The promises of all models; set `case` in a class called `Test...`."""
 

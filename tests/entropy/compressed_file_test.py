@@ -194,10 +194,25 @@ def test_a_model_can_be_counted_from_files(files):
 
 ERRORS = {
   'exists': ('compress', '@text', '-o', '@model.npz', '--model=@model.npz'),
-  'no model file': ('compress', '@text', '-o', '@x', '--model=@none.npz'),
+  'none.npz does not exist; it must be a file. Check': (
+    *('compress', '@text', '-o', '@x'),
+    '--model=@none.npz',
+  ),
   'not a model file': ('compress', '@text', '-o', '@x', '--model=@text'),
-  'No such file': ('compress', '@none', '-o', '@x', '--model=@model.npz'),
-  'no folder': ('compress', '@text', '-o', '@no/x', '--model=@model.npz'),
+  'none does not exist; it must be a file. Check the path.': (
+    *('compress', '@none', '-o', '@x'),
+    '--model=@model.npz',
+  ),
+  'is a folder; it must be a file. Pack': ('compress', '@', '-o', '@x'),
+  'is a folder; it must be a file. Name': ('compress', '@text', '-o', '@'),
+  'TEXT=': ('fit', '@text', '@none', '-o', '@x'),
+  'must be in a folder that exists': (
+    'compress',
+    '@text',
+    '-o',
+    '@no/x',
+    '--model=@model.npz',
+  ),
   'starts with': ('decompress', '@text', '-o', '@x', '--model=@model.npz'),
   'coded with model': (
     'decompress',
@@ -208,6 +223,7 @@ ERRORS = {
   ),
   'cut off': ('decompress', '@cut.jtz', '-o', '@x', '--model=@model.npz'),
   'checksum': ('decompress', '@bad.jtz', '-o', '@x', '--model=@model.npz'),
+  'FILE=': ('info', '@cut.jtz'),
   'order=9': ('fit', '@text', '-o', '@x', '--order=9'),
 }
 
@@ -248,6 +264,17 @@ def test_an_existing_output_is_replaced_only_by_a_whole_one(files):
   assert (files / 'out').read_bytes() == b'precious'
   assert run(files, 'compress', *wrong, '--quiet') == 0
   assert (files / 'out').read_bytes()[:3] == b'jtz'
+
+
+def test_a_misspelt_option_is_refused_before_anything_is_written(files, capsys):
+  before = sorted(x.name for x in files.iterdir())
+  coding = ('@text', '-o', '@text.jtz', '--model=@model.npz')
+  with pytest.raises(SystemExit) as error:
+    run(files, 'compress', *coding, '--no_verfy')
+  assert error.value.code == 2
+  assert '--no_verfy is no argument' in (shown := capsys.readouterr().err)
+  assert 'Did you mean --no_verify?' in shown
+  assert sorted(x.name for x in files.iterdir()) == before
 
 
 @pytest.mark.parametrize('args', [(), ('compress',), ('squeeze', '@text')])

@@ -52,10 +52,14 @@ def test_every_word_of_the_dictionary_decodes_to_its_string():
     assert words.decode([word]) == bytes(x for x in string if x < 256)
 
 
-def test_the_dictionary_is_what_the_model_does():
-  fmt = WindowFormat()
+@pytest.mark.parametrize(
+  'rule', ['cell', pytest.param('delay', marks=pytest.mark.slow)]
+)
+def test_the_dictionary_is_what_the_model_does(rule):
+  fmt = WindowFormat(close_rule=rule)
   [(want, spans)] = documents.encode_windows([TEXT], shipped.model(), fmt)
-  got, lengths = shipped.window_dictionary().encode(TEXT)
+  words = shipped.window_dictionary().with_close_rule(rule)
+  got, lengths = words.encode(TEXT)
   np.testing.assert_array_equal(got, want[:, 0])
   np.testing.assert_array_equal(lengths, spans)
 

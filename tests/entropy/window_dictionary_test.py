@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxtok.entropy import dictionary, quantize, reference, trie, window
+from jaxtok.entropy import (
+  dictionary,
+  dictionary_rules,
+  quantize,
+  reference,
+  trie,
+  window,
+)
 from jaxtok.entropy.formats import WindowFormat
 from tests.entropy import coding_oracle as oracle
 
@@ -31,9 +38,14 @@ def compiled():
   }
 
 
-def test_every_word_has_the_string_that_the_decoder_finds(compiled):
+RULES = ['cell', 'delay']
+
+
+@pytest.mark.parametrize('rule', RULES)
+def test_every_word_has_the_string_that_the_decoder_finds(rule, compiled):
   model, words = compiled['sparse']
-  fmt = WindowFormat()
+  words = words.with_close_rule(rule)
+  fmt = WindowFormat(close_rule=rule)
   got = window.decode_windows(
     np.arange(1 << 16).reshape(1, -1, 1), [1 << 16], model, fmt
   )
@@ -68,28 +80,43 @@ def test_intervals_of_the_strings_cover_every_cell_once(compiled):
 
 @pytest.mark.parametrize('use_numba', ENGINES)
 @pytest.mark.parametrize('name', ['sparse', 'peaked', 'flat'])
-def test_longest_match_is_rule_cell(name, use_numba, compiled):
+@pytest.mark.parametrize('rule', RULES)
+def test_walks_of_the_tree_are_the_close_rules(rule, name, use_numba, compiled):
   model, words = compiled[name]
+  words = words.with_close_rule(rule)
   for text in oracle.hard_texts(model):
     got, lengths = words.encode(text, use_numba=use_numba)
-    want = reference.encode_windows(text, oracle.next_cdf(model), 16)
+    want = reference.encode_windows(text, oracle.next_cdf(model), 16, rule)
     assert list(zip(lengths.tolist(), got.tolist(), strict=True)) == want
     assert words.decode(got, use_numba=use_numba) == text
+    assert np.isin(got, words.used_words).all()
 
 
-@given(st.binary(max_size=300))
+@given(st.integers(0, (1 << 16) - 1), st.integers(1, 1 << 16))
+def test_zero_padded_words_are_the_shortest_bit_strings(first, num):
+  stop = min(first + num, 1 << 16)
+  node = reference.Node(16, low=first << 16)
+  node = node._replace(r=stop - first << 16, n=1)
+  got = dictionary_rules.zero_padded(np.array([first]), np.array([stop]))
+  assert got.tolist() == [node.zero_padded_word()]
+
+
+@given(st.binary(max_size=300), st.sampled_from(RULES))
 @settings(max_examples=60, deadline=None)
-def test_any_bytes_round_trip(compiled, text):
-  _, words = compiled['sparse']
+def test_any_bytes_round_trip(compiled, text, rule):
+  words = compiled['sparse'][1].with_close_rule(rule)
   got, lengths = words.encode(text, use_numba=False)
   assert lengths.sum() == len(text) + 1
   assert words.decode(got, use_numba=False) == text
 
 
 @pytest.mark.parametrize('use_numba', ENGINES)
-def test_texts_longer_than_a_block_round_trip(use_numba, compiled, monkeypatch):
+@pytest.mark.parametrize('rule', RULES)
+def test_texts_longer_than_a_block_round_trip(
+  rule, use_numba, compiled, monkeypatch
+):
   monkeypatch.setattr(trie, '_BLOCK', 100)
-  _, words = compiled['sparse']
+  words = compiled['sparse'][1].with_close_rule(rule)
   text = np.random.default_rng(0).bytes(1000) + b'a' * 501 + bytes(300)
   got, lengths = words.encode(text, use_numba=use_numba)
   monkeypatch.undo()
@@ -109,11 +136,15 @@ def test_decoding_stops_at_the_first_end_of_text(use_numba, compiled):
   assert words.decode(both[:0], use_numba=use_numba) == b''
 
 
-def test_saved_dictionaries_load_and_damaged_ones_do_not(compiled, tmp_path):
-  _, words = compiled['sparse']
+@pytest.mark.parametrize('rule', RULES)
+def test_saved_dictionaries_load_and_damaged_ones_do_not(
+  rule, compiled, tmp_path
+):
+  words = compiled['sparse'][1].with_close_rule(rule)
   path = tmp_path / 'words.npz'
   words.save(path)
   again = dictionary.load(path)
+  assert again.close_rule == rule
   assert again.fingerprint() == words.fingerprint()
   assert again.decode(again.encode(b'hello')[0]) == b'hello'
   arrays = dict(np.load(path))
@@ -129,6 +160,20 @@ def test_saved_dictionaries_load_and_damaged_ones_do_not(compiled, tmp_path):
 def test_longer_windows_are_refused():
   with pytest.raises(ValueError, match='window_bits=32'):
     dictionary.compile_window_dictionary(oracle.order1(0), window_bits=32)
+
+
+def test_a_rule_that_does_not_decode_is_refused(compiled):
+  _, words = compiled['peaked']
+  with pytest.raises(ValueError, match='close_rule='):
+    words.with_close_rule('greedy_zero_pad')
+
+
+def test_the_rule_is_part_of_the_fingerprint(compiled):
+  _, words = compiled['peaked']
+  other = words.with_close_rule('delay')
+  assert other.fingerprint() != words.fingerprint()
+  back = other.with_close_rule('cell')
+  assert back.fingerprint() == words.fingerprint()
 
 
 def test_words_out_of_range_are_refused(compiled):

@@ -6,10 +6,19 @@ import types
 
 import numpy as np
 import pytest
+from flax import nnx
 
-from experiments.compressed_text import m2, methods, outcome, suite
+from experiments.compressed_text import (
+  export,
+  m2,
+  methods,
+  outcome,
+  round_trip,
+  suite,
+)
 from jaxtok.data import text
 from jaxtok.entropy import integer_model
+from jaxtok.models import int_byte_lm
 
 
 def test_settings_keep_their_types_and_are_checked():
@@ -75,6 +84,65 @@ def test_runs_of_other_lengths_have_as_many_evals():
   m2.set_steps(config, 120)
   assert (config.steps, config.evals['val'].every_steps) == (120, 30)
   assert config.optim.warmup_steps == 6
+
+
+def test_round_trips_of_mixed_data_go_on_where_they_stopped(
+  tmp_path, monkeypatch, capsys
+):
+  data = tmp_path / 'data'
+  data.mkdir()
+  (data / 'a.txt').write_bytes(b'some text. ' * 1000)
+  monkeypatch.setenv('JAXTOK_DATA', str(data))
+  monkeypatch.setitem(round_trip._BATCH_BYTES, True, 20_000)
+  monkeypatch.setitem(round_trip._TEXT_BYTES, True, 5_000)
+  monkeypatch.setattr(round_trip, 'wrong_words', lambda tokenizer: 0)
+  args = ['--num_bytes=60000', '--close_rule=delay', f'--workdir={tmp_path}/a']
+  check, calls = round_trip._check, []
+
+  def stop(*args):
+    calls.append(args)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return check(*args)
+
+  monkeypatch.setattr(round_trip, '_check', stop)
+  with pytest.raises(KeyboardInterrupt):
+    round_trip.main(args)
+  assert round_trip.main(args) == 0
+  first = capsys.readouterr().out
+  assert 'bytes                     60000' in first
+  assert 'errors                    0' in first
+  assert round_trip.main([*args[:2], f'--workdir={tmp_path}/b']) == 0
+  digest = [x for x in first.splitlines() if x.startswith('ids SHA-256')]
+  assert digest[0] in capsys.readouterr().out
+  with pytest.raises(SystemExit, match='another task'):
+    round_trip.main(['--num_bytes=50000', *args[1:]])
+  with pytest.raises(SystemExit, match='num_bytes=0'):
+    round_trip.main(['--num_bytes=0', *args[1:]])
+  monkeypatch.setenv('JAXTOK_DATA', str(tmp_path / 'none'))
+  with pytest.raises(SystemExit, match='JAXTOK_DATA='):
+    round_trip.main([*args[:2], f'--workdir={tmp_path}/c'])
+
+
+def test_integers_are_compared_with_models_on_and_off_their_grid(monkeypatch):
+  monkeypatch.setattr(export, '_PIECE', 32)
+  monkeypatch.setattr(export, '_ROWS', 2)
+  make = lambda **its: int_byte_lm.Config(dim=8, num_layers=2, **its).make(
+    nnx.Rngs(0)
+  )
+  twin, unrounded = make(), make(is_quantized=False)
+  text = np.random.default_rng(0).bytes(64)
+  twins = {'on the grid': twin, 'unrounded': unrounded, 'missing': None}
+  found = export.compare(twins, twin.export(), text)
+  integers, grid = (
+    found[x] for x in ('bits per byte, integers', '... on the grid')
+  )
+  # Apart from frequencies being whole, of which 257 of 65,536 are minimums.
+  assert integers == pytest.approx(grid, abs=0.02)
+  assert found['... unrounded'] != grid
+  percent = float(found['integers / on the grid'].split()[0])
+  assert percent == pytest.approx(100 * (integers / grid - 1), abs=1e-3)
+  assert not any('missing' in name for name in found)
 
 
 @pytest.fixture

@@ -51,5 +51,6 @@ def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   assert row['step'] == 2
   assert math.isfinite(row['loss'])
   for name in config.evals:
-    bits = run.metrics(f'eval/{name}')[-1]['bpb']
-    assert 0 < bits < 10
+    values = run.metrics(f'eval/{name}')[-1]
+    [bits] = (values[k] for k in ('bpb', 'bpb_bound') if k in values)
+    assert 0 < bits < 12  # A bound estimated with few masks.

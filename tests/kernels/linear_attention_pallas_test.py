@@ -116,6 +116,36 @@ def test_bfloat16_gradients_are_close_to_float32(implementation):
     assert error < 2e-2
 
 
+@pytest.mark.parametrize('name', CASES)
+def test_segments_side_by_side_equal_the_recurrence(name, monkeypatch):
+  """Five segments of a chunk; a prefix and decay come from before them."""
+  monkeypatch.setattr(cost, 'segments', lambda programs, chunks: chunks)
+  static, arrays = CASES[name]
+  fn = lambda name: functools.partial(loss, name, static)
+  _, got = interpreted.run(fn('triton'), operands(), arrays)
+  _, want = interpreted.run(fn('reference'), operands(), arrays)
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(y).max())
+
+
+def test_segments_are_for_few_programs_only():
+  assert cost.segments(96, 1024) == 1
+  assert cost.segments(12, 1024) == 16
+  assert cost.segments(1, 64) == 4  # At least 16 chunks.
+  assert cost.segments(1, 63) == 1
+
+
+def test_features_that_are_no_power_of_two_are_taken_in_parts():
+  """153 features of width 16 take 160 columns: 128 and 32."""
+  args = tuple(draw(1, 40, 1, x, seed=i) for i, x in enumerate((16, 16, 5)))
+  got, want = (
+    run(name, dict(feature='taylor2'), args, {})
+    for name in ('triton', 'reference')
+  )
+  for x, y in zip(got[0] + got[1], want[0] + want[1], strict=True):
+    assert np.linalg.norm(x - y) / np.linalg.norm(y) < 1e-5
+
+
 def test_heads_share_lanes_only_in_whole_tiles():
   assert cost.heads_per_group(16, 16, 64) == 8
   assert cost.heads_per_group(16, 64, 128) == 8

@@ -25,6 +25,8 @@ def small_tiles(monkeypatch):
   monkeypatch.setattr(cost, 'triton_tiles', lambda *_: triton)
   monkeypatch.setattr(cost, 'mosaic_tiles', lambda h: cost.MosaicTiles(64, 2))
   monkeypatch.setattr(prefix_cost, 'sequences_per_tile', lambda b, t: min(b, 3))
+  # Two parts of each prefix: of the shorter branch one holds nothing.
+  monkeypatch.setattr(prefix_cost, 'prefix_splits', lambda p, programs: 2)
 
 
 def draw(*shape, seed=0, dtype=jnp.float32):
@@ -76,3 +78,12 @@ def test_prefixes_on_hopper_equal_the_reference_without_races():
   assert not _compat.gpu_races()
   np.testing.assert_allclose(got.out, want.out, atol=2e-2)
   np.testing.assert_allclose(got.lse, want.lse, atol=1e-3)
+
+
+def test_prefixes_are_cut_until_the_processors_of_a_gpu_have_work(monkeypatch):
+  monkeypatch.undo()
+  assert prefix_cost.prefix_splits(16384, 64) == 2  # 128 of 132.
+  assert prefix_cost.prefix_splits(16384, 264) == 1
+  assert prefix_cost.prefix_splits(16384, 8) == 16  # 128 of 132.
+  assert prefix_cost.prefix_splits(4096, 8) == 4  # At least 1024 keys.
+  assert prefix_cost.prefix_splits(1500, 8) == 1

@@ -33,6 +33,7 @@ def counted(**kwargs):
 MAKE = {
   'windows of 16': counted,
   'dense ids': lambda: counted(dense_ids=True),
+  'delay, dense ids': lambda: counted(close_rule='delay', dense_ids=True),
   'windows of 16, bytes': lambda: counted(token_bits=8),
   'windows of 64, bytes': lambda: counted(window_bits=64, token_bits=8),
   'delay': lambda: counted(window_bits=32, close_rule='delay'),

@@ -84,6 +84,29 @@ def test_microbatches_of_uneven_weight_equal_the_whole_batch(num_microbatches):
   assert float(got.means['loss'].weight) == 8.5
 
 
+class Controlled(Regression):
+  """Adds up a metric, as a controller would."""
+
+  def advance(self, metrics):
+    self.calls[...] += metrics['seen'].total.astype(jnp.int32)
+
+
+def seen(model, batch, rng):
+  del rng
+  total = (model.kernel[...] ** 2).sum()
+  rows = jnp.float32(len(batch['rewards_b']))
+  return Loss(total, jnp.ones(()), {'seen': Mean(rows, rows)})
+
+
+@pytest.mark.parametrize('num_microbatches', [1, 4])
+def test_controllers_advance_once_per_step_by_the_whole_batch(num_microbatches):
+  layout = plan(model=Controlled)
+  after, _ = run(
+    layout, rows(), 2, objective=seen, num_microbatches=num_microbatches
+  )
+  assert after.rest['calls'] == 2 * 8
+
+
 def test_the_gradient_is_that_of_the_weighted_mean():
   layout, batch = plan(), rows()
   start = layout.init(0).params['kernel']

@@ -25,7 +25,9 @@ def get_config(argument: str = 'small') -> train.Config:
   size, its = m2.parse(
     argument, b=16, v=16, reset=1, rule='cell', half=0, m1='counted'
   )
-  is_finite = (its['b'], its['reset'], its['rule']) == (16, 1, 'cell')
+  is_finite = (its['b'], its['reset']) == (16, 1) and (
+    its['rule'] != 'greedy_zero_pad'
+  )
   common = dict(
     window_bits=its['b'],
     token_bits=its['v'],

@@ -18,8 +18,8 @@ def get_config(size: str = 'small') -> experiment.Config:
   return experiment.Config(
     denoiser=denoiser.Config(steps=sizes.pick(size, tiny=2500, small=5000)),
     policy=training.Config(
-      learn=rl.Config(steps=60, lr=2e-3),
-      alphas=(3.0, 8.0),
+      learn=rl.Config(steps=sizes.pick(size, tiny=60, small=100), lr=5e-4),
+      alphas=(1.0, 2.0, 6.0),
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
   )

@@ -21,7 +21,7 @@ def get_config(size: str = 'small') -> experiment.Config:
     denoiser=None,
     policy=training.Config(
       learn=rl.Config(
-        steps=sizes.pick(size, tiny=150, small=300),
+        steps=sizes.pick(size, tiny=60, small=100),
         num_prompts=8,
         group=16,
         lr=3e-3,

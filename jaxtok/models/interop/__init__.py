@@ -6,7 +6,8 @@
   interop.save(model, 'path/to/new/folder')
 
 A checkpoint is a folder with config.json and safetensors files. Families:
-Llama, Qwen 2 and 3, GPT-2, BERT, T5 and ByT5.
+Llama, Qwen 2 and 3, GPT-2, BERT, T5 and ByT5; LLaDA and Dream, which
+`transformers` reads with code that comes with their checkpoints.
 """
 
 from jaxtok.models.interop.checkpoint import (

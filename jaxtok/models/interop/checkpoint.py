@@ -11,7 +11,15 @@ from flax import nnx
 
 from jaxtok import config as config_lib
 from jaxtok.models import transformer
-from jaxtok.models.interop import bert, gpt2, llama, mapping, safetensors, t5
+from jaxtok.models.interop import (
+  bert,
+  gpt2,
+  llada,
+  llama,
+  mapping,
+  safetensors,
+  t5,
+)
 
 FAMILIES = {
   family.model_type: family
@@ -22,6 +30,8 @@ FAMILIES = {
     gpt2.GPT2,
     bert.BERT,
     t5.T5,
+    llada.LLADA,
+    llada.DREAM,
   )
 }
 

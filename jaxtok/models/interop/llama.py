@@ -150,7 +150,7 @@ def tensors(config: transformer.Config) -> list[mapping.Tensor]:
   return found
 
 
-def _family(
+def family(
   model_type: str,
   architecture: str,
   make: Callable[..., transformer.Config],
@@ -158,6 +158,15 @@ def _family(
   bias: str,
   qk_norm: bool = False,
 ) -> mapping.Family:
+  """A family with the tensor names and the config.json of Llama.
+
+  Args:
+    model_type: In config.json.
+    architecture: Name of the class that `transformers` would load.
+    make: Makes our config from its fields.
+    bias: Biases of the attention's projections without any setting.
+    qk_norm: Whether queries and keys are normalised.
+  """
   return mapping.Family(
     model_type=model_type,
     prefix='model.',
@@ -169,13 +178,13 @@ def _family(
   )
 
 
-LLAMA = _family(
+LLAMA = family(
   'llama', 'LlamaForCausalLM', transformer.Config.llama, bias='none'
 )
-QWEN2 = _family(
+QWEN2 = family(
   'qwen2', 'Qwen2ForCausalLM', transformer.Config.qwen2, bias='qkv'
 )
-QWEN3 = _family(
+QWEN3 = family(
   'qwen3',
   'Qwen3ForCausalLM',
   transformer.Config.llama,

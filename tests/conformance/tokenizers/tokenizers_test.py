@@ -27,6 +27,7 @@ from jaxtok.tokenizers import (
   lossy,
   neural,
   subword,
+  word_bytes,
 )
 from jaxtok.tokenizers import bytes as byte_tokenizer
 
@@ -123,6 +124,7 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
   'wordpiece': word_piece,
   'unigram': unigram,
   'bpe-nfkc': nfkc,
+  'word-bytes': word_bytes.Config(rule='uax29', longest=8).make,
   'windows-16': neural.NeuralCompressionTokenizer,
   'gzip': gzip.Config().make,
 }

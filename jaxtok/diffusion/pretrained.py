@@ -1,0 +1,242 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Generation as LLaDA and Dream do it.
+
+LLaDA (Nie et al. 2025, arXiv:2502.09992): blocks from left to right, each in a
+fixed number of steps that reveal equally many tokens, the most confident ones;
+guidance as in Nie et al. 2024, arXiv:2410.18514. Dream (Ye et al. 2025,
+arXiv:2508.15487): all at once, with a schedule in time, logits shifted by one.
+
+  config, model = interop.load('LLaDA-8B-Instruct')
+  canvas = pretrained.generate(
+    model, prompt_bt, pretrained.Config(length=256, block=32, steps=256),
+    mask_id=126336, eos_ids=(126081, 126348), rng=jax.random.key(0))
+
+Axes: b rows, t positions of prompt and answer, v vocabulary.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxtok.config import configclass
+from jaxtok.decoding import sampling as sampling_lib
+from jaxtok.diffusion import samplers, selectors
+
+ORDERS = ('confidence', 'random', 'margin', 'entropy')
+EOS_POLICIES = ('none', 'logits', 'confidence')
+SCHEDULES = ('even', 'dream')
+
+
+@configclass
+class Config:
+  """How an answer is generated; defaults are LLaDA's."""
+
+  length: int = 128  # Tokens of the answer.
+  block: int = 0  # Tokens of a block, decoded left to right; 0 is all at once.
+  steps: int = 128  # Over all blocks; each reveals at least one token.
+  order: str = 'confidence'  # What is revealed first; see `ORDERS`.
+  schedule: str = 'even'  # 'dream': as many as Dream's times say, see `Budget`.
+  shift: bool = False  # Logits at a position are for the next one (Dream).
+  guidance: float = 0.0  # Weight w: u + (w + 1) (c - u), u without the prompt.
+  # What becomes of the end of text: 'logits' never writes it, 'confidence'
+  # reveals it last.
+  eos: str = 'none'
+  sampling: sampling_lib.Config = dataclasses.field(
+    default_factory=lambda: sampling_lib.Config(temperature=0.0)
+  )
+
+  def __post_init__(self):
+    for name in ('length', 'steps'):
+      if getattr(self, name) < 1:
+        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    if self.block < 0 or self.length % (self.block or self.length):
+      raise ValueError(
+        f'length={self.length} must be a multiple of block={self.block}.'
+      )
+    blocks = self.length // (self.block or self.length)
+    if self.steps % blocks or self.steps > self.length:
+      raise ValueError(
+        f'steps={self.steps} must be a multiple of the {blocks} blocks and at '
+        f'most length={self.length}: a step reveals at least one token.'
+      )
+    for name, allowed in (
+      ('order', ORDERS),
+      ('eos', EOS_POLICIES),
+      ('schedule', SCHEDULES),
+    ):
+      if getattr(self, name) not in allowed:
+        raise ValueError(
+          f'{name}={getattr(self, name)!r} must be one of {", ".join(allowed)}.'
+        )
+    if self.schedule == 'dream' and self.block:
+      raise ValueError(
+        "schedule='dream' decodes all at once. Set block=0, or schedule='even'."
+      )
+
+  @classmethod
+  def dream(cls, **fields) -> 'Config':
+    """Dream's own settings: by entropy, shifted, all at once."""
+    own = dict(shift=True, schedule='dream', order='entropy')
+    return cls(**own | fields)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """A selector with a fixed number of tokens for each step.
+
+  'even' spreads what a block has over its steps, the first ones get one more.
+  'dream' reveals `int(n (1 - s / t))` of n masked tokens between times t and s
+  of `linspace(1, 0.001, steps + 1)`, and all at the last step. Where that is 0
+  it reveals one: a step that reveals none would repeat the call before.
+
+  Attributes:
+    steps: Of a block; static.
+    order: See `ORDERS`; static.
+    schedule: See `SCHEDULES`; static.
+    late_v: Tokens that are revealed last, or None.
+  """
+
+  steps: int = dataclasses.field(metadata=dict(static=True))
+  order: str = dataclasses.field(metadata=dict(static=True))
+  schedule: str = dataclasses.field(metadata=dict(static=True))
+  late_v: Any = None
+
+  def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
+    t = view.allowed_bt.shape[1]
+    calls_b = jnp.round(view.progress_b * t).astype(jnp.int32)
+    step_b, left_b = calls_b % self.steps, view.allowed_bt.sum(-1)
+    if self.schedule == 'even':
+      k_b = -(-left_b // (self.steps - step_b))
+    else:
+      times = jnp.linspace(1.0, 1e-3, self.steps + 1)
+      part_b = 1 - times[step_b + 1] / times[step_b]
+      is_last_b = step_b == self.steps - 1
+      k_b = jnp.where(is_last_b, left_b, jnp.floor(left_b * part_b))
+    score_bt = self._score(view)
+    if self.late_v is not None:
+      score_bt = jnp.where(self.late_v[view.tokens_bt], -jnp.inf, score_bt)
+    rank_bt = selectors.ranks(score_bt, view.allowed_bt)
+    return view.allowed_bt & (rank_bt < jnp.maximum(k_b, 1)[:, None])
+
+  def _score(self, view: selectors.View) -> Float[Array, 'b t']:
+    if self.order == 'confidence':
+      return view.token_probs_bt
+    if self.order == 'entropy':
+      return -selectors.entropy(view.probs_btv)
+    if self.order == 'margin':
+      best_bt2 = jax.lax.top_k(view.probs_btv, 2)[0]
+      return best_bt2[..., 0] - best_bt2[..., 1]
+    t = view.allowed_bt.shape[1]
+    return jax.vmap(lambda r: jax.random.uniform(r, (t,)))(view.rngs_b)
+
+
+def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:
+  """Logits of each position from the one before; the first keeps its own."""
+  return jnp.concatenate([logits_btv[:, :1], logits_btv[:, :-1]], axis=1)
+
+
+def denoiser(
+  model: Any,
+  config: Config,
+  prompt_len: int,
+  mask_id: int,
+  late_v: Bool[Array, 'v'],
+) -> samplers.Denoiser:
+  """The model as `samplers.decode` wants it; two calls of it with guidance.
+
+  The logits are those of the distribution that tokens are drawn from, as
+  filtered by `config.sampling`, and so are confidences.
+
+  Args:
+    model: A bidirectional `SequenceModel`.
+    config: How to generate.
+    prompt_len: Positions that guidance hides; static.
+    mask_id: The mask token.
+    late_v: The tokens that end a text.
+  """
+
+  def logits_of(tokens_bt):
+    logits_btv = model.logits(model(tokens_bt).hidden_btd)
+    return shifted(logits_btv) if config.shift else logits_btv
+
+  def call(tokens_bt):
+    logits_btv = logits_of(tokens_bt)
+    if config.guidance:
+      is_prompt_t = jnp.arange(tokens_bt.shape[1]) < prompt_len
+      free_btv = logits_of(jnp.where(is_prompt_t, mask_id, tokens_bt))
+      scale = config.guidance + 1
+      logits_btv = free_btv + scale * (logits_btv - free_btv)
+    # Filters must not count the mask, which is never written.
+    banned_v = jnp.arange(logits_btv.shape[-1]) == mask_id
+    if config.eos == 'logits':
+      banned_v |= late_v
+    if not config.sampling.temperature:
+      return jnp.where(banned_v, -jnp.inf, logits_btv)
+    return sampling_lib.filter_logits(logits_btv, config.sampling, banned_v)
+
+  return call
+
+
+def generate(
+  model: Any,
+  prompt_bt: Int[Array, 'b p'],
+  config: Config,
+  *,
+  mask_id: int,
+  eos_ids: tuple[int, ...] = (),
+  rng: Array,
+) -> samplers.Canvas:
+  """Answers prompts of one length; jit it with all but arrays static.
+
+  Args:
+    model: A bidirectional `SequenceModel`, e.g. from `interop.load`.
+    prompt_bt: Tokens of the prompts; Dream needs at least one.
+    config: How to generate.
+    mask_id: The mask token.
+    eos_ids: Tokens that end a text, for `config.eos`.
+    rng: Key of the sampling.
+
+  Returns:
+    The canvas of prompts and answers; `num_calls_b` counts calls of the model,
+    two per step with guidance.
+
+  Raises:
+    ValueError: If the prompt is empty and logits are shifted, or `eos_ids` is
+      empty and `config.eos` needs it.
+  """
+  b, prompt_len = prompt_bt.shape
+  if config.shift and not prompt_len:
+    raise ValueError(
+      'prompt_bt is empty, but with shift=True the first answer token is '
+      'predicted at the last prompt token. Begin with the BOS token.'
+    )
+  if config.eos != 'none' and not eos_ids:
+    raise ValueError(f'eos_ids is empty, but eos={config.eos!r} needs it.')
+  late_v = jnp.zeros(model.config.vocab_size, bool)
+  late_v = late_v.at[jnp.asarray(eos_ids, jnp.int32)].set(True)
+  tokens_bt = jnp.pad(prompt_bt, ((0, 0), (0, config.length)))
+  is_masked_bt = jnp.arange(tokens_bt.shape[1]) >= prompt_len
+  is_masked_bt = jnp.broadcast_to(is_masked_bt, tokens_bt.shape)
+  blocks = config.length // (config.block or config.length)
+  canvas = samplers.decode(
+    denoiser(model, config, prompt_len, mask_id, late_v),
+    samplers.start(tokens_bt, is_masked_bt, mask_id),
+    Budget(
+      steps=config.steps // blocks,
+      order=config.order,
+      schedule=config.schedule,
+      late_v=late_v if config.eos == 'confidence' else None,
+    ),
+    samplers.row_rngs(rng, b),
+    prompt_len=prompt_len,
+    mask_id=mask_id,
+    block=config.block,
+    temperature=1.0 if config.sampling.temperature else 0.0,
+  )
+  calls = 2 if config.guidance else 1
+  return dataclasses.replace(canvas, num_calls_b=calls * canvas.num_calls_b)

@@ -1,0 +1,285 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where the units of a row of bytes begin, decided on the device.
+
+A segmenter is a function
+
+  start_bt = segmenter(tokens_bt, segment_ids_bt)
+
+and causal: whether position t begins a unit depends on tokens 0..t, so that
+generation can decide it as soon as the token is there. Each document begins a
+unit, padding (document 0) none; ids that are no bytes (BOS) are units of one.
+Rules that need tables of Unicode or a lexer are in `tokenizers.words`.
+
+`Entropy` and `CosineGate` decide by numbers other than the tokens: a language
+model's entropies, and hidden states.
+
+Axes: b rows, t positions, d width, v vocabulary.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxtok.config import configclass
+
+Start = Bool[Array, 'b t']
+
+
+class Segmenter(Protocol):
+  """Decides by the tokens; a config dataclass, hence static in `jit`."""
+
+  def __call__(
+    self,
+    tokens_bt: Int[Array, 'b t'],
+    segment_ids_bt: Int[Array, '#b t'] | None = None,
+  ) -> Start: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Decision:
+  """What a learned gate says.
+
+  Attributes:
+    start_bt: Where units begin.
+    prob_bt: Probability of a beginning, through which gradients flow.
+  """
+
+  start_bt: Any
+  prob_bt: Any
+
+
+class Gate(Protocol):
+  """Decides by hidden states; a module with parameters."""
+
+  def __call__(
+    self,
+    x_btd: Float[Array, 'b t d'],
+    segment_ids_bt: Int[Array, '#b t'] | None = None,
+  ) -> Decision: ...
+
+
+def first(
+  like_bt: Any, segment_ids_bt: Int[Array, '#b t'] | None
+) -> Bool[Array, 'b t']:
+  """The first position of each document; `like_bt` gives the shape."""
+  if segment_ids_bt is None:
+    row_t = jnp.arange(like_bt.shape[1]) == 0
+    return jnp.broadcast_to(row_t, like_bt.shape)
+  edge_b1 = jnp.zeros_like(segment_ids_bt[:, :1])
+  before_bt = jnp.concatenate([edge_b1, segment_ids_bt[:, :-1]], axis=1)
+  is_first_bt = (segment_ids_bt != before_bt) & (segment_ids_bt != 0)
+  return jnp.broadcast_to(is_first_bt, like_bt.shape)
+
+
+def _finish(
+  start_bt: Start, segment_ids_bt: Int[Array, '#b t'] | None
+) -> Start:
+  """Documents begin units and padding does not."""
+  start_bt = start_bt | first(start_bt, segment_ids_bt)
+  if segment_ids_bt is None:
+    return start_bt
+  return start_bt & (segment_ids_bt != 0)
+
+
+def _back(
+  x_bt: Int[Array, 'b t'], num: int, segment_ids_bt: Any
+) -> Int[Array, 'b t']:
+  """What stands `num` places earlier in the same document; -1 if nothing."""
+  move = lambda x: jnp.pad(x, ((0, 0), (num, 0)))[:, : x.shape[1]]
+  is_there_bt = jnp.arange(x_bt.shape[1])[None] >= num
+  if segment_ids_bt is not None:
+    is_there_bt = is_there_bt & (move(segment_ids_bt) == segment_ids_bt)
+  return jnp.where(is_there_bt, move(x_bt), -1)
+
+
+def _bytes(tokens_bt: Int[Array, 'b t'], offset: int) -> Int[Array, 'b t']:
+  """Byte values; -1 for ids that are no bytes."""
+  byte_bt = tokens_bt - offset
+  return jnp.where((byte_bt >= 0) & (byte_bt < 256), byte_bt, -1)
+
+
+def place_in_unit(start_bt: Start) -> Int[Array, 'b t']:
+  """Distance of each position from the beginning of its unit."""
+  index_t = jnp.arange(start_bt.shape[1])
+  begin_bt = jax.lax.cummax(jnp.where(start_bt, index_t, 0), axis=1)
+  return index_t - begin_bt
+
+
+def limit(start_bt: Start, longest: int) -> Start:
+  """Cuts units after every `longest` positions; 0 means never."""
+  if not longest:
+    return start_bt
+  return start_bt | (place_in_unit(start_bt) % longest == 0)
+
+
+@configclass
+class Whitespace:
+  """A unit ends with each Unicode white-space character.
+
+  The rule of HAT (Neitemeier et al. 2025, arXiv:2501.10322, section 3):
+  white space belongs to the unit before it. Invalid UTF-8 never ends one.
+  """
+
+  offset: int = 0  # The id of byte 0; see `tokenizers.bytes`.
+
+  def __call__(self, tokens_bt, segment_ids_bt=None):
+    byte_bt = _bytes(tokens_bt, self.offset)
+    z, y, x = (_back(byte_bt, n, segment_ids_bt) for n in (1, 2, 3))
+    one = (z == 0x20) | ((z >= 0x09) & (z <= 0x0D))
+    two = (y == 0xC2) & ((z == 0x85) | (z == 0xA0))
+    quad = (z >= 0x80) & (z <= 0x8A) | (z == 0xA8) | (z == 0xA9) | (z == 0xAF)
+    three = (
+      ((x == 0xE1) & (y == 0x9A) & (z == 0x80))
+      | ((x == 0xE2) & (y == 0x80) & quad)
+      | ((x == 0xE2) & (y == 0x81) & (z == 0x9F))
+      | ((x == 0xE3) & (y == 0x80) & (z == 0x80))
+    )
+    # Behind what is no byte, and at it, a unit begins.
+    start_bt = one | two | three | (byte_bt < 0) | (z < 0)
+    return _finish(start_bt, segment_ids_bt)
+
+
+@configclass
+class Spacelike:
+  """A unit begins at a spacelike byte that follows another byte.
+
+  Slagle 2024, arXiv:2404.14408, section 3: spacelike is what is neither an
+  ASCII letter or digit nor a UTF-8 continuation byte. At these bytes SpaceByte
+  runs its global blocks: they predict the word that comes next.
+  """
+
+  offset: int = 0  # The id of byte 0.
+
+  def __call__(self, tokens_bt, segment_ids_bt=None):
+    byte_bt = _bytes(tokens_bt, self.offset)
+    before_bt = _back(byte_bt, 1, segment_ids_bt)
+    is_new_bt = _is_spacelike(byte_bt) & ~_is_spacelike(before_bt)
+    return _finish(is_new_bt | (byte_bt < 0), segment_ids_bt)
+
+
+def _is_spacelike(byte_bt: Int[Array, 'b t']) -> Bool[Array, 'b t']:
+  between = lambda low, high: (byte_bt >= low) & (byte_bt <= high)
+  is_word_bt = between(48, 57) | between(65, 90) | between(97, 122)
+  return ~is_word_bt & ~between(0x80, 0xBF) & (byte_bt >= 0)
+
+
+@configclass
+class Stride:
+  """Units of `size` positions, counted from the document's first (MegaByte)."""
+
+  size: int = 6
+
+  def __post_init__(self):
+    if self.size < 1:
+      raise ValueError(f'size={self.size} must be >= 1.')
+
+  def __call__(self, tokens_bt, segment_ids_bt=None):
+    start_bt = first(tokens_bt, segment_ids_bt)
+    return _finish(limit(start_bt, self.size), segment_ids_bt)
+
+
+RULES = ('global', 'monotonic', 'both')
+
+
+@configclass
+class Entropy:
+  """A unit begins where the next byte was hard to predict.
+
+  Pagnoni et al. 2024, arXiv:2412.09871, section 2.3. The second position of a
+  document begins a unit too: the first unit has length 1, so that a decoder
+  can see the unit before.
+  """
+
+  threshold: float = 1.335  # Of the entropy, or of its rise; nats.
+  rule: str = 'global'  # H > threshold; 'monotonic': its rise; or 'both'.
+  longest: int = 0  # Positions of a unit; 0 means no limit.
+
+  def __post_init__(self):
+    if self.rule not in RULES:
+      raise ValueError(f'rule={self.rule!r} must be one of {", ".join(RULES)}.')
+    if self.longest < 0:
+      raise ValueError(f'longest={self.longest} must be >= 0.')
+
+  def __call__(
+    self,
+    entropy_bt: Float[Array, 'b t'],
+    segment_ids_bt: Int[Array, '#b t'] | None = None,
+  ) -> Start:
+    """Beginnings of units.
+
+    Args:
+      entropy_bt: From `entropies`: at t, of what stands at t + 1.
+      segment_ids_bt: Documents; 0 is padding.
+    """
+    shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]
+    before_bt = shift(entropy_bt)
+    rise_bt = before_bt - shift(before_bt)
+    is_high_bt = before_bt > self.threshold
+    is_rise_bt = rise_bt > self.threshold
+    start_bt = {
+      'global': is_high_bt,
+      'monotonic': is_rise_bt,
+      'both': is_high_bt & is_rise_bt,
+    }[self.rule]
+    is_first_bt = first(entropy_bt, segment_ids_bt)
+    # Entropies of another document say nothing.
+    start_bt = jnp.where(is_first_bt | shift(is_first_bt), True, start_bt)
+    return _finish(limit(start_bt, self.longest), segment_ids_bt)
+
+
+def entropies(model: Any, tokens_bt: Int[Array, 'b t'], **kwargs) -> Any:
+  """Entropy of the next token at each position, nats, float32.
+
+  Args:
+    model: Any language model; see `models.base`.
+    tokens_bt: Tokens of its own vocabulary.
+    **kwargs: Of the model's call: `positions`, `segment_ids`, `cache`.
+
+  Returns:
+    float32 [b, t]; with a cache, also the longer cache.
+  """
+  output = model(tokens_bt, **kwargs)
+  logprob_btv = jax.nn.log_softmax(model.logits(output.hidden_btd), axis=-1)
+  # 0 log 0 = 0, also where a logit is -inf.
+  term_btv = jnp.where(
+    jnp.isneginf(logprob_btv), 0.0, jnp.exp(logprob_btv) * logprob_btv
+  )
+  entropy_bt = -term_btv.sum(axis=-1)
+  return (entropy_bt, output.cache) if 'cache' in kwargs else entropy_bt
+
+
+class CosineGate(nnx.Module):
+  """A unit begins where a state points away from the one before it.
+
+  Hwang et al. 2025, arXiv:2507.07955, section 2.2 (H-Net's routing): `p_t =
+  (1 - cos(W_q x_{t-1}, W_k x_t)) / 2`, a beginning where p > 1/2, p = 1 at the
+  first position of a document. Both maps begin as the identity.
+  """
+
+  def __init__(self, dim: int):
+    eye = lambda: nnx.Param(jnp.eye(dim), axes=('embed', 'mlp'))
+    self.q, self.k = eye(), eye()
+
+  def __call__(
+    self,
+    x_btd: Float[Array, 'b t d'],
+    segment_ids_bt: Int[Array, '#b t'] | None = None,
+  ) -> Decision:
+    """See `Gate`."""
+    x = x_btd.astype(jnp.float32)
+    q_btd = jnp.pad(x @ self.q[...], ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    k_btd = x @ self.k[...]
+    dot = lambda a, b: (a * b).sum(axis=-1)
+    square_bt = dot(q_btd, q_btd) * dot(k_btd, k_btd)
+    # A state of zeros has no direction: as if at a right angle.
+    cos_bt = dot(q_btd, k_btd) * jax.lax.rsqrt(jnp.maximum(square_bt, 1e-24))
+    is_first_bt = first(cos_bt, segment_ids_bt)
+    prob_bt = jnp.where(is_first_bt, 1.0, (1 - cos_bt) / 2)
+    start_bt = _finish(prob_bt > 0.5, segment_ids_bt)
+    return Decision(start_bt, jnp.clip(prob_bt, 0.0, 1.0))

@@ -1,0 +1,442 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Byte-level laws against the enumeration of all texts, or of all covers."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.claims.byte_probs import (
+  TOY_STEPS,
+  ToyTokenizer,
+  Tree,
+  naive_law,
+  next_byte_law,
+  push_forward,
+  texts_with_probs,
+)
+from jaxtok.decoding import (
+  byte_baselines,
+  byte_infill,
+  byte_probs,
+  cover_state,
+  covers,
+  sampling,
+)
+from jaxtok.decoding.byte_probs import END
+from jaxtok.models import transformer
+from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.tokenizers import hf
+
+
+def check_all_prefixes(tokenizer, law, prefixes):
+  """Compares laws; returns the naive method's largest error."""
+  sequences = push_forward(law, tokenizer)
+  lm = Tree(sequences, tokenizer.vocab_size)
+  states = byte_probs.ByteModel(lm, tokenizer).start(prefixes, 1)
+  got = np.exp(states.logprobs())
+  naive = 0.0
+  for prefix, row in zip(prefixes, got, strict=True):
+    want = next_byte_law(law, prefix)
+    np.testing.assert_allclose(row, want, atol=1e-6, err_msg=repr(prefix))
+    error = np.abs(naive_law(sequences, tokenizer, prefix) - want).max()
+    naive = max(naive, error)
+  return naive
+
+
+def test_laws_of_the_papers_kind_of_example_are_exact_and_naive_ones_are_not():
+  tokenizer = ToyTokenizer()
+  law = texts_with_probs(b'ab', 9, step=TOY_STEPS)
+  prefixes = [
+    bytes(p) for n in range(6) for p in itertools.product(b'ab', repeat=n)
+  ]
+  assert check_all_prefixes(tokenizer, law, prefixes) >= 0.5
+
+
+# What makes encodings of GPT-2's kind depend on what follows.
+_TRAINING = [b"we'll hell\n\nell'el   le\n \n'lle ee ll  \n\n" * 40]
+
+
+@pytest.fixture(scope='module')
+def bpe():
+  return hf.train_bpe(_TRAINING, 259 + 20)
+
+
+@pytest.mark.parametrize(
+  'pattern, alphabet',
+  [
+    ('gpt2', b"el' \n"),
+    ('cl100k', b"el' \n"),
+    pytest.param('o200k', b"el' \n", marks=pytest.mark.slow),
+    pytest.param('cl100k', b'1.\n a', marks=pytest.mark.slow),
+    pytest.param('o200k', b"Aa's ", marks=pytest.mark.slow),
+  ],
+)
+def test_laws_are_exact_where_words_depend_on_what_follows(pattern, alphabet):
+  """Contractions, white space and numbers: the regexes look ahead."""
+  rng = np.random.default_rng(0)
+  training = bytes(rng.choice(list(alphabet), 2000).tolist())
+  tokenizer = hf.train_bpe([_TRAINING[0] + training], 259 + 20, pattern=pattern)
+  law = texts_with_probs(alphabet, 4)
+  prefixes = [
+    bytes(p) for n in range(4) for p in itertools.product(alphabet, repeat=n)
+  ]
+  assert any(len(tokenizer.token_bytes(i)) > 2 for i in range(259, 279))
+  assert check_all_prefixes(tokenizer, law, prefixes) > 0.1
+
+
+@pytest.mark.parametrize('pattern', ['gpt2', 'cl100k', 'o200k'])
+def test_settled_tokens_stay_whatever_follows(pattern):
+  tokenizer = hf.train_bpe(
+    ["we'll don't DON'T 12345 \n\n  x = [1, 2]\t\n é日 " * 40],
+    259 + 30,
+    pattern=pattern,
+  )
+  canonical = covers.Canonical(tokenizer, covers.Vocabulary(tokenizer))
+  rng, letters = np.random.default_rng(0), list("al' \n1.A\tsé")
+  draw = lambda n: ''.join(rng.choice(letters, n)).encode()
+  num_settled = 0
+  for _ in range(150):
+    text = draw(rng.integers(2, 9))
+    head, at = canonical.settled(text)
+    assert tokenizer.decode(np.array(head, np.int32)) == text[:at]
+    num_settled += at > 0
+    for n in (1, 1, 1, 2, 3):
+      whole = tokenizer.encode(text + draw(n)).tolist()
+      assert tuple(whole[: len(head)]) == head, text
+  assert num_settled > 50
+
+
+def test_laws_are_exact_inside_characters():
+  tokenizer = hf.train_bpe(['é日è本 日é'.encode() * 60], 259 + 8)
+  alphabet = ['é', 'è', '日', '本']
+  law, rng = {}, np.random.default_rng(0)
+  probs = rng.dirichlet(np.ones(16))
+  for prob, pair in zip(
+    probs, itertools.product(alphabet, repeat=2), strict=True
+  ):
+    law[''.join(pair).encode()] = prob
+  prefixes = sorted({text[:n] for text in law for n in range(len(text))})
+  check_all_prefixes(tokenizer, law, prefixes)
+
+
+@pytest.fixture(scope='module')
+def random_model(bpe):
+  """A transformer with random parameters, far from uniform."""
+  lm = transformer.Config(
+    vocab_size=bpe.vocab_size, dim=8, num_layers=1, num_heads=1, embed_std=1.0
+  ).make(nnx.Rngs(0))
+  return lm
+
+
+@jax.jit
+def _all_logprobs(lm_parts, tokens):
+  lm = nnx.merge(*lm_parts)
+  return jax.nn.log_softmax(lm.logits(lm(tokens).hidden_btd))
+
+
+class Uncached:
+  """Log-probabilities of token sequences, all from one padded shape."""
+
+  def __init__(self, lm, width=16):
+    self.parts, self.width, self.known = nnx.split(lm), width, {}
+
+  def law(self, tokens):
+    tokens = tuple(tokens)
+    if tokens not in self.known:
+      padded = np.zeros((1, self.width), np.int32)
+      padded[0, : len(tokens)] = tokens
+      self.known[tokens] = np.asarray(
+        _all_logprobs(self.parts, padded)[0], np.float64
+      )
+    return self.known[tokens][len(tokens) - 1]
+
+  def score(self, head, tokens):
+    tokens, total = list(tokens), 0.0
+    for i, token in enumerate(tokens):
+      total += self.law([*head, *tokens[:i]])[token]
+    return total
+
+
+def all_covers(tokenizer, text, keep):
+  """Token sequences that cover a text, by recursion over the vocabulary."""
+  found = []
+
+  def grow(tokens, at):
+    for token in range(tokenizer.vocab_size):
+      piece = tokenizer.token_bytes(token)
+      rest = text[at:]
+      if not piece or not (rest.startswith(piece) or piece.startswith(rest)):
+        continue
+      longer = (*tokens, token)
+      if not keep(longer):
+        continue
+      if at + len(piece) >= len(text):
+        found.append(longer)
+      else:
+        grow(longer, at + len(piece))
+
+  grow((), 0)
+  return found
+
+
+def has_a_continuation(tokenizer, alphabet, num):
+  """Whether some text's encoding begins with tokens, by trying many."""
+  ends = [
+    bytes(e)
+    for n in range(num + 1)
+    for e in itertools.product(alphabet, repeat=n)
+  ]
+
+  def keep(tokens):
+    text = b''.join(tokenizer.token_bytes(t) for t in tokens)
+    return any(
+      tuple(tokenizer.encode(text + end)[: len(tokens)].tolist()) == tokens
+      for end in ends
+    )
+
+  return keep
+
+
+@pytest.mark.parametrize('validity', cover_state.VALIDITY)
+def test_a_text_has_the_probability_of_its_covers(bpe, random_model, validity):
+  text, uncached = b'l\n\nel', Uncached(random_model)
+  model = byte_probs.ByteModel(
+    random_model, bpe, byte_probs.Config(validity=validity)
+  )
+  keep = lambda tokens: True
+  if validity == 'canonical':
+    keep = has_a_continuation(bpe, b"el' \n1.", 2)
+  found = all_covers(bpe, text, keep)
+  scores = {c: uncached.score([model.bos], c) for c in found}
+  state = model.start([b''], len(text))
+  for byte in text:
+    state.append([byte])
+  want = np.logaddexp.reduce(list(scores.values()))
+  # Sums of about 10 float32 logarithms.
+  np.testing.assert_allclose(state.log_prob_b, [want], atol=1e-4)
+  got = {tokens: weight for tokens, _, weight in state.covers(0)}
+  assert got.keys() == scores.keys()
+  for tokens, weight in got.items():
+    np.testing.assert_allclose(weight, scores[tokens], atol=1e-4)
+  assert 0 < state.missing_b[0] < 1
+
+
+def test_byte_by_byte_the_laws_chain_to_the_texts_probability(
+  bpe, random_model
+):
+  model = byte_probs.ByteModel(random_model, bpe)
+  text = b"we'll\n\n hel"
+  state, total = model.start([b''], len(text)), 0.0
+  for byte in text:
+    total += state.logprobs(normalise=False)[0, byte]
+    state.append([byte])
+  np.testing.assert_allclose(total, state.log_prob_b[0], atol=1e-6)
+  # At most one row of the model for each byte but where words are ambiguous.
+  assert state.stats['model_rows'] <= 2 * len(text)
+  scores = byte_probs.score_bytes(model, [text, text[:4]], ends=True)
+  assert [len(s) for s in scores] == [len(text) + 1, 5]
+  np.testing.assert_allclose(scores[1][:4], scores[0][:4], atol=1e-6)
+
+
+def test_prompts_give_the_same_laws_as_their_bytes_and_as_alone(
+  bpe, random_model
+):
+  """Settled words are read at once; their tokens are not summed over."""
+  model = byte_probs.ByteModel(random_model, bpe)
+  prompts = [b"we'll hell we", b'', b"ell'el le hel"]
+  together = model.start(prompts, 2)
+  together.append([ord('l')] * 3)
+  for i, prompt in enumerate(prompts):
+    alone = model.start([b''], len(prompt) + 1)
+    for byte in prompt + b'l':
+      alone.append([byte])
+    np.testing.assert_allclose(
+      together.logprobs()[i], alone.logprobs()[0], atol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_a_beam_says_what_it_drops(bpe, random_model):
+  text = b'hell ell'
+  laws = {}
+  for most in (0, 4, 200):
+    config = byte_probs.Config(validity='all', max_covers=most)
+    model = byte_probs.ByteModel(random_model, bpe, config)
+    state = model.start([text], 1)
+    laws[most] = np.exp(state.log_prob_b[0])
+    assert (state.dropped_b[0] > 0) == (most == 4)
+    if most == 4:
+      dropped = state.dropped_b[0]
+  assert laws[200] == pytest.approx(laws[0], rel=1e-5)
+  # What is dropped at one byte would have spread as the rest did, at best.
+  assert laws[4] < laws[0]
+  assert 0 < dropped < 1
+
+
+@pytest.mark.slow
+def test_a_byte_tokenizer_has_its_models_own_law():
+  tokenizer = byte_tokenizer.Config().make()
+  lm = transformer.Config(
+    vocab_size=tokenizer.vocab_size, dim=8, num_layers=1, num_heads=1
+  ).make(nnx.Rngs(1))
+  model = byte_probs.ByteModel(lm, tokenizer, byte_probs.Config(validity='all'))
+  got = model.start([b'abc'], 1).logprobs()[0]
+  logits = lm.logits(lm(jnp.array([[257, *b'abc']])).hidden_btd)[0, -1]
+  probs = np.asarray(jax.nn.softmax(logits), np.float64)
+  want = np.append(probs[:256], probs[257:].sum())
+  np.testing.assert_allclose(np.exp(got), want / want.sum(), atol=1e-6)
+
+
+def test_sampling_draws_from_the_law_and_stops_at_the_end(bpe):
+  law = texts_with_probs(b'el ', 3, seed=2)
+  lm = Tree(push_forward(law, bpe), bpe.vocab_size)
+  model = byte_probs.ByteModel(lm, bpe)
+  num = 600
+  found = byte_probs.sample_bytes(
+    model,
+    [b'e'] * num,
+    num_bytes=2,
+    rng=jax.random.key(0),
+    sampling=sampling.Config(),
+  )
+  total = sum(p for text, p in law.items() if text.startswith(b'e'))
+  for text, prob in law.items():
+    if text.startswith(b'e'):
+      share = sum(f == text[1:] for f in found) / num
+      # Five standard errors: all 13 texts pass with 99.999 %.
+      error = np.sqrt(prob / total * (1 - prob / total) / num)
+      assert abs(share - prob / total) <= 5 * error + 1e-9
+  best = byte_probs.sample_bytes(model, [b'e'], num_bytes=1)[0]
+  assert best[0] == np.argmax(next_byte_law(law, b'e')[:END])
+
+
+def test_an_ensemble_is_the_mean_of_its_members(bpe, random_model):
+  byte = byte_tokenizer.Config().make()
+  other = transformer.Config(
+    vocab_size=byte.vocab_size, dim=8, num_layers=1, num_heads=1
+  ).make(nnx.Rngs(2))
+  members = [
+    byte_probs.ByteModel(random_model, bpe),
+    byte_probs.ByteModel(other, byte, byte_probs.Config(validity='all')),
+  ]
+  ensemble = byte_probs.Ensemble(members)
+  state = ensemble.start([b'he'], 4)
+  state.append([ord('l')])
+  parts = [m.start([b'hel'], 1).logprobs() for m in members]
+  want = np.log(np.mean(np.exp(parts), axis=0))
+  np.testing.assert_allclose(state.logprobs(), want, atol=1e-5)
+  texts = byte_probs.sample_bytes(ensemble, [b'he', b'l'], num_bytes=3)
+  assert [len(t) for t in texts] == [3, 3]
+
+
+@pytest.mark.parametrize(
+  'order', ['psm', pytest.param('spm', marks=pytest.mark.slow)]
+)
+def test_the_middle_follows_all_covers_of_a_cut_prefix(
+  bpe, random_model, order
+):
+  prefix, suffix = b"el'l", b'le'
+  config = byte_infill.Config(
+    prefix=1, suffix=2, middle=3, order=order, max_covers=1000
+  )
+  model = byte_probs.ByteModel(random_model, bpe)
+  state = byte_infill.start(model, prefix, suffix, num_bytes=2, config=config)
+  ids, uncached = bpe.encode(suffix).tolist(), Uncached(random_model, 24)
+  keep = has_a_continuation(bpe, b"el' \n1.", 2)
+  masses = np.zeros(256)
+  for byte in range(256):
+    text = prefix + bytes([byte])
+    if order == 'spm':
+      head = [model.bos, 1, 2, *ids, 3]
+      found = all_covers(bpe, text, keep)
+      scores = [uncached.score(head, c) for c in found]
+    else:
+      head, scores = [model.bos, 1], []
+      for cover in all_covers(bpe, prefix, keep):
+        beyond = b''.join(map(bpe.token_bytes, cover))[len(prefix) :]
+        row = [*cover, 2, *ids, 3]
+        if beyond[:1] == bytes([byte]):
+          scores.append(uncached.score(head, row))
+        elif not beyond:
+          last = uncached.law([*head, *row])
+          scores += [
+            uncached.score(head, row) + last[t]
+            for t in range(bpe.vocab_size)
+            if bpe.token_bytes(t)[:1] == bytes([byte]) and keep((t,))
+          ]
+    masses[byte] = np.exp(np.logaddexp.reduce(scores)) if scores else 0.0
+  got = state.logprobs(normalise=False)[0, :256]
+  np.testing.assert_allclose(
+    np.exp(got) / np.exp(got).sum(), masses / masses.sum(), atol=1e-5
+  )
+  assert state.dropped_b[0] == 0
+  (middle,) = byte_probs.continue_bytes(state, num_bytes=2)
+  assert middle[0] == np.argmax(masses)
+
+
+def test_what_is_too_unlikely_to_be_checked_is_missing(bpe, random_model):
+  laws = {}
+  for least in (0.0, 1e-3):
+    config = byte_probs.Config(min_prob=least)
+    state = byte_probs.ByteModel(random_model, bpe, config).start([b''], 2)
+    laws[least] = np.exp(state.logprobs(normalise=False)[0])
+    state.append([int(laws[least][:END].argmax())])
+    assert state.missing_b[0] > 0
+  assert (laws[1e-3] <= laws[0.0] * 1.01).all()
+  lost = laws[0.0].sum() - laws[1e-3].sum()
+  assert 0 < lost <= 1e-3 * bpe.vocab_size
+
+
+def test_usual_methods_equal_their_definitions(bpe, random_model):
+  model = byte_probs.ByteModel(random_model, bpe)
+  prompts = [b'hel', b'', b"we'l"]
+  naive, healed = byte_baselines.laws(model, prompts)
+  uncached = Uncached(random_model)
+  texts = [bpe.token_bytes(t) for t in range(bpe.vocab_size)]
+  skipped = bpe.special.pad
+
+  def first_bytes(probs):
+    law = np.zeros(END + 1)
+    for token, piece in enumerate(texts):
+      if token != skipped:
+        law[piece[0] if piece else END] += probs[token]
+    return law / law.sum()
+
+  for i, prompt in enumerate(prompts):
+    row = [model.bos, *bpe.encode(prompt).tolist()]
+    want = first_bytes(np.exp(uncached.law(row)))
+    np.testing.assert_allclose(naive[i], want, atol=1e-6)
+    if prompt:
+      last, before = texts[row[-1]], np.exp(uncached.law(row[:-1]))
+      again = np.zeros(END + 1)
+      for token, piece in enumerate(texts):
+        if piece == last:
+          again += before[token] * want
+        elif piece.startswith(last):
+          again[piece[len(last)]] += before[token]
+      want = again / again.sum()
+    np.testing.assert_allclose(healed[i], want, atol=1e-6)
+
+
+def test_mistakes_are_named(bpe, random_model):
+  with pytest.raises(ValueError, match="validity='some' must be one of"):
+    byte_probs.Config(validity='some')
+  with pytest.raises(ValueError, match='max_covers=-1 must be >= 0'):
+    byte_probs.Config(max_covers=-1)
+  model = byte_probs.ByteModel(random_model, bpe)
+  with pytest.raises(ValueError, match='0 prompts and num_bytes=1'):
+    model.start([], 1)
+  state = model.start([b'e'], 1)
+  with pytest.raises(ValueError, match='2 bytes for 1 texts'):
+    state.append([1, 2])
+  with pytest.raises(ValueError, match=r'must be in 0..255, or -1; got \[256'):
+    state.append([END])
+  with pytest.raises(ValueError, match='rng is None, but temperature'):
+    byte_probs.continue_bytes(state, num_bytes=1, sampling=sampling.Config())
+  with pytest.raises(ValueError, match="order='mid' must be one of spm, psm"):
+    byte_infill.Config(prefix=0, suffix=1, middle=2, order='mid')

@@ -1,0 +1,189 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Generation of LLaDA and Dream against loops written out in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtok.decoding import sampling
+from jaxtok.diffusion import pretrained
+from jaxtok.models import transformer
+
+VOCAB, MASK, EOS, P = 12, 11, 3, 4
+PROMPT = np.random.default_rng(0).integers(0, 10, (3, P)).astype(np.int32)
+
+
+@pytest.fixture(scope='module')
+def model():
+  config = transformer.Config.llama(
+    vocab_size=VOCAB, dim=16, num_layers=1, num_heads=2, is_causal=False
+  )
+  model = config.make(nnx.Rngs(0))
+  # Logits of about 1 instead of 0.1, so that confidences differ.
+  kernel = model.head.out.kernel
+  kernel[...] = 10 * kernel[...]
+  return model
+
+
+@pytest.fixture(scope='module')
+def logits_of(model):
+  """`[1, t]` to float64 logits `[t, v]`."""
+  call = nnx.jit(lambda model, x: model.logits(model(x).hidden_btd))
+  return lambda x: np.asarray(call(model, x[None])[0], np.float64)
+
+
+def softmax(x):
+  e = np.exp(x - x.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+def generate(model, config, **fields):
+  fn = functools.partial(
+    pretrained.generate, config=config, mask_id=MASK, **fields
+  )
+  return nnx.jit(fn)(model, jnp.asarray(PROMPT), rng=jax.random.key(0))
+
+
+def best(score, allowed, k):
+  """The k allowed positions of the highest score, ties to the left."""
+  order = sorted(np.flatnonzero(allowed), key=lambda i: (-score[i], i))
+  return order[:k]
+
+
+def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
+  """Greedy answers of one prompt; the loop of the paper's code."""
+  x = np.concatenate([prompt, np.full(length, MASK)])
+  steps_of_block = steps // (length // block)
+  for start in range(P, P + length, block):
+    counts = [block // steps_of_block] * steps_of_block
+    for i in range(block % steps_of_block):
+      counts[i] += 1
+    for count in counts:
+      logits = logits_of(x)
+      if guidance:
+        free = np.where(np.arange(len(x)) < P, MASK, x)
+        logits = logits_of(free) + (guidance + 1) * (logits - logits_of(free))
+      logits[:, MASK] = -np.inf
+      if eos == 'logits':
+        logits[:, EOS] = -np.inf
+      token, prob = logits.argmax(-1), softmax(logits).max(-1)
+      if eos == 'confidence':
+        prob = np.where(token == EOS, -1.0, prob)
+      allowed = (x == MASK) & (np.arange(len(x)) >= start)
+      allowed &= np.arange(len(x)) < start + block
+      chosen = best(prob, allowed, count)
+      x[chosen] = token[chosen]
+  return x
+
+
+@pytest.mark.parametrize(
+  ('fields', 'calls'),
+  [
+    (dict(length=8, block=8, steps=3), 3),
+    (dict(length=8, block=4, steps=8), 8),
+    (dict(length=8, block=4, steps=4, guidance=1.5), 8),
+    (dict(length=8, block=8, steps=5, eos='logits'), 5),
+    (dict(length=8, block=8, steps=5, eos='confidence'), 5),
+  ],
+)
+def test_greedy_answers_of_llada_equal_the_written_loop(
+  model, logits_of, fields, calls
+):
+  canvas = generate(model, pretrained.Config(**fields), eos_ids=(EOS,))
+  want = np.stack([llada(row, logits_of, **fields) for row in PROMPT])
+  np.testing.assert_array_equal(canvas.tokens_bt, want)
+  np.testing.assert_array_equal(canvas.num_calls_b, [calls] * len(PROMPT))
+
+
+def dream(prompt, logits_of, *, length, steps, order):
+  """Greedy answers of one prompt; each step reveals at least one token."""
+  x = np.concatenate([prompt, np.full(length, MASK)])
+  times = np.linspace(1, 1e-3, steps + 1)
+  for i in range(steps):
+    if not (x == MASK).any():
+      break
+    logits = logits_of(x)
+    logits = np.concatenate([logits[:1], logits[:-1]])
+    logits[:, MASK] = -np.inf
+    probs = softmax(logits)
+    top = np.sort(probs, -1)
+    score = {
+      'confidence': top[:, -1],
+      'margin': top[:, -1] - top[:, -2],
+      'entropy': np.where(probs > 0, probs * np.log(probs + 1e-300), 0).sum(-1),
+    }[order]
+    left = (x == MASK).sum()
+    count = (
+      left if i == steps - 1 else int(left * (1 - times[i + 1] / times[i]))
+    )
+    chosen = best(score, x == MASK, max(count, 1))
+    x[chosen] = logits.argmax(-1)[chosen]
+  return x
+
+
+@pytest.mark.parametrize('order', ['confidence', 'margin', 'entropy'])
+def test_greedy_answers_of_dream_equal_the_written_loop(
+  model, logits_of, order
+):
+  config = pretrained.Config.dream(length=9, steps=5, order=order)
+  canvas = generate(model, config)
+  settings = dict(length=9, steps=5, order=order)
+  want = np.stack([dream(row, logits_of, **settings) for row in PROMPT])
+  np.testing.assert_array_equal(canvas.tokens_bt, want)
+  assert canvas.num_calls_b.max() <= 5
+
+
+def test_drawn_tokens_keep_to_the_filters_and_change_with_the_key(model):
+  greedy = generate(model, pretrained.Config(length=8, steps=8))
+  draw = lambda **fields: (
+    generate(
+      model,
+      pretrained.Config(
+        length=8, steps=8, order='random', sampling=sampling.Config(**fields)
+      ),
+    ).tokens_bt
+  )
+  wild = draw(temperature=3.0)
+  assert (wild != greedy.tokens_bt).any()
+  assert not (wild == MASK).any()
+  # One token left of the distribution is the greedy one, if the order is fixed.
+  config = pretrained.Config(length=8, steps=8)
+  one = sampling.Config(temperature=3.0, top_k=1)
+  fixed = generate(
+    model, pretrained.Config(length=8, steps=8, block=1, sampling=one)
+  )
+  config = pretrained.Config(length=8, steps=8, block=1)
+  np.testing.assert_array_equal(
+    fixed.tokens_bt, generate(model, config).tokens_bt
+  )
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (dict(length=10, block=4), 'multiple of block=4'),
+    (dict(length=8, block=4, steps=3), 'multiple of the 2 blocks'),
+    (dict(length=8, steps=9), 'at most length=8'),
+    (dict(length=8, steps=8, order='best'), 'must be one of confidence'),
+    (dict(length=8, steps=8, eos='never'), 'must be one of none'),
+    (dict(length=8, steps=8, block=4, schedule='dream'), 'Set block=0'),
+  ],
+)
+def test_wrong_settings_are_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    pretrained.Config(**fields)
+
+
+def test_what_a_call_lacks_is_named(model):
+  call = functools.partial(
+    pretrained.generate, mask_id=MASK, rng=jax.random.key(0)
+  )
+  with pytest.raises(ValueError, match='Begin with the BOS token'):
+    call(model, jnp.zeros((1, 0), jnp.int32), pretrained.Config.dream())
+  with pytest.raises(ValueError, match='eos_ids is empty'):
+    call(model, jnp.asarray(PROMPT), pretrained.Config(eos='logits'))
