@@ -26,12 +26,8 @@ ALLOWED = {
   'entropy': set(),
   'models': {'nn', 'cache', 'entropy'},
   'decoding': set(),
-<<<<<<< HEAD
-  'diffusion': set(),
-  'tasks': set(),
-=======
   'diffusion': {'decoding', 'objectives'},
->>>>>>> diffusion
+  'tasks': set(),
   'runs': {'decoding', 'tokenizers', 'train'},
   'train': {'data', 'evals', 'objectives', 'models', 'runs', 'tokenizers'},
 }

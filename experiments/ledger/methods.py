@@ -21,24 +21,23 @@ FOLDERS: dict[str, frozenset[str]] = {
     }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-<<<<<<< HEAD
-  # The last three train the policy, which is the method.
-  'jaxtok/diffusion': frozenset(
-    {'samplers', 'selectors', 'cloning', 'rl', 'rollout'}
-  ),
-  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'transformer'}),
-=======
-  # The policy is not trained by an experiment yet; no claim measures LLaDA or
-  # the remasking sampler yet.
+  # No claim measures LLaDA or the remasking sampler yet; cloning, rl and rollout
+  # train the policy, which is the method.
   'jaxtok/diffusion': frozenset(
     {
-      *('ancestral', 'denoisers', 'first_hitting', 'llada', 'losses'),
-      *('policy', 'pretrained', 'remasking', 'samplers', 'schedules'),
+      *(
+        'ancestral',
+        'cloning',
+        'denoisers',
+        'first_hitting',
+        'llada',
+        'losses',
+      ),
+      *('pretrained', 'remasking', 'rl', 'rollout', 'samplers', 'schedules'),
       'selectors',
     }
   ),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
->>>>>>> diffusion
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
