@@ -26,7 +26,8 @@ ALLOWED = {
   'entropy': set(),
   'models': {'nn', 'cache', 'entropy'},
   'decoding': set(),
-  'diffusion': {'decoding'},
+  'diffusion': {'decoding', 'objectives'},
+  'tasks': set(),
   'runs': {'decoding', 'tokenizers', 'train'},
   'train': {'data', 'evals', 'objectives', 'models', 'runs', 'tokenizers'},
 }

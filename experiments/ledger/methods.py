@@ -21,9 +21,21 @@ FOLDERS: dict[str, frozenset[str]] = {
     }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  # The policy is not trained by an experiment yet.
+  # No claim measures LLaDA or the remasking sampler yet; cloning, rl and rollout
+  # train the policy, which is the method.
   'jaxtok/diffusion': frozenset(
-    {'policy', 'pretrained', 'samplers', 'selectors'}
+    {
+      *(
+        'ancestral',
+        'cloning',
+        'denoisers',
+        'first_hitting',
+        'llada',
+        'losses',
+      ),
+      *('pretrained', 'remasking', 'rl', 'rollout', 'samplers', 'schedules'),
+      'selectors',
+    }
   ),
   'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),

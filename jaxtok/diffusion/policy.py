@@ -13,6 +13,7 @@ Axes: b rows, t positions of the answer, d width, n heads, h head width.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -125,6 +126,16 @@ class UnmaskingPolicy(nnx.Module):
     return self.out(mixed.reshape(b, t, d))
 
 
+@functools.lru_cache
+def structure(config: Config) -> Any:
+  """The graph of a policy, the same object for equal configs.
+
+  Two policies of one config differ in their initializers, so that programs that
+  are compiled for the graph of one would be compiled again for the other.
+  """
+  return nnx.graphdef(config.make(nnx.Rngs(0)))
+
+
 def bernoulli_log_prob(
   logits_bt: Float[Array, 'b t'],
   action_bt: Bool[Array, 'b t'],
@@ -194,6 +205,52 @@ def dpls_log_prob(
     return jnp.where(allowed.any(), total, 0)
 
   return jax.vmap(row)(logits_bt, order_bt, allowed_bt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli:
+  """Each allowed position is revealed independently; none is possible too.
+
+  An action is the set, bool [b, t].
+  """
+
+  def sample(self, logits_bt, allowed_bt, rngs_b) -> Bool[Array, 'b t']:
+    draw = lambda rng: jax.random.uniform(rng, logits_bt.shape[1:])
+    noise_bt = jax.vmap(draw)(rngs_b)
+    return (noise_bt < jax.nn.sigmoid(logits_bt)) & allowed_bt
+
+  def log_prob(self, logits_bt, action_bt, allowed_bt) -> Float[Array, 'b']:
+    return bernoulli_log_prob(logits_bt, action_bt, allowed_bt)
+
+  def to_set(self, action_bt) -> Bool[Array, 'b t']:
+    return action_bt
+
+  def from_set(self, select_bt, confidence_bt) -> Bool[Array, 'b t']:
+    del confidence_bt
+    return select_bt
+
+
+@dataclasses.dataclass(frozen=True)
+class PlackettLuce:
+  """Dynamic Plackett-Luce; an action is an ordered, non-empty set."""
+
+  def sample(self, logits_bt, allowed_bt, rngs_b) -> Int[Array, 'b t']:
+    return dpls_sample(logits_bt, allowed_bt, rngs_b)
+
+  def log_prob(self, logits_bt, action_bt, allowed_bt) -> Float[Array, 'b']:
+    return dpls_log_prob(logits_bt, action_bt, allowed_bt)
+
+  def to_set(self, action_bt) -> Bool[Array, 'b t']:
+    # -1 is no class: its one-hot vector is zero.
+    hot_bst = jax.nn.one_hot(action_bt, action_bt.shape[1], dtype=bool)
+    return hot_bst.any(1)
+
+  def from_set(self, select_bt, confidence_bt) -> Int[Array, 'b t']:
+    """The set in the order of falling confidence."""
+    rank_bt = selectors.ranks(confidence_bt, select_bt)
+    order_bt = jnp.argsort(rank_bt, axis=-1)
+    num_b1 = select_bt.sum(-1, keepdims=True)
+    return jnp.where(jnp.arange(select_bt.shape[1]) < num_b1, order_bt, -1)
 
 
 @jax.tree_util.register_dataclass

@@ -130,29 +130,53 @@ def decode(
 
   def body(state):
     canvas, step = state
-    logits_btv = denoiser(canvas.tokens_bt)[:, prompt_len:].astype(jnp.float32)
-    is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
-    logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
-    step_rngs_b = jax.vmap(jax.random.fold_in, (0, None))(rngs_b, step)
-    select_rngs_b, token_rngs_b = jax.vmap(jax.random.split, out_axes=1)(
-      step_rngs_b
-    )
-    masked_bt = canvas.is_masked_bt[:, prompt_len:]
-    view = selectors.View(
-      probs_btv=jax.nn.softmax(logits_btv, axis=-1),
-      tokens_bt=_tokens(logits_btv, token_rngs_b, temperature),
-      is_masked_bt=masked_bt,
-      allowed_bt=block_of(masked_bt, 0, block),
-      progress_b=canvas.num_calls_b / length,
-      rngs_b=select_rngs_b,
+    view = look(
+      denoiser,
+      canvas,
+      rngs_b,
+      step,
+      prompt_len=prompt_len,
+      mask_id=mask_id,
+      block=block,
+      temperature=temperature,
     )
     select_bt = selector(view) & view.allowed_bt
-    return _commit(canvas, view, select_bt, step, prompt_len), step + 1
+    return commit(canvas, view, select_bt, step), step + 1
 
   def is_open(state):
     return state[0].is_masked_bt.any() & (state[1] < (max_steps or length))
 
   return jax.lax.while_loop(is_open, body, (canvas, jnp.int32(0)))[0]
+
+
+def look(
+  denoiser: Denoiser,
+  canvas: Canvas,
+  rngs_b: Any,
+  step: Int[Array, ''],
+  *,
+  prompt_len: int,
+  mask_id: int,
+  block: int = 0,
+  temperature: float = 0.0,
+) -> selectors.View:
+  """Calls the denoiser: what a selector sees at a step of `decode`."""
+  logits_btv = denoiser(canvas.tokens_bt)[:, prompt_len:].astype(jnp.float32)
+  is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
+  logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
+  step_rngs_b = jax.vmap(jax.random.fold_in, (0, None))(rngs_b, step)
+  select_rngs_b, token_rngs_b = jax.vmap(jax.random.split, out_axes=1)(
+    step_rngs_b
+  )
+  masked_bt = canvas.is_masked_bt[:, prompt_len:]
+  return selectors.View(
+    probs_btv=jax.nn.softmax(logits_btv, axis=-1),
+    tokens_bt=_tokens(logits_btv, token_rngs_b, temperature),
+    is_masked_bt=masked_bt,
+    allowed_bt=block_of(masked_bt, 0, block),
+    progress_b=canvas.num_calls_b / logits_btv.shape[1],
+    rngs_b=select_rngs_b,
+  )
 
 
 def _tokens(logits_btv, rngs_b, temperature):
@@ -163,9 +187,14 @@ def _tokens(logits_btv, rngs_b, temperature):
   return jax.vmap(draw)(rngs_b, logits_btv / temperature)
 
 
-def _commit(canvas, view, select_bt, step, prompt_len):
-  """Writes the selected tokens and counts the call."""
-  pad = ((0, 0), (prompt_len, 0))
+def commit(
+  canvas: Canvas,
+  view: selectors.View,
+  select_bt: Bool[Array, 'b s'],
+  step: Int[Array, ''],
+) -> Canvas:
+  """Writes the selected tokens of the answer and counts the call."""
+  pad = ((0, 0), (canvas.tokens_bt.shape[1] - select_bt.shape[1], 0))
   wide = lambda x_bt: jnp.pad(x_bt, pad)
   select_wide = wide(select_bt)
   put = lambda new, old: jnp.where(select_wide, new, old)

@@ -123,10 +123,20 @@ class Run:
       top_p: Keep the fewest tokens with this much probability.
       min_p: Keep tokens with at least this share of the best one's.
       seed: Of the random choices.
+
+    Raises:
+      ValueError: If the model was trained to fill in masks, all at once.
     """
     import jax
 
     from jaxtok.decoding import sampling, text
+
+    if hasattr(self.config.objective, 'mask_id'):
+      raise ValueError(
+        f'{self.workdir} holds a masked diffusion model, which does not '
+        'continue a text token by token. Use python -m '
+        f'experiments.diffusion_lm.sample {self.workdir}.'
+      )
 
     prompt = prompt.encode() if isinstance(prompt, str) else prompt
     config = sampling.Config(

@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every config of every experiment trains for two steps at `:tiny`."""
+"""Every config of a training run trains for two steps at `:tiny`."""
 
 import math
 import pathlib
@@ -17,6 +17,9 @@ CONFIGS = sorted(
   for path in (ROOT / 'experiments').glob('*/configs/*.py')
   if path.name != '__init__.py'
 )
+# Experiments that are more than one training run have tests of their own.
+OWN_TESTS = {'unmasking'}
+TRAINED = [p for p in CONFIGS if p.parent.parent.name not in OWN_TESTS]
 
 
 def shown(path: pathlib.Path) -> str:
@@ -34,7 +37,7 @@ def test_docstring_has_the_command_that_runs_it(path):
   assert f'python -m experiments.{path.parent.parent.name}' in doc
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=shown)
+@pytest.mark.parametrize('path', TRAINED, ids=shown)
 def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   config = config_path.load(f'{path}:tiny')
   config.steps = config.log_every = 2
@@ -48,5 +51,6 @@ def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   assert row['step'] == 2
   assert math.isfinite(row['loss'])
   for name in config.evals:
-    bits = run.metrics(f'eval/{name}')[-1]['bpb']
-    assert 0 < bits < 10
+    values = run.metrics(f'eval/{name}')[-1]
+    [bits] = (values[k] for k in ('bpb', 'bpb_bound') if k in values)
+    assert 0 < bits < 12  # A bound estimated with few masks.

@@ -1,0 +1,161 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the frozen denoiser of a task.
+
+A bidirectional transformer without time, masked diffusion with the linear
+schedule: a share t of the answer is masked and the cross-entropy of the masked
+positions is weighted by 1/t (arXiv:2406.07524).
+
+Axes: b rows, t positions, v vocabulary.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jaxtok.config import configclass
+from jaxtok.models import transformer
+from jaxtok.tasks import base
+
+_CHUNK = 100  # Updates per compiled call.
+
+
+@configclass
+class Config:
+  """Size and training of the denoiser."""
+
+  dim: int = 64
+  num_layers: int = 3
+  num_heads: int = 4
+  steps: int = 2500
+  batch_size: int = 64
+  lr: float = 3e-3
+  seed: int = 0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+  """Logits of all positions; see `samplers.decode`."""
+
+  model: transformer.Transformer
+
+  def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']:
+    return self.model.logits(self.model(tokens_bt).hidden_btd)
+
+
+def make(task: base.Task, config: Config) -> Denoiser:
+  """A denoiser with random weights."""
+  model = transformer.Config.gpt2(
+    vocab_size=task.vocab_size,
+    dim=config.dim,
+    num_layers=config.num_layers,
+    num_heads=config.num_heads,
+    max_len=task.prompt_len + task.answer_len,
+    is_causal=False,
+    is_tied=False,
+  )
+  return Denoiser(model.make(nnx.Rngs(config.seed)))
+
+
+def nelbo(denoiser: Denoiser, tokens_bt, prompt_len: int, mask_id: int, rng):
+  """Upper bound on nats per answer token, one mask per row."""
+  b, t = tokens_bt.shape
+  time_rng, mask_rng = jax.random.split(rng)
+  # One time per stratum of the batch.
+  share_b = (jnp.arange(b) + jax.random.uniform(time_rng, (b,))) / b
+  share_b = jnp.maximum(share_b, 1e-3)
+  is_masked_bt = jax.random.uniform(mask_rng, (b, t)) < share_b[:, None]
+  is_masked_bt &= jnp.arange(t) >= prompt_len
+  logits_btv = denoiser(jnp.where(is_masked_bt, mask_id, tokens_bt))
+  logits_btv = logits_btv.at[..., mask_id].set(-jnp.inf)
+  nats_bt = optax.softmax_cross_entropy_with_integer_labels(
+    logits_btv, tokens_bt
+  )
+  sum_b = jnp.where(is_masked_bt, nats_bt, 0).sum(-1) / share_b
+  return sum_b.mean() / (t - prompt_len)
+
+
+def train(
+  task: base.Task, config: Config, log: Callable[[str], None]
+) -> tuple[Denoiser, float]:
+  """Trains a denoiser; returns it and its last NELBO, nats per token."""
+  graphdef, params = nnx.split(make(task, config).model)
+  schedule = optax.warmup_cosine_decay_schedule(
+    0.0, config.lr, 100, max(config.steps, 101)
+  )
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(schedule, b2=0.99, weight_decay=0.01),
+  )
+
+  def update(state, batch):
+    params, opt_state = state
+    tokens_bt, rng = batch
+    nats, grads = jax.value_and_grad(
+      lambda p: nelbo(
+        Denoiser(nnx.merge(graphdef, p)),
+        tokens_bt,
+        task.prompt_len,
+        task.mask_id,
+        rng,
+      )
+    )(params)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), nats
+
+  run = jax.jit(lambda state, batches: jax.lax.scan(update, state, batches))
+  state = (params, optimizer.init(params))
+  rngs = jax.random.split(jax.random.key(config.seed), config.steps)
+  begin, nats = time.perf_counter(), np.zeros(0)
+  for start in range(0, config.steps, _CHUNK):
+    num = min(_CHUNK, config.steps - start)
+    rows = base.batch(
+      task, config.seed, start * config.batch_size, num * config.batch_size
+    )
+    batches = rows.reshape(num, config.batch_size, -1)
+    state, new = run(state, (batches, rngs[start : start + num]))
+    nats = np.append(nats, new)
+    log(
+      f'denoiser step {start + num}/{config.steps}: nelbo '
+      f'{new.mean():.3f} nats/token, {time.perf_counter() - begin:.0f} s'
+    )
+  return Denoiser(nnx.merge(graphdef, state[0])), float(nats[-500:].mean())
+
+
+def save(path: pathlib.Path, module: nnx.Module, **numbers: float) -> None:
+  """Writes the parameters of a module, and numbers, to one .npz file."""
+  state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+  leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+  arrays = {jax.tree_util.keystr(k): np.asarray(x) for k, x in leaves}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix('.partial.npz')
+  np.savez(partial, **arrays, **{f'#{k}': x for k, x in numbers.items()})
+  partial.replace(path)
+
+
+def load(path: pathlib.Path, module: Any) -> tuple[Any, dict[str, float]]:
+  """The module with the parameters that `save` wrote, and the numbers."""
+  graphdef, state = nnx.split(module)
+  pure = nnx.to_pure_dict(state)
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(pure)
+  with np.load(path) as stored:
+    missing = [k for k, _ in leaves if jax.tree_util.keystr(k) not in stored]
+    if missing:
+      raise ValueError(
+        f'{path} lacks {jax.tree_util.keystr(missing[0])}: it was written with '
+        'another config. Choose another --workdir.'
+      )
+    arrays = [jnp.asarray(stored[jax.tree_util.keystr(k)]) for k, _ in leaves]
+    numbers = {k[1:]: float(stored[k]) for k in stored if k[0] == '#'}
+  nnx.replace_by_pure_dict(state, jax.tree.unflatten(treedef, arrays))
+  return nnx.merge(graphdef, state), numbers

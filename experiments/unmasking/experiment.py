@@ -1,0 +1,123 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The whole experiment: denoiser, policies, every rule, picture and table.
+
+Each stage leaves a file in the run directory and is skipped if it is there.
+"""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+from experiments.unmasking import denoiser as denoiser_lib
+from experiments.unmasking import frontier, selection, training
+from jaxtok import config as config_lib
+from jaxtok.config import configclass
+from jaxtok.runs import files
+from jaxtok.tasks import base, dice_countdown
+
+
+@configclass
+class Config:
+  """An experiment."""
+
+  task: Any = dataclasses.field(default_factory=dice_countdown.DiceCountdown)
+  denoiser: denoiser_lib.Config | None = dataclasses.field(
+    default_factory=denoiser_lib.Config
+  )  # None takes the task's exact denoiser.
+  policy: training.Config = dataclasses.field(default_factory=training.Config)
+  seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+  num_test: int = 512
+  temperatures: tuple[float, ...] = (0.1, 0.5)  # Of policies, when tested.
+  scales: tuple[float, ...] = (1.0,)  # Likewise.
+
+
+@dataclasses.dataclass
+class Experiment:
+  """A config and a run directory.
+
+  Attributes:
+    config: The config.
+    workdir: Where files go.
+  """
+
+  config: Config
+  workdir: pathlib.Path
+
+  def __post_init__(self):
+    self.workdir = pathlib.Path(self.workdir)
+    self.begin = time.perf_counter()
+    self._check_config()
+
+  def log(self, text: str) -> None:
+    print(f'[{time.perf_counter() - self.begin:5.0f} s] {text}', flush=True)
+
+  def _check_config(self) -> None:
+    path = self.workdir / 'config.json'
+    now = config_lib.to_dict(self.config)
+    if not path.exists():
+      self.workdir.mkdir(parents=True, exist_ok=True)
+      files.write_json(path, now)
+    elif files.read_json(path) != now:
+      raise ValueError(
+        f'{path} holds another config. Choose another --workdir, or delete '
+        'this one.'
+      )
+
+  def denoiser(self) -> Any:
+    """The frozen denoiser."""
+    c = self.config
+    if c.denoiser is None:
+      return training.exact_denoiser(c.task)
+    return training.trained_denoiser(self.workdir, c.task, c.denoiser, self.log)
+
+  def judge(self, found: Any) -> selection.Judge:
+    """The test prompts."""
+    c = self.config
+    rows = base.batch(c.task, training.TEST, 0, c.num_test)
+    return selection.Judge(c.task, found, rows, c.policy.learn.block)
+
+  def rules(self, judge: selection.Judge) -> dict[str, frontier.Points]:
+    """The points of every rule."""
+    path = self.workdir / 'rules.npz'
+    if not path.exists():
+      named = {}
+      settings = selection.heuristics(judge.task, judge.rows_nt)
+      for name, some in settings.items():
+        named[name] = judge.sweep(some)
+        self.log(f'{name}: {len(some)} settings')
+      frontier.save_points(path, named)
+    return frontier.load_points(path)
+
+  def learned(self, judge: selection.Judge, seed: int) -> frontier.Points:
+    """The points of the policies of a seed."""
+    c, path = self.config, self.workdir / f'learned_seed{seed}.npz'
+    if not path.exists():
+      models = training.trained(
+        self.workdir, c.task, judge.denoiser, c.policy, seed, self.log
+      )
+      points = []
+      for alpha, model in models.items():
+        some = selection.policies(model, c.temperatures, c.scales)
+        new = judge.sweep((f'alpha={alpha:g}, {n}', s) for n, s in some)
+        shown = ', '.join(f'{p.accuracy:.3f} at {p.calls:.2f}' for p in new)
+        self.log(f'seed {seed} alpha {alpha:g} test: {shown}')
+        points += new
+      frontier.save_points(path, {frontier.LEARNED: points})
+    return frontier.load_points(path)[frontier.LEARNED]
+
+  def run(self) -> frontier.Outcome:
+    """Everything; writes frontier.md, frontier.png and frontier.svg."""
+    c = self.config
+    judge = self.judge(self.denoiser())
+    outcome = frontier.Outcome(
+      self.rules(judge),
+      {seed: self.learned(judge, seed) for seed in c.seeds},
+      c.task.answer_len,
+    )
+    files.write_atomic(self.workdir / 'frontier.md', outcome.table())
+    title = f'{type(c.task).__name__}, {c.num_test} prompts'
+    outcome.picture(title).save(self.workdir / 'frontier')
+    self.log(f'wrote {self.workdir / "frontier.md"} and frontier.png')
+    return outcome

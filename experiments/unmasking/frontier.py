@@ -1,0 +1,144 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy against calls of every method: numbers, table and picture."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.unmasking import selection
+from jaxtok.evals import pareto
+from jaxtok.runs import plots
+
+Points = list[pareto.Point]
+LEARNED = 'learned'
+
+
+@dataclasses.dataclass
+class Outcome:
+  """The points of the rules, and those of the policies by seed.
+
+  Attributes:
+    rules: Name of a rule to the points of its settings.
+    learned: Seed to the points of its policies.
+    max_calls: Calls at which the hypervolume ends: the answer's length.
+  """
+
+  rules: dict[str, Points]
+  learned: dict[int, Points]
+  max_calls: int
+
+  def volume(self, points: Points) -> float:
+    return pareto.hypervolume(points, self.max_calls)
+
+  def best_rule(self) -> tuple[str, float]:
+    """The rule of the largest hypervolume; the oracle is not one."""
+    volumes = {
+      name: self.volume(points)
+      for name, points in self.rules.items()
+      if name != selection.ORACLE
+    }
+    best = max(volumes, key=volumes.__getitem__)
+    return best, volumes[best]
+
+  def all_rules(self) -> Points:
+    """Points of all rules but the oracle."""
+    return [
+      point
+      for name, points in self.rules.items()
+      if name != selection.ORACLE
+      for point in points
+    ]
+
+  def rows(self) -> list[list[str]]:
+    """One row per rule and seed: volume, and accuracy at some budgets."""
+    named = dict(self.rules)
+    for seed, points in self.learned.items():
+      named[f'{LEARNED}, seed {seed}'] = points
+    return [self._row(name, points) for name, points in named.items()]
+
+  def _row(self, name: str, points: Points) -> list[str]:
+    low, high = pareto.hypervolume_interval(points, self.max_calls)
+    found = [pareto.best_within(points, n) for n in self.budgets()]
+    good = [p for p in pareto.front(points) if p.accuracy >= 0.97]
+    return [
+      name,
+      f'{self.volume(points):.3f} [{low:.3f}, {high:.3f}]',
+      *(f'{p.accuracy:.2f}' if p else '-' for p in found),
+      f'{good[0].calls:.1f}' if good else '-',
+    ]
+
+  def budgets(self) -> list[float]:
+    """Shares of the answer's length, in calls."""
+    return [self.max_calls * share for share in (0.15, 0.25, 0.35, 0.475, 0.75)]
+
+  def table(self) -> str:
+    """Markdown."""
+    header = ['method', 'hypervolume [95 %]']
+    header += [f'at {n:g} calls' for n in self.budgets()]
+    header += ['calls for 0.97']
+    lines = [header, ['---'] * len(header), *self.rows()]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
+
+  def picture(self, title: str) -> plots.Picture:
+    """Fronts of the rules as lines, of the policies as thick dots."""
+    with plots.style():
+      axes = plots.panels(1, 4.2)[0]
+      axes.figure.set_size_inches(7.2, 4.2)
+      for name, points in self.rules.items():
+        kept = pareto.front(points)
+        look = dict(linestyle='--', color='#999999')
+        look = look if name == selection.ORACLE else {}
+        axes.plot(
+          [p.calls for p in kept],
+          [p.accuracy for p in kept],
+          drawstyle='steps-post',
+          linewidth=1.2,
+          label=name,
+          **look,
+        )
+      pooled = [p for points in self.learned.values() for p in points]
+      axes.plot(
+        [p.calls for p in pooled],
+        [p.accuracy for p in pooled],
+        linestyle='',
+        marker='o',
+        color='#000000',
+        label=f'{LEARNED} ({len(self.learned)} seeds)',
+      )
+      axes.set_xlabel('denoiser calls (NFE)')
+      axes.set_ylabel('accuracy')
+      axes.set_xlim(0, self.max_calls + 0.5)
+      axes.set_title(title, loc='left')
+      axes.legend(loc='center left', bbox_to_anchor=(1.0, 0.5))
+      return plots.Picture(axes.figure)
+
+
+def save_points(path: pathlib.Path, named: dict[str, Points]) -> None:
+  """Writes the points of several methods to one .npz file."""
+  arrays = {}
+  for name, points in named.items():
+    for point in points:
+      key = f'{name}|{point.name}'
+      arrays[key] = np.stack([point.correct_n, point.calls_n])
+  partial = path.with_suffix('.partial.npz')
+  np.savez_compressed(partial, **arrays)
+  partial.replace(path)
+
+
+def load_points(path: pathlib.Path) -> dict[str, Points]:
+  """What `save_points` wrote."""
+  named: dict[str, Points] = {}
+  with np.load(path) as stored:
+    for key in stored:
+      name, _, setting = key.partition('|')
+      point = pareto.Point(setting, *stored[key])
+      named.setdefault(name, []).append(point)
+  return named
+
+
+def dominating(points: Sequence[pareto.Point], rivals: Points) -> Points:
+  """The points that surely beat every rival that costs no more."""
+  return [p for p in points if pareto.dominates(p, rivals)]

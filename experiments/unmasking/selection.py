@@ -1,0 +1,147 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Decodes a fixed set of prompts with a selector: the points of the figure.
+
+Selectors without chance decode equal prompts equally, so each distinct prompt
+is decoded once; the others are decoded as often as they occur, with several
+seeds.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtok.diffusion import policy, rollout, samplers, selectors
+from jaxtok.evals import pareto
+from jaxtok.tasks import base
+
+NUM_SEEDS = 3  # Of selectors with chance.
+ORACLE = 'oracle margin'
+
+decode_rows = functools.partial(
+  jax.jit,
+  static_argnames=('prompt_len', 'mask_id', 'block', 'max_steps'),
+)(samplers.decode)
+
+
+@dataclasses.dataclass
+class Judge:
+  """A denoiser, a task and prompts on which selectors are compared.
+
+  Attributes:
+    task: The task.
+    denoiser: The frozen denoiser.
+    rows_nt: Records whose prompts are used; their answers are not.
+    block: Length of blocks decoded left to right; 0 decodes all at once.
+  """
+
+  task: base.Task
+  denoiser: Any
+  rows_nt: np.ndarray
+  block: int = 0
+
+  def __post_init__(self):
+    prompts = self.rows_nt[:, : self.task.prompt_len]
+    _, first, self._index_n = np.unique(
+      prompts, axis=0, return_index=True, return_inverse=True
+    )
+    self._index_n = self._index_n.reshape(-1)
+    self._distinct = self.rows_nt[first]
+
+  def canvas(self, rows_bt: np.ndarray) -> samplers.Canvas:
+    """All answers masked."""
+    is_answer_t = base.answer_positions(self.task)
+    masked_bt = jnp.broadcast_to(is_answer_t, rows_bt.shape)
+    return samplers.start(jnp.asarray(rows_bt), masked_bt, self.task.mask_id)
+
+  def decode(self, selector: Any, rows_bt: np.ndarray, seed: int = 0) -> Any:
+    """The decoded canvas of some rows."""
+    rngs_b = samplers.row_rngs(jax.random.key(seed), len(rows_bt))
+    return decode_rows(
+      self.denoiser,
+      self.canvas(rows_bt),
+      selector,
+      rngs_b,
+      prompt_len=self.task.prompt_len,
+      mask_id=self.task.mask_id,
+      block=self.block,
+    )
+
+  def judged(
+    self, selector: Any, rows_bt: np.ndarray, seed: int = 0
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each row came out right, and its calls, floats [b]."""
+    out = self.decode(selector, rows_bt, seed)
+    right_b = self.task.is_correct(np.asarray(out.tokens_bt))
+    return right_b.astype(float), np.asarray(out.num_calls_b, float)
+
+  def point(self, name: str, selector: Any) -> pareto.Point:
+    """Accuracy and calls of a selector."""
+    inner = selector
+    while isinstance(inner, rollout.InBlocks):
+      inner = inner.selector
+    if isinstance(inner, selectors.OracleMargin):
+      return pareto.Point(name, *self.judged(selector, self.rows_nt))
+    if isinstance(inner, (selectors.Random, policy.Policy)):
+      seeds = range(NUM_SEEDS)
+      each = [self.judged(selector, self.rows_nt, seed) for seed in seeds]
+      return pareto.Point(name, *np.mean(each, axis=0))
+    right, calls = self.judged(selector, self._distinct)
+    n = self._index_n
+    return pareto.Point(name, right[n], calls[n])
+
+  def sweep(self, named: Iterable[tuple[str, Any]]) -> list[pareto.Point]:
+    return [self.point(name, selector) for name, selector in named]
+
+
+def heuristics(
+  task: base.Task, rows_nt: np.ndarray
+) -> dict[str, list[tuple[str, Any]]]:
+  """Dense settings of every rule, by name of the rule.
+
+  Numbers are arrays, so that each rule is compiled once. The last one, `oracle
+  margin`, knows the answers of the rows.
+  """
+  num = lambda x: jnp.asarray(x)
+  thresholds = np.arange(15, 100) / 100
+  ks = [k for k in (1, 2, 3, 4, 6, 8) if k <= task.answer_len]
+  answers_bt = jnp.asarray(rows_nt[:, task.prompt_len :])
+  by_k = lambda cls: [(f'k={k}', cls(num(k))) for k in ks]
+  return {
+    'threshold': [
+      (f'threshold={x:.2f}', selectors.Threshold(num(float(x))))
+      for x in thresholds
+    ],
+    'entropy bound': [
+      (f'gamma={x:g}', selectors.EntropyBound(num(float(x))))
+      for x in np.geomspace(0.02, 8, 24).round(3)
+    ],
+    'top-k': by_k(selectors.TopK),
+    'margin': by_k(selectors.Margin),
+    'entropy': by_k(selectors.Entropy),
+    'factor': [
+      (f'factor={x:g}', selectors.Factor(num(float(x))))
+      for x in np.geomspace(0.1, 4, 16).round(3)
+    ],
+    'random': by_k(selectors.Random),
+    ORACLE: by_k(lambda k: selectors.OracleMargin(answers_bt, k)),
+  }
+
+
+def policies(
+  model: policy.UnmaskingPolicy,
+  temperatures: Iterable[float] = (0.1, 0.25, 0.5, 1.0),
+  scales: Iterable[float] = (1.0,),
+) -> list[tuple[str, Any]]:
+  """A policy at several temperatures and scales."""
+  num = lambda x: jnp.asarray(float(x))
+  return [
+    (f'tau={t:g}, scale={s:g}', policy.Policy(model, num(t), num(s)))
+    for t in temperatures
+    for s in scales
+  ]

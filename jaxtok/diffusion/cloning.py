@@ -1,0 +1,125 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Teaches a policy to do what a selector does: the start of its training.
+
+A policy from random weights rarely finishes a short answer, so that nothing is
+rewarded. Here it first learns, by binary cross-entropy on the positions it may
+reveal, the choices of an expert on the expert's own trajectories (as
+arXiv:2512.21446 does with confidence sampling).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxtok.config import configclass
+from jaxtok.diffusion import policy, rollout
+
+
+@configclass
+class Config:
+  """Settings of the cloning."""
+
+  steps: int = 500
+  batch_size: int = 128  # Decoding steps per update.
+  lr: float = 3e-3  # Highest; it falls to 0 along a cosine.
+
+  def __post_init__(self):
+    if self.steps < 1 or self.batch_size < 1 or self.lr <= 0:
+      raise ValueError(
+        f'cloning.steps={self.steps} and batch_size={self.batch_size} must be '
+        f'>= 1 and lr={self.lr} > 0.'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+  """Decoding steps of an expert, without those of finished rows.
+
+  Attributes:
+    confidence_btp: See `rollout.Rollout`, as the others.
+    is_masked_bt: What was masked.
+    progress_b: Calls so far over positions.
+    allowed_bt: What could be revealed.
+    action_bt: What the expert revealed.
+  """
+
+  confidence_btp: Any
+  is_masked_bt: Any
+  progress_b: Any
+  allowed_bt: Any
+  action_bt: Any
+
+
+jax.tree_util.register_dataclass(Choices)
+
+
+def choices(shown: rollout.Rollout) -> Choices:
+  """The open steps of rollouts with Bernoulli actions, in any order."""
+  is_open = np.asarray(shown.is_open_sb)
+  pick = lambda x: jnp.asarray(np.asarray(x)[is_open])
+  return Choices(
+    pick(shown.confidence_sbtp),
+    pick(shown.is_masked_sbt),
+    pick(shown.progress_sb),
+    pick(shown.allowed_sbt),
+    pick(shown.action_sbt),
+  )
+
+
+def loss(model: policy.UnmaskingPolicy, made: Choices) -> Float[Array, '']:
+  """Mean cross-entropy in nats per position that could be revealed."""
+  logits_bt = model(made.confidence_btp, made.is_masked_bt, made.progress_b)
+  nats_b = -policy.bernoulli_log_prob(
+    logits_bt, made.action_bt, made.allowed_bt
+  )
+  return nats_b.sum() / made.allowed_bt.sum()
+
+
+def clone(
+  model: policy.UnmaskingPolicy, shown: rollout.Rollout, config: Config
+) -> tuple[policy.UnmaskingPolicy, float]:
+  """Trains on the steps of an expert's rollouts.
+
+  Args:
+    model: The policy at the start.
+    shown: Rollouts with Bernoulli actions in which an expert played each row.
+    config: Settings.
+
+  Returns:
+    The policy and the mean loss of its last updates, nats per position.
+  """
+  graphdef, params = policy.structure(model.config), nnx.split(model)[1]
+  params, nats = _train(
+    params, choices(shown), graphdef=graphdef, config=config
+  )
+  return nnx.merge(graphdef, params), float(nats)
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'config'))
+def _train(params, made, *, graphdef, config):
+  optimizer = optax.adam(optax.cosine_decay_schedule(config.lr, config.steps))
+  total = made.progress_b.shape[0]
+  size = min(config.batch_size, total)
+
+  def step(state, rng):
+    params, opt_state = state
+    index_b = jax.random.randint(rng, (size,), 0, total)
+    batch = jax.tree.map(lambda x: x[index_b], made)
+    nats, grads = jax.value_and_grad(
+      lambda params: loss(nnx.merge(graphdef, params), batch)
+    )(params)
+    updates, opt_state = optimizer.update(grads, opt_state)
+    return (optax.apply_updates(params, updates), opt_state), nats
+
+  rngs = jax.random.split(jax.random.key(0), config.steps)
+  start = (params, optimizer.init(params))
+  (params, _), nats = jax.lax.scan(step, start, rngs)
+  return params, nats[-20:].mean()

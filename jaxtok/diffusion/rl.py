@@ -1,0 +1,401 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains an unmasking policy by group-relative policy gradients.
+
+arXiv:2512.09106: rewards of a group of rollouts of one prompt minus their mean
+(not divided by their deviation), a clipped ratio per step, a mean over the
+steps of each rollout, no KL term. Expert steering adds rollouts of an expert to
+each group and treats the behaviour as a mixture. GRPO: Shao et al. 2024,
+arXiv:2402.03300.
+
+Options that are not the paper's: an entropy bonus, a speed pressure that rises
+during training.
+
+Axes: s steps, b rows (prompts times group members), t positions, g groups.
+"""
+
+import dataclasses
+import enum
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from jaxtok.config import configclass
+from jaxtok.diffusion import policy, rollout, samplers, selectors
+
+
+class Reward(enum.Enum):
+  """How correctness and speed make a reward."""
+
+  PRODUCT = 'product'  # r ((L - n + 1) / L) ** alpha.
+  SUM = 'sum'  # r - alpha n / L: an ablation, which learns not to answer.
+
+
+class Likelihood(enum.Enum):
+  """The action distribution."""
+
+  BERNOULLI = 'bernoulli'
+  PLACKETT_LUCE = 'plackett_luce'
+
+  def make(self) -> Any:
+    is_bernoulli = self is Likelihood.BERNOULLI
+    return policy.Bernoulli() if is_bernoulli else policy.PlackettLuce()
+
+
+class Credit(enum.Enum):
+  """Which steps of a rollout its advantage is given to."""
+
+  ALL = 'all'  # Each the same share: the paper's.
+  BLAME = 'blame'  # If it is negative, the step that made the answer wrong.
+
+
+@configclass
+class Config:
+  """Settings of the training; the paper's where it fits a laptop."""
+
+  alpha: float = 2.0  # Speed pressure; 0 rewards correctness alone.
+  alpha_start: float = -1.0  # If >= 0, alpha rises from it over half the run.
+  reward: Reward = Reward.PRODUCT
+  likelihood: Likelihood = Likelihood.BERNOULLI
+  credit: Credit = Credit.ALL
+  steps: int = 160
+  num_prompts: int = 16  # Per update.
+  group: int = 8  # Rollouts of the policy per prompt.
+  num_experts: int = 0  # Rollouts of the expert per prompt.
+  clip_ratio: float = 0.2
+  num_inner: int = 1  # Updates per batch of rollouts.
+  entropy: float = 0.0  # Bonus per nat of a step's mean entropy per position.
+  lr: float = 1e-3
+  warmup_steps: int = 10
+  is_cosine: bool = True  # Learning rate falls to 0; else it is constant.
+  weight_decay: float = 0.1
+  clip_norm: float = 0.2
+  block: int = 0  # Of the decoding; 0 decodes all at once.
+
+  def __post_init__(self):
+    rules = {
+      'alpha': (self.alpha >= 0, '>= 0'),
+      'steps': (self.steps >= 1, '>= 1'),
+      'warmup_steps': (
+        0 <= self.warmup_steps < self.steps * self.num_inner,
+        'in [0, steps num_inner)',
+      ),
+      'num_prompts': (self.num_prompts >= 1, '>= 1'),
+      'group': (self.group + self.num_experts >= 2, '>= 2 with the experts'),
+      'num_experts': (self.num_experts >= 0, '>= 0'),
+      'clip_ratio': (self.clip_ratio > 0, '> 0'),
+      'num_inner': (self.num_inner >= 1, '>= 1'),
+      'entropy': (self.entropy >= 0, '>= 0'),
+      'lr': (self.lr > 0, '> 0'),
+      'clip_norm': (self.clip_norm > 0, '> 0'),
+    }
+    if self.entropy and self.likelihood is not Likelihood.BERNOULLI:
+      raise ValueError(
+        f'rl.entropy={self.entropy} is that of Bernoulli actions, but '
+        f'rl.likelihood={self.likelihood.value!r}.'
+      )
+    for name, (is_fine, rule) in rules.items():
+      if not is_fine:
+        raise ValueError(f'rl.{name}={getattr(self, name)} must be {rule}.')
+
+  @property
+  def rows_per_prompt(self) -> int:
+    return self.group + self.num_experts
+
+  def alpha_at(self, step: int) -> float:
+    """Speed pressure of an update."""
+    if self.alpha_start < 0:
+      return self.alpha
+    share = min(1.0, step / max(self.steps / 2, 1))
+    return self.alpha_start + (self.alpha - self.alpha_start) * share
+
+  def optimizer(self) -> optax.GradientTransformation:
+    """AdamW behind a bound on the norm of the gradient."""
+    lr: Any = self.lr
+    if self.is_cosine:
+      lr = optax.warmup_cosine_decay_schedule(
+        0.1 * self.lr, self.lr, self.warmup_steps, self.steps * self.num_inner
+      )
+    return optax.chain(
+      optax.clip_by_global_norm(self.clip_norm),
+      optax.adamw(lr, weight_decay=self.weight_decay),
+    )
+
+
+def rewards(
+  is_correct_b: np.ndarray,
+  num_calls_b: np.ndarray,
+  length: int,
+  alpha: float,
+  kind: Reward = Reward.PRODUCT,
+) -> np.ndarray:
+  """Reward of each rollout, float32 [b]; `length` is the answer's."""
+  calls_b = np.minimum(np.asarray(num_calls_b), length)
+  if kind is Reward.SUM:
+    return np.float32(is_correct_b - alpha * calls_b / length)
+  return np.float32(is_correct_b * ((length - calls_b + 1) / length) ** alpha)
+
+
+def advantages(reward_b: np.ndarray, rows_per_prompt: int) -> np.ndarray:
+  """Rewards minus the mean of their group; groups are contiguous."""
+  reward_gn = np.asarray(reward_b).reshape(-1, rows_per_prompt)
+  return (reward_gn - reward_gn.mean(1, keepdims=True)).reshape(-1)
+
+
+def expert_steering_log_prob(
+  log_prob_b: Float[Array, 'b'], group: int, num_experts: int
+) -> Float[Array, 'b']:
+  """Log-probability of an expert's action under policy and expert mixed."""
+  total = group + num_experts
+  return jnp.logaddexp(
+    math.log(group / total) + log_prob_b, math.log(num_experts / total)
+  )
+
+
+def surrogate(
+  log_prob_b: Float[Array, 'b'],
+  old_log_prob_b: Float[Array, 'b'],
+  advantage_b: Float[Array, 'b'],
+  clip_ratio: float,
+) -> Float[Array, 'b']:
+  """The clipped objective of each row at one step; to be maximised."""
+  ratio_b = jnp.exp(log_prob_b - old_log_prob_b)
+  clipped_b = jnp.clip(ratio_b, 1 - clip_ratio, 1 + clip_ratio)
+  return jnp.minimum(ratio_b * advantage_b, clipped_b * advantage_b)
+
+
+def _step_loss(
+  params, graphdef, played, step, advantage_sb, is_expert_b, config
+):
+  """What one step of all rows adds to the loss."""
+  actions = config.likelihood.make()
+  model = nnx.merge(graphdef, params)
+  log_prob_b, logits_bt = rollout.log_probs(model, played, step, actions)
+  old_b = played.log_prob_sb[step]
+  if config.num_experts:
+    mix = lambda x: jnp.where(
+      is_expert_b,
+      expert_steering_log_prob(x, config.group, config.num_experts),
+      x,
+    )
+    log_prob_b, old_b = mix(log_prob_b), mix(old_b)
+  is_open_sb = played.is_open_sb
+  # Finished rows have weight 0; each row's steps have weights that sum to 1.
+  weight_b = is_open_sb[step] / jnp.maximum(is_open_sb.sum(0), 1)
+  advantage_b = advantage_sb[step]
+  gain_b = surrogate(log_prob_b, old_b, advantage_b, config.clip_ratio)
+  if config.entropy:
+    allowed_bt = played.allowed_sbt[step]
+    p_bt = jax.nn.sigmoid(logits_bt)
+    nats_bt = jax.nn.softplus(logits_bt) - p_bt * logits_bt
+    total_b = jnp.where(allowed_bt, nats_bt, 0).sum(-1)
+    gain_b += config.entropy * total_b / jnp.maximum(allowed_bt.sum(-1), 1)
+  return -(weight_b * gain_b).mean()
+
+
+def loss_and_gradient(
+  graphdef: Any,
+  params: Any,
+  played: rollout.Rollout,
+  advantage_sb: Float[Array, 's b'],
+  is_expert_b: Bool[Array, 'b'],
+  config: Config,
+) -> tuple[Float[Array, ''], Any]:
+  """The loss of a batch of rollouts and its gradient.
+
+  A loop over the steps taken, so that neither memory nor work grows with the
+  steps that were not.
+  """
+
+  def add(step, total):
+    new = jax.value_and_grad(_step_loss)(
+      params, graphdef, played, step, advantage_sb, is_expert_b, config
+    )
+    return jax.tree.map(jnp.add, total, new)
+
+  zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+  return jax.lax.fori_loop(0, played.num_steps, add, zero)
+
+
+@functools.partial(
+  jax.jit, static_argnames=('graphdef', 'config', 'prompt_len', 'mask_id')
+)
+def _play_rows(
+  denoiser,
+  params,
+  tokens_bt,
+  rng,
+  expert,
+  is_expert_b,
+  *,
+  graphdef,
+  config,
+  prompt_len,
+  mask_id,
+):
+  """Plays whole rows from the start."""
+  is_answer_t = jnp.arange(tokens_bt.shape[1]) >= prompt_len
+  masked_bt = jnp.broadcast_to(is_answer_t, tokens_bt.shape)
+  return rollout.play(
+    denoiser,
+    samplers.start(tokens_bt, masked_bt, mask_id),
+    nnx.merge(graphdef, params),
+    samplers.row_rngs(rng, tokens_bt.shape[0]),
+    prompt_len=prompt_len,
+    mask_id=mask_id,
+    block=config.block,
+    actions=config.likelihood.make(),
+    expert=expert,
+    is_expert_b=is_expert_b,
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'config'))
+def _update(
+  params, opt_state, played, advantage_sb, is_expert_b, *, graphdef, config
+):
+  """One step of the optimizer; also returns the norm of the gradient."""
+  _, grads = loss_and_gradient(
+    graphdef, params, played, advantage_sb, is_expert_b, config
+  )
+  updates, opt_state = config.optimizer().update(grads, opt_state, params)
+  norm = optax.tree.norm(grads)
+  return optax.apply_updates(params, updates), opt_state, norm
+
+
+@dataclasses.dataclass
+class Trainer:
+  """Trains one policy; two compiled programs, one to play, one to learn.
+
+  Attributes:
+    config: Settings.
+    denoiser: Frozen, see `samplers.decode`; a pytree.
+    is_correct: Whole rows [b, t] to correctness [b], in NumPy.
+    prompt_len: Positions before the answer.
+    mask_id: The mask token.
+    model: The policy at the start.
+    expert: Selector of the expert rollouts, if there are any.
+    can_complete: Whether rows with masks can still become right, in NumPy;
+      needed to blame steps.
+  """
+
+  config: Config
+  denoiser: Any
+  is_correct: Callable[[np.ndarray], np.ndarray]
+  prompt_len: int
+  mask_id: int
+  model: policy.UnmaskingPolicy
+  expert: selectors.Selector | None = None
+  can_complete: Callable[[np.ndarray], np.ndarray] | None = None
+
+  def __post_init__(self):
+    c = self.config
+    if c.credit is Credit.BLAME and self.can_complete is None:
+      raise ValueError("rl.credit='blame' needs can_complete of the task.")
+    if c.num_experts and self.expert is None:
+      raise ValueError(f'rl.num_experts={c.num_experts} needs an expert.')
+    self.graphdef = policy.structure(self.model.config)
+    self.params = nnx.split(self.model)[1]
+    self.opt_state = c.optimizer().init(self.params)
+    self.step = 0
+    member = np.arange(c.num_prompts * c.rows_per_prompt) % c.rows_per_prompt
+    self._own_b = member < c.group
+    self.is_expert_b = jnp.asarray(~self._own_b)
+    # The pressure is not part of the programs: one of another compiles none.
+    self._static = dict(
+      graphdef=self.graphdef,
+      config=dataclasses.replace(c, alpha=0.0, alpha_start=-1.0),
+    )
+
+  def _play(self, tokens_bt, rng):
+    return _play_rows(
+      self.denoiser,
+      self.params,
+      tokens_bt,
+      rng,
+      self.expert if self.config.num_experts else None,
+      self.is_expert_b,
+      prompt_len=self.prompt_len,
+      mask_id=self.mask_id,
+      **self._static,
+    )
+
+  def _learn(self, played, advantage_sb):
+    self.params, self.opt_state, norm = _update(
+      self.params,
+      self.opt_state,
+      played,
+      advantage_sb,
+      self.is_expert_b,
+      **self._static,
+    )
+    return norm
+
+  def update(self, prompts_bt: np.ndarray, rng: Array) -> dict[str, float]:
+    """Plays one batch of prompts (whole rows) and learns from it."""
+    c = self.config
+    tokens_bt = np.repeat(np.asarray(prompts_bt), c.rows_per_prompt, axis=0)
+    played = self._play(tokens_bt, rng)
+    end = played.canvas
+    out_bt, is_masked_bt, calls_b = jax.device_get(
+      (end.tokens_bt, end.is_masked_bt, end.num_calls_b)
+    )
+    right_b = self.is_correct(out_bt) & ~is_masked_bt.any(-1)
+    length = tokens_bt.shape[1] - self.prompt_len
+    reward_b = rewards(
+      right_b, calls_b, length, c.alpha_at(self.step), c.reward
+    )
+    advantage_b = advantages(reward_b, c.rows_per_prompt)
+    advantage_sb = np.tile(advantage_b, (length, 1))
+    if c.credit is Credit.BLAME:
+      step_bt = np.asarray(end.reveal_step_bt)
+      advantage_sb = self._blamed(advantage_b, out_bt, step_bt, calls_b)
+    own_b = self._own_b
+    numbers = dict(
+      reward=float(reward_b[own_b].mean()),
+      accuracy=float(right_b[own_b].mean()),
+      calls=float(calls_b[own_b].mean()),
+      norm=0.0,
+    )
+    self.step += 1
+    # Without a difference inside any group there is nothing to learn.
+    if np.abs(advantage_b).max() >= 1e-6 or c.entropy:
+      for _ in range(c.num_inner):
+        norm = self._learn(played, advantage_sb)
+      numbers['norm'] = float(norm)
+    return numbers
+
+  def _blamed(self, advantage_b, out_bt, step_bt, calls_b):
+    """Negative advantages at the step after which nothing could be right.
+
+    They count as often there as at all steps together; a row that could have
+    become right but did not is to blame as a whole.
+    """
+    length = out_bt.shape[1] - self.prompt_len
+    is_answer_t = np.arange(out_bt.shape[1]) >= self.prompt_len
+    step_bt = np.where(step_bt < 0, length, step_bt)
+    could_sb = np.stack(
+      [
+        self.can_complete(
+          np.where(is_answer_t & (step_bt > step), self.mask_id, out_bt)
+        )
+        for step in range(length)
+      ]
+    )
+    fault_b = np.where(could_sb.all(0), -1, could_sb.argmin(0))
+    is_fault_sb = np.arange(length)[:, None] == fault_b
+    blamed_sb = np.where(is_fault_sb, advantage_b * calls_b, 0)
+    is_blamed_b = (advantage_b < 0) & (fault_b >= 0)
+    return np.where(is_blamed_b, blamed_sb, advantage_b).astype(np.float32)
+
+  def current(self) -> policy.UnmaskingPolicy:
+    """The policy as trained so far."""
+    return nnx.merge(self.graphdef, self.params)

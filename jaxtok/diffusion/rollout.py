@@ -1,0 +1,159 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Plays a policy against a frozen denoiser and records what it saw and did.
+
+arXiv:2512.09106, section 3. In training nothing is revealed by force: an empty
+action is legal, changes nothing and costs a call.
+
+Axes: s steps, b rows, t positions of the answer, p largest probabilities.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxtok.diffusion import policy, samplers, selectors
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+  """The record of a batch of rollouts.
+
+  Attributes:
+    confidence_sbtp: What the policy read; see `policy.UnmaskingPolicy`.
+    is_masked_sbt: Likewise.
+    progress_sb: Likewise.
+    allowed_sbt: Positions that it could reveal.
+    action_sbt: What was done, as the action distribution represents it.
+    log_prob_sb: Of the action under the policy that played, also in rows that
+      an expert played; 0 in finished rows.
+    is_open_sb: Steps at which the row had something masked.
+    num_steps: Steps taken; what is stored after them is zero.
+    canvas: The rows at the end.
+  """
+
+  confidence_sbtp: Float[Array, 's b t p']
+  is_masked_sbt: Bool[Array, 's b t']
+  progress_sb: Float[Array, 's b']
+  allowed_sbt: Bool[Array, 's b t']
+  action_sbt: Any
+  log_prob_sb: Float[Array, 's b']
+  is_open_sb: Bool[Array, 's b']
+  num_steps: Int[Array, '']
+  canvas: samplers.Canvas
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class InBlocks:
+  """A selector that may look no further than the first unfinished block."""
+
+  selector: Any
+  block: int = dataclasses.field(metadata=dict(static=True))
+
+  def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
+    inside_bt = samplers.block_of(view.is_masked_bt, 0, self.block)
+    return self.selector(
+      dataclasses.replace(view, allowed_bt=inside_bt & view.allowed_bt)
+    )
+
+
+def play(
+  denoiser: samplers.Denoiser,
+  canvas: samplers.Canvas,
+  model: policy.UnmaskingPolicy,
+  rngs_b: Any,
+  *,
+  prompt_len: int,
+  mask_id: int,
+  block: int = 0,
+  max_steps: int = 0,
+  actions: Any = None,
+  expert: selectors.Selector | None = None,
+  is_expert_b: Bool[Array, 'b'] | None = None,
+) -> Rollout:
+  """Plays every row until nothing is masked or the steps are over.
+
+  Tokens are the most probable ones: what differs between rollouts of a prompt
+  is the policy's doing.
+
+  Args:
+    denoiser: See `samplers.decode`, also for the arguments not named here.
+    canvas: The rows at the start.
+    model: The policy.
+    rngs_b: Keys of the rows.
+    prompt_len: Static.
+    mask_id: Static.
+    block: Static.
+    max_steps: Static; 0 means the number of answer positions.
+    actions: Action distribution; None means `policy.Bernoulli()`. Static.
+    expert: Decides instead of the policy in the rows of `is_expert_b`.
+    is_expert_b: See `expert`; None means no row.
+
+  Returns:
+    The record.
+  """
+  actions = actions or policy.Bernoulli()
+  length = canvas.tokens_bt.shape[1] - prompt_len
+  num = max_steps or length
+  see = lambda canvas, step: samplers.look(
+    denoiser,
+    canvas,
+    rngs_b,
+    step,
+    prompt_len=prompt_len,
+    mask_id=mask_id,
+    block=block,
+  )
+
+  def observe(canvas, step):
+    view = see(canvas, step)
+    confidence_btp = jax.lax.top_k(view.probs_btv, model.config.top_p)[0]
+    logits_bt = model(confidence_btp, view.is_masked_bt, view.progress_b)
+    action_bt = actions.sample(logits_bt, view.allowed_bt, view.rngs_b)
+    if expert is not None and is_expert_b is not None:
+      shown_bt = actions.from_set(expert(view), view.confidence_bt)
+      action_bt = jnp.where(is_expert_b[:, None], shown_bt, action_bt)
+    seen = dict(
+      confidence_sbtp=confidence_btp,
+      is_masked_sbt=view.is_masked_bt,
+      progress_sb=view.progress_b,
+      allowed_sbt=view.allowed_bt,
+      action_sbt=action_bt,
+      log_prob_sb=actions.log_prob(logits_bt, action_bt, view.allowed_bt),
+      is_open_sb=view.is_masked_bt.any(-1),
+    )
+    return view, seen
+
+  shapes = jax.eval_shape(lambda c: observe(c, jnp.int32(0))[1], canvas)
+  stored = jax.tree.map(lambda x: jnp.zeros((num, *x.shape), x.dtype), shapes)
+
+  def body(state):
+    canvas, step, stored = state
+    view, seen = observe(canvas, step)
+    stored = jax.tree.map(lambda all, x: all.at[step].set(x), stored, seen)
+    select_bt = actions.to_set(seen['action_sbt']) & view.allowed_bt
+    return samplers.commit(canvas, view, select_bt, step), step + 1, stored
+
+  is_open = lambda state: state[0].is_masked_bt.any() & (state[1] < num)
+  start = (canvas, jnp.int32(0), stored)
+  canvas, num_steps, stored = jax.lax.while_loop(is_open, body, start)
+  return Rollout(**stored, num_steps=num_steps, canvas=canvas)
+
+
+def log_probs(
+  model: policy.UnmaskingPolicy, played: Rollout, step: Any, actions: Any
+) -> tuple[Float[Array, 'b'], Float[Array, 'b t']]:
+  """Log-probabilities of a step's actions under a policy, and its logits."""
+  at = lambda x: x[step]
+  logits_bt = model(
+    at(played.confidence_sbtp), at(played.is_masked_sbt), at(played.progress_sb)
+  )
+  log_prob_b = actions.log_prob(
+    logits_bt, at(played.action_sbt), at(played.allowed_sbt)
+  )
+  return log_prob_b, logits_bt

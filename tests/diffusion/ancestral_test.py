@@ -1,0 +1,215 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Samplers that run time backwards, against enumeration on a Markov chain.
+
+Rows of L symbols of a stationary chain; the exact denoiser is known in closed
+form, so whatever deviates is the sampler's.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtok.diffusion import (
+  ancestral,
+  first_hitting,
+  remasking,
+  samplers,
+  schedules,
+)
+
+L, V, ROWS = 3, 2, 8000
+CHAIN = np.array([[0.9, 0.1], [0.3, 0.7]])
+START = np.array([0.75, 0.25])  # START @ CHAIN == START.
+
+
+def exact_tables():
+  """Logits [(V + 1)**L, L, V + 1] of the exact denoiser; joint [V**L]."""
+  rows = list(itertools.product(range(V), repeat=L))
+  joint = np.array(
+    [
+      START[x[0]] * np.prod([CHAIN[a, b] for a, b in itertools.pairwise(x)])
+      for x in rows
+    ]
+  )
+  table = np.full(((V + 1,) * L + (L, V + 1)), -1e9)
+  for z in itertools.product(range(V + 1), repeat=L):
+    agrees = np.array(
+      [all(c in (V, a) for a, c in zip(x, z, strict=True)) for x in rows]
+    )
+    for place, v in itertools.product(range(L), range(V)):
+      has_v = np.array([x[place] == v for x in rows])
+      p = (joint * agrees * has_v).sum() / (joint * agrees).sum()
+      table[(*z, place, v)] = np.log(p) if p > 0 else -1e9
+  return table.reshape(-1, L, V + 1), joint
+
+
+TABLE, JOINT = exact_tables()
+
+
+def denoiser(tokens_bt):
+  place = (V + 1) ** jnp.arange(L - 1, -1, -1)
+  return jnp.asarray(TABLE, jnp.float32)[(tokens_bt * place).sum(-1)]
+
+
+def start(rows=ROWS):
+  tokens = jnp.zeros((rows, L), jnp.int32)
+  return samplers.start(tokens, jnp.ones((rows, L), bool), V)
+
+
+def counts(canvas):
+  assert not canvas.is_masked_bt.any()
+  place = V ** np.arange(L - 1, -1, -1)
+  codes = (np.asarray(canvas.tokens_bt) * place).sum(-1)
+  return np.bincount(codes, minlength=V**L)
+
+
+def chi2(found):
+  want = found.sum() * JOINT
+  return ((found - want) ** 2 / want).sum()
+
+
+@functools.cache
+def run(num_steps, remask=None, rows=ROWS, seed=0):
+  alphas = schedules.Linear().alpha(schedules.grid(num_steps))
+  rngs = samplers.row_rngs(jax.random.key(seed), rows)
+  rule = ancestral.never if remask is None else remask
+  decode = jax.jit(
+    lambda canvas: ancestral.decode(
+      denoiser, canvas, alphas, rngs, mask_id=V, remask=rule
+    )
+  )
+  return decode(start(rows))
+
+
+# The 0.999 quantile of chi-square with 7 degrees of freedom.
+LIMIT = 24.3
+
+
+def expected_at(num_steps):
+  """The ancestral sampler's own distribution, by enumeration.
+
+  All masked positions fall independently into one of the steps; those of one
+  step are drawn independently of each other.
+  """
+  probs = np.exp(TABLE - np.logaddexp.reduce(TABLE, axis=-1, keepdims=True))
+  total = np.zeros(V**L)
+  for steps in itertools.product(range(num_steps), repeat=L):
+    for i, x in enumerate(itertools.product(range(V), repeat=L)):
+      p = 1.0
+      for place in range(L):
+        z = [
+          a if s < steps[place] else V for a, s in zip(x, steps, strict=True)
+        ]
+        code = np.ravel_multi_index(z, (V + 1,) * L)
+        p *= probs[code, place, x[place]]
+      total[i] += p / num_steps**L
+  return total
+
+
+def test_few_steps_give_the_error_that_enumeration_predicts():
+  want = ROWS * expected_at(2)
+  found = counts(run(2))
+  assert ((found - want) ** 2 / want).sum() < LIMIT
+  assert chi2(found) > 2 * LIMIT  # Two steps are visibly not exact.
+
+
+def test_many_steps_sample_the_data():
+  assert chi2(counts(run(200))) < LIMIT
+
+
+@pytest.mark.parametrize(
+  'rule',
+  [remasking.Cap(0.02), remasking.Rescale(0.05), remasking.Confidence(0.3)],
+  ids=repr,
+)
+def test_remasking_keeps_the_distribution(rule):
+  canvas = run(200, rule)
+  assert chi2(counts(canvas)) < LIMIT
+  assert canvas.num_calls_b.mean() > 1.02 * run(200).num_calls_b.mean()
+
+
+def test_calls_are_steps_in_which_a_row_revealed_something():
+  canvas = run(200)
+  steps = np.asarray(canvas.reveal_step_bt)
+  assert (steps >= 0).all()
+  want = [len(set(row)) for row in steps.tolist()]
+  np.testing.assert_array_equal(canvas.num_calls_b, want)
+
+
+def test_reveals_of_a_step_are_binomial():
+  steps = np.asarray(run(2).reveal_step_bt)
+  found = np.bincount((steps == 0).sum(-1), minlength=L + 1)
+  want = ROWS * np.array([1, 3, 3, 1]) / 8
+  assert ((found - want) ** 2 / want).sum() < 16.3  # 0.999, 3 degrees.
+
+
+def test_a_row_does_not_depend_on_the_others():
+  whole, part = run(20, rows=64), run(20, rows=8)
+  for name in ('tokens_bt', 'num_calls_b', 'reveal_step_bt'):
+    np.testing.assert_array_equal(
+      getattr(whole, name)[:8], getattr(part, name), err_msg=name
+    )
+
+
+def test_given_tokens_are_never_changed():
+  tokens = jnp.tile(jnp.array([[1, 0, 1]]), (200, 1))
+  is_masked = jnp.tile(jnp.array([[True, False, True]]), (200, 1))
+  canvas = ancestral.decode(
+    denoiser,
+    samplers.start(tokens, is_masked, V),
+    schedules.Linear().alpha(schedules.grid(30)),
+    samplers.row_rngs(jax.random.key(0), 200),
+    mask_id=V,
+    remask=remasking.Rescale(0.9),
+  )
+  assert (canvas.tokens_bt[:, 1] == 0).all()
+  assert not canvas.is_masked_bt.any()
+  assert (canvas.reveal_step_bt[:, 1] == -1).all()
+
+
+def test_first_hitting_samples_the_data_at_uniform_order_statistics():
+  rngs = samplers.row_rngs(jax.random.key(1), ROWS)
+  decode = jax.jit(
+    lambda canvas: first_hitting.decode(
+      lambda tokens, t: denoiser(tokens), canvas, rngs, mask_id=V
+    )
+  )
+  canvas, times = decode(start())
+  assert chi2(counts(canvas)) < LIMIT
+  assert (canvas.num_calls_b == L).all()
+  # Each position's time is uniform; of three, the latest has mean 3/4.
+  times = np.asarray(times, np.float64)
+  error = np.sqrt(1 / 12 / ROWS)
+  np.testing.assert_allclose(times.mean(0), np.full(L, 0.5), atol=4 * error)
+  assert abs(times.max(-1).mean() - 0.75) < 4 * error
+  order = np.argsort(-times, axis=-1)
+  steps = np.take_along_axis(np.asarray(canvas.reveal_step_bt), order, -1)
+  np.testing.assert_array_equal(steps, np.tile(np.arange(L), (ROWS, 1)))
+
+
+def test_too_few_times_are_refused():
+  rngs = samplers.row_rngs(jax.random.key(0), 1)
+  with pytest.raises(ValueError, match='needs 2 or more'):
+    ancestral.decode(denoiser, start(1), jnp.zeros(1), rngs, mask_id=V)
+
+
+@pytest.mark.slow
+def test_default_noise_of_32_bits_is_cut_off_and_ours_is_not():
+  """1e8 draws; above 16.2 we expect 9.2 (the default ends at 15.94)."""
+
+  def above(mode, rng):
+    x = jax.random.gumbel(rng, (1_000_000,), mode=mode)
+    return (x > 16.2).sum()
+
+  rngs = jax.random.split(jax.random.key(0), 100)
+  found = {
+    mode: int(jax.lax.map(functools.partial(above, mode), rngs).sum())
+    for mode in ('low', 'high')
+  }
+  assert found['low'] == 0
+  assert 1 <= found['high'] <= 22  # Poisson: outside with probability 2e-4.

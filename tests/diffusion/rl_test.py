@@ -1,0 +1,291 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Rollouts, their replay, and the policy gradient against REINFORCE."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtok.diffusion import cloning, policy, rl, rollout, samplers, selectors
+from jaxtok.tasks import base, free_choice
+
+TASK = free_choice.FreeChoice(num_groups=2)
+ROWS = base.batch(TASK, 0, 0, 12)
+SMALL = policy.Config(hidden=8, mlp_dim=8, time_dim=8, bias=-0.5)
+ACTIONS = {kind: kind.make() for kind in rl.Likelihood}
+
+
+def canvas(rows=ROWS):
+  masked = jnp.broadcast_to(base.answer_positions(TASK), rows.shape)
+  return samplers.start(jnp.asarray(rows), masked, TASK.mask_id)
+
+
+def play(kind, expert=None, is_expert=None, **kwargs):
+  model = SMALL.make(nnx.Rngs(0))
+  played = jax.jit(
+    lambda: rollout.play(
+      TASK.exact_denoiser,
+      canvas(),
+      model,
+      samplers.row_rngs(jax.random.key(3), len(ROWS)),
+      prompt_len=TASK.prompt_len,
+      mask_id=TASK.mask_id,
+      actions=ACTIONS[kind],
+      expert=expert,
+      is_expert_b=is_expert,
+      **kwargs,
+    )
+  )()
+  return model, played
+
+
+@pytest.fixture(
+  scope='module', params=list(rl.Likelihood), ids=lambda kind: kind.value
+)
+def game(request):
+  return request.param, *play(request.param)
+
+
+def test_a_replay_has_ratio_one(game):
+  kind, model, played = game
+  for step in range(int(played.num_steps)):
+    got, _ = rollout.log_probs(model, played, step, ACTIONS[kind])
+    is_open = np.asarray(played.is_open_sb[step])
+    # Float32 sums of at most 6 logarithms of one program and another.
+    np.testing.assert_allclose(
+      got[is_open], played.log_prob_sb[step][is_open], atol=1e-5
+    )
+    # Finished rows have nothing to decide.
+    np.testing.assert_array_equal(np.asarray(got)[~is_open], 0)
+
+
+def test_the_record_tells_the_whole_story(game):
+  kind, _, played = game
+  num = int(played.num_steps)
+  masked = np.asarray(played.is_masked_sbt)[:num]
+  chosen = np.stack([ACTIONS[kind].to_set(a) for a in played.action_sbt[:num]])
+  assert not (chosen & ~np.asarray(played.allowed_sbt)[:num]).any()
+  np.testing.assert_array_equal(masked[1:], masked[:-1] & ~chosen[:-1])
+  calls = np.asarray(played.canvas.num_calls_b)
+  np.testing.assert_array_equal(played.is_open_sb.sum(0), calls)
+  want = (np.arange(num)[:, None] < calls) * np.arange(num)[:, None] / 6
+  got = np.where(played.is_open_sb, played.progress_sb, 0)[:num]
+  np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_rows_do_not_depend_on_each_other(game):
+  kind, model, played = game
+  if kind is not rl.Likelihood.BERNOULLI:
+    pytest.skip('one distribution is enough: the loop is the same')
+  alone = rollout.play(
+    TASK.exact_denoiser,
+    canvas(ROWS[:2]),
+    model,
+    samplers.row_rngs(jax.random.key(3), 2),
+    prompt_len=TASK.prompt_len,
+    mask_id=TASK.mask_id,
+  )
+  np.testing.assert_array_equal(
+    alone.canvas.tokens_bt, played.canvas.tokens_bt[:2]
+  )
+  np.testing.assert_array_equal(
+    alone.canvas.num_calls_b, played.canvas.num_calls_b[:2]
+  )
+
+
+def setup(kind, **fields):
+  model, played = play(kind)
+  graphdef, params = nnx.split(model)
+  advantage = jnp.asarray(np.random.default_rng(0).normal(size=len(ROWS)))
+  advantage = advantage.astype(jnp.float32)
+  config = rl.Config(likelihood=kind, group=4, num_prompts=3, **fields)
+  nobody = jnp.zeros(len(ROWS), bool)
+  advantage = jnp.broadcast_to(advantage, (6, len(ROWS)))
+  return graphdef, params, played, advantage, nobody, config
+
+
+@pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
+def test_at_ratio_one_the_gradient_is_that_of_reinforce(kind):
+  graphdef, params, played, advantage, nobody, config = setup(kind)
+  _, got = jax.jit(lambda *args: rl.loss_and_gradient(graphdef, *args, config))(
+    params, played, advantage, nobody
+  )
+
+  calls = np.asarray(played.canvas.num_calls_b)
+
+  @jax.jit
+  def reinforce(params):
+    model = nnx.merge(graphdef, params)
+    total = 0.0
+    for step in range(calls.max()):
+      log_prob, _ = rollout.log_probs(model, played, step, ACTIONS[kind])
+      open_rows = np.flatnonzero(calls > step)
+      gain = (advantage[0] * log_prob / calls)[open_rows]
+      total -= gain.sum() / len(ROWS)
+    return total
+
+  want = jax.grad(reinforce)(params)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6, rtol=1e-4),
+    got,
+    want,
+  )
+  assert float(jnp.abs(jax.tree.leaves(want)[0]).max()) > 0
+
+
+def test_what_is_stored_for_finished_rows_has_no_effect():
+  graphdef, params, played, advantage, nobody, config = setup(
+    rl.Likelihood.BERNOULLI, entropy=0.1
+  )
+  learn = jax.jit(
+    lambda played: rl.loss_and_gradient(
+      graphdef, params, played, advantage, nobody, config
+    )
+  )
+  loss, grads = learn(played)
+  closed = ~np.asarray(played.is_open_sb)
+  assert closed[: int(played.num_steps)].any()
+  spoilt = dataclasses.replace(
+    played,
+    log_prob_sb=jnp.where(closed, -0.5, played.log_prob_sb),
+    confidence_sbtp=jnp.where(
+      closed[..., None, None], 0.77, played.confidence_sbtp
+    ),
+  )
+  new_loss, new_grads = learn(spoilt)
+  np.testing.assert_array_equal(loss, new_loss)
+  jax.tree.map(np.testing.assert_array_equal, grads, new_grads)
+
+
+def test_the_clip_stops_gains_and_never_losses():
+  ratio = jnp.array([0.5, 1.0, 1.5])
+  up = rl.surrogate(jnp.log(ratio), jnp.zeros(3), jnp.ones(3), 0.2)
+  down = rl.surrogate(jnp.log(ratio), jnp.zeros(3), -jnp.ones(3), 0.2)
+  np.testing.assert_allclose(up, [0.5, 1.0, 1.2], rtol=1e-6)
+  np.testing.assert_allclose(down, [-0.8, -1.0, -1.5], rtol=1e-6)
+
+
+def test_rewards_and_advantages_by_hand():
+  right, calls = np.array([1, 1, 0, 1]), np.array([1, 20, 5, 25])
+  got = rl.rewards(right, calls, 20, 2.0)
+  np.testing.assert_allclose(got, [1.0, 1 / 400, 0.0, 1 / 400], rtol=1e-6)
+  got = rl.rewards(right, calls, 20, 1.0, rl.Reward.SUM)
+  np.testing.assert_allclose(got, [0.95, 0.0, -0.25, 0.0], atol=1e-6)
+  np.testing.assert_allclose(rl.rewards(right, calls, 20, 0.0), right)
+  got = rl.advantages(np.array([1.0, 0.0, 0.5, 0.5]), 2)
+  np.testing.assert_allclose(got, [0.5, -0.5, 0.0, 0.0])
+
+
+def test_the_step_that_broke_the_answer_is_blamed():
+  trainer = rl.Trainer(
+    rl.Config(credit=rl.Credit.BLAME),
+    TASK.exact_denoiser,
+    TASK.is_correct,
+    TASK.prompt_len,
+    TASK.mask_id,
+    SMALL.make(nnx.Rngs(0)),
+    can_complete=TASK.can_complete,
+  )
+  # Group 0 is wrong (0 + 0 + 0) from step 2 on, where its verdict falls.
+  rows = np.array([[0, 1, 0, 0, 11, 0, 0, 11]] * 2)
+  steps = np.array([[-1, -1, 0, 1, 2, 0, 1, 3]] * 2)
+  got = trainer._blamed(np.float32([-0.5, 0.5]), rows, steps, np.array([4, 4]))
+  np.testing.assert_allclose(got[:, 0], [0, 0, -2.0, 0, 0, 0])
+  np.testing.assert_allclose(got[:, 1], 0.5)
+
+
+def test_expert_steering_bounds_the_ratio():
+  impossible = rl.expert_steering_log_prob(jnp.array([-1e3, 0.0]), 8, 1)
+  np.testing.assert_allclose(impossible, np.log([1 / 9, 1.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
+def test_expert_rows_do_what_the_expert_does(kind):
+  expert = selectors.TopK(2)
+  is_expert = jnp.arange(len(ROWS)) % 2 == 0
+  _, played = play(kind, expert, is_expert)
+  out = samplers.decode(
+    TASK.exact_denoiser,
+    canvas(),
+    expert,
+    samplers.row_rngs(jax.random.key(3), len(ROWS)),
+    prompt_len=TASK.prompt_len,
+    mask_id=TASK.mask_id,
+  )
+  np.testing.assert_array_equal(
+    played.canvas.tokens_bt[::2], out.tokens_bt[::2]
+  )
+  assert (np.asarray(played.canvas.num_calls_b)[::2] == 3).all()
+  assert np.isfinite(played.log_prob_sb).all()
+
+
+def test_an_expert_in_blocks_stays_in_them():
+  order = rollout.InBlocks(selectors.TopK(6), 3)
+  _, played = play(rl.Likelihood.BERNOULLI, order, jnp.ones(len(ROWS), bool))
+  np.testing.assert_array_equal(
+    played.canvas.reveal_step_bt[:, 2:], [[0, 0, 0, 1, 1, 1]] * len(ROWS)
+  )
+
+
+def test_a_clone_decides_as_its_expert():
+  _, shown = play(
+    rl.Likelihood.BERNOULLI,
+    selectors.Threshold(0.5),
+    jnp.ones(len(ROWS), bool),
+  )
+  _, nats = cloning.clone(
+    SMALL.make(nnx.Rngs(1)), shown, cloning.Config(steps=300, lr=1e-2)
+  )
+  assert (
+    nats
+    < 0.1
+    < float(cloning.loss(SMALL.make(nnx.Rngs(1)), cloning.choices(shown)))
+  )
+
+
+def test_training_finds_that_one_call_is_best_where_all_is_certain():
+  def certain(tokens):
+    return jnp.broadcast_to(20.0 * jax.nn.one_hot(7, 13), (*tokens.shape, 13))
+
+  trainer = rl.Trainer(
+    rl.Config(
+      steps=30, warmup_steps=2, num_prompts=2, group=16, lr=3e-2, clip_norm=1.0
+    ),
+    jax.tree_util.Partial(certain),
+    lambda tokens: (tokens[:, 2:] == 7).all(-1),
+    prompt_len=2,
+    mask_id=12,
+    model=SMALL.make(nnx.Rngs(0)),
+  )
+  rng = jax.random.key(0)
+  seen = [
+    trainer.update(ROWS[:2], jax.random.fold_in(rng, i)) for i in range(30)
+  ]
+  assert seen[0]['calls'] > 3
+  assert seen[-1]['calls'] < 2
+  assert seen[-1]['accuracy'] > 0.95
+
+
+@pytest.mark.parametrize(
+  'field, value',
+  [('alpha', -1.0), ('group', 1), ('lr', 0.0), ('entropy', -1.0)],
+)
+def test_bad_settings_are_refused(field, value):
+  with pytest.raises(ValueError, match=f'rl.{field}={value} must be'):
+    rl.Config(**{field: value})
+
+
+def test_steering_needs_an_expert():
+  with pytest.raises(ValueError, match='num_experts=1 needs an expert'):
+    rl.Trainer(
+      rl.Config(num_experts=1),
+      None,
+      TASK.is_correct,
+      2,
+      12,
+      SMALL.make(nnx.Rngs(0)),
+    )

@@ -1,0 +1,142 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The experiment from the first stage to the picture, and its parts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.claims import policy as claim
+from experiments.unmasking import denoiser, experiment, selection, training
+from experiments.unmasking.configs import dice, free_choice, policy
+from jaxtok.diffusion import cloning, rl, selectors
+from jaxtok.diffusion import policy as policy_lib
+from jaxtok.evals import pareto
+from jaxtok.tasks import addition, base, dice_countdown
+from jaxtok.tasks import free_choice as free_choice_task
+
+TINY = experiment.Config(
+  task=free_choice_task.FreeChoice(num_groups=1),
+  denoiser=None,
+  policy=training.Config(
+    model=policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8),
+    clone=cloning.Config(steps=20),
+    learn=rl.Config(steps=2, warmup_steps=1, num_prompts=2, group=2),
+    alphas=(1.0, 2.0),
+    num_validation=8,
+  ),
+  seeds=(0,),
+  num_test=16,
+  temperatures=(0.5,),
+)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run')
+  return workdir, experiment.Experiment(TINY, workdir).run()
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_table_and_picture(finished):
+  workdir, outcome = finished
+  assert (workdir / 'frontier.png').stat().st_size > 10_000
+  table = (workdir / 'frontier.md').read_text()
+  for name in ('threshold', 'entropy bound', 'random', 'learned, seed 0'):
+    assert f'| {name} |' in table
+  assert len(outcome.learned[0]) == 2  # One point per speed pressure.
+  assert len(outcome.rules['threshold']) == 85
+
+
+@pytest.mark.slow
+def test_a_second_call_trains_nothing(finished, capsys):
+  workdir, outcome = finished
+  again = experiment.Experiment(TINY, workdir).run()
+  assert again.table() == outcome.table()
+  shown = capsys.readouterr().out
+  assert 'update' not in shown
+  assert 'clone' not in shown
+
+
+@pytest.mark.slow
+def test_another_config_is_refused(finished):
+  other = dataclasses.replace(TINY, num_test=17)
+  with pytest.raises(ValueError, match='holds another config'):
+    experiment.Experiment(other, finished[0])
+
+
+def test_numbers_of_the_claim_by_hand():
+  point = lambda accuracy, calls: pareto.Point(
+    '', np.arange(100) < 100 * accuracy, np.full(100, calls)
+  )
+  rules = {
+    'threshold': [point(0.5, 5.0), point(1.0, 12.0)],
+    'top-k': [point(0.9, 10.0)],
+    selection.ORACLE: [point(1.0, 1.0)],  # Not a rule.
+  }
+  got = claim.numbers(rules, [point(0.8, 6.0), point(0.98, 8.0)], 20)
+  assert (got['calls'], got['rule_calls']) == (8.0, 12.0)
+  assert got['gain_within_6_calls'] == pytest.approx(0.3)
+  learned = (0.8 * 2 + 0.98 * 12) / 20
+  threshold = (0.5 * 7 + 1.0 * 8) / 20
+  every = (0.5 * 5 + 0.9 * 2 + 1.0 * 8) / 20
+  assert got['gain_hypervolume'] == pytest.approx(learned - threshold)
+  assert got['gain_over_all_rules'] == pytest.approx(learned - every)
+  assert got['dominating_points'] == 2
+
+
+def test_equal_prompts_are_decoded_once_and_counted_as_often():
+  task = TINY.task
+  rows = base.batch(task, 0, 0, 40)
+  judge = selection.Judge(task, training.exact_denoiser(task), rows)
+  rule = selectors.Threshold(jnp.asarray(0.05))
+  found = judge.point('', rule)
+  right, calls = judge.judged(rule, rows)
+  np.testing.assert_array_equal(found.correct_n, right)
+  np.testing.assert_array_equal(found.calls_n, calls)
+  assert 0 < found.accuracy < 1
+
+
+def test_the_bound_is_exact_where_the_model_is():
+  task = dice_countdown.DiceCountdown(min_total=2, max_total=2, max_pairs=2)
+  rows = jnp.asarray(base.batch(task, 0, 0, 4096))
+  got = denoiser.nelbo(
+    jax.jit(task.exact_denoiser), rows, 1, task.mask_id, jax.random.key(0)
+  )
+  # Two chains of probability 1/2: ln 2 nats over four tokens. The bound of an
+  # exact denoiser is tight; a row's estimate deviates by at most a few nats.
+  assert float(got) == pytest.approx(np.log(2) / 4, abs=0.02)
+
+
+def test_saved_weights_come_back(tmp_path):
+  config = policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8)
+  model = config.make(nnx.Rngs(3))
+  denoiser.save(tmp_path / 'p.npz', model, reward=0.5)
+  other, numbers = denoiser.load(tmp_path / 'p.npz', config.make(nnx.Rngs(0)))
+  assert numbers == {'reward': 0.5}
+  args = jnp.ones((2, 5, 1)), jnp.ones((2, 5), bool), jnp.zeros(2)
+  np.testing.assert_array_equal(model(*args), other(*args))
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+  small = policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8)
+  denoiser.save(tmp_path / 'p.npz', small.make(nnx.Rngs(0)).head)
+  with pytest.raises(ValueError, match='it was written with another config'):
+    denoiser.load(tmp_path / 'p.npz', small.make(nnx.Rngs(0)))
+
+
+def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
+  with pytest.raises(ValueError, match='Addition has no exact denoiser'):
+    training.exact_denoiser(addition.Addition())
+
+
+@pytest.mark.parametrize('module', [dice, free_choice, policy])
+@pytest.mark.parametrize('size', ['tiny', 'small'])
+def test_configs_can_be_built(module, size):
+  config = module.get_config(size)
+  assert config.policy.alphas
+  assert hash(config) == hash(module.get_config(size))
