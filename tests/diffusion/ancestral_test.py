@@ -124,12 +124,19 @@ def test_many_steps_sample_the_data():
 
 @pytest.mark.parametrize(
   'rule',
-  [remasking.Cap(0.02), remasking.Rescale(0.05), remasking.Confidence(0.3)],
+  [remasking.Cap(0.02), remasking.Rescale(0.05)],
   ids=repr,
 )
 def test_remasking_keeps_the_distribution(rule):
   canvas = run(200, rule)
   assert chi2(counts(canvas)) < LIMIT
+  assert canvas.num_calls_b.mean() > 1.02 * run(200).num_calls_b.mean()
+
+
+def test_remasking_by_confidence_finishes_and_takes_more_calls():
+  """Its choice depends on the tokens, so samples are not exact."""
+  canvas = run(200, remasking.Confidence(0.3))
+  assert not canvas.is_masked_bt.any()
   assert canvas.num_calls_b.mean() > 1.02 * run(200).num_calls_b.mean()
 
 
