@@ -80,25 +80,21 @@ def test_substitution_keeps_revealed_tokens_and_forbids_the_mask():
   assert (got[0, 1, [0, 2, 3]] < -1e29).all()
 
 
-def test_strata_reduce_the_variance():
-  model = enumerable.Lookup()
-  objective = mdlm.Config(mask_id=enumerable.V, eval_samples=1).make()
-  rows = 16
-  batch = enumerable.batch(rows)
-  repeat = lambda f: np.asarray(
-    jax.lax.map(f, jax.random.split(jax.random.key(1), 2000))
-  )
-  one = enumerable.batch(1)
-  total = lambda batch, rng: objective.per_row(model, batch, rng)[
-    'nats_bound'
-  ].total.mean()
-  stratified = repeat(lambda rng: total(batch, rng))
-  independent = repeat(
-    lambda rng: jax.lax.map(
-      lambda r: total(one, r), jax.random.split(rng, rows)
-    ).mean()
-  )
-  assert stratified.var() < 0.9 * independent.var()
+def test_times_of_a_batch_are_spread_evenly():
+  """The share of masks varies by t (1 - t) alone, not by the times' mean.
+
+  Per row and 3 targets the variances are E[t (1 - t)] / 3 = 1/18 and, with
+  independent times, 1/12 more: a ratio of 0.4. It is measured to 5 % here.
+  """
+  rows, repeats = 16, 1000
+  rngs = jax.random.split(jax.random.key(1), repeats)
+  share = lambda batch, rng: mdlm.corrupt(batch, rng, 1e-3).is_masked_bt.mean()
+  batch, one = enumerable.batch(rows), enumerable.batch(1)
+  stratified = jax.vmap(lambda rng: share(batch, rng))(rngs)
+  each = jax.vmap(
+    lambda rng: jax.vmap(lambda r: share(one, r))(jax.random.split(rng, rows))
+  )(rngs)
+  assert float(stratified.var()) < 0.55 * float(each.mean(-1).var())
 
 
 @pytest.mark.parametrize(
