@@ -8,13 +8,15 @@ Sahoo et al. 2024, arXiv:2406.07524: on OpenWebText a transformer of
 bits per character against at most 1.37.
 
 Check: one transformer of 150 thousand parameters, the first 2.5 million
-characters of text8, the same 1000 steps of 2048 characters and the same FLOPs
+characters of text8, the same 4000 steps of 2048 characters and the same FLOPs
 but for one row of the token table; held-out bits per character of the causal
 model less the bound of MDLM. Windows of 64 characters; the causal model sees
 one character before each window, MDLM does not, which is worth well below 0.1.
 A difference of sign at this size would say that objective or bound are wrong,
 not the papers; its size says nothing about theirs, since a bidirectional model
-needs many more steps before context helps it.
+needs many more steps before context helps it. (After 1000 steps of one seed the
+causal model was at 2.44 bits and MDLM at 4.14, hardly below the entropy of
+single letters: a comparison that short shows nothing else.)
 
 Needs `$JAXTOK_DATA/english_text/text8_head.txt.xz`. The held-out text is 5 % of
 the file by position. Both numbers come with standard errors; MDLM's is a bound
@@ -43,7 +45,7 @@ THRESHOLD = {'ar_less_mdlm': 'every <= -0.02'}
 SEEDS = (0, 1, 2)
 
 
-def get_config(objective: str, seed: int, steps: int = 1000) -> train.Config:
+def get_config(objective: str, seed: int, steps: int = 4000) -> train.Config:
   """A run on text8.
 
   Args:
@@ -70,7 +72,7 @@ def get_config(objective: str, seed: int, steps: int = 1000) -> train.Config:
   config.batch_size, config.seed, config.steps = 32, seed, steps
   config.optim = optim.Config(lr=3e-3, warmup_steps=100)
   config.evals = {'val': bpb.Config(every_steps=0, max_bytes=64_000)}
-  config.log_every = config.checkpoint_every = 250
+  config.log_every = config.checkpoint_every = 500
   return config
 
 
@@ -82,7 +84,7 @@ def train_mdlm(workdir: pathlib.Path, seed: int, steps: int) -> run_lib.Run:
 
 
 def measure(
-  workdir: pathlib.Path, *, seed: int, steps: int = 1000
+  workdir: pathlib.Path, *, seed: int, steps: int = 4000
 ) -> dict[str, float]:
   """Trains both; see the module."""
   ar = train.run(get_config('ar', seed, steps), workdir / 'ar')

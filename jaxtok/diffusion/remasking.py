@@ -64,8 +64,10 @@ class Rescale:
 class Confidence:
   """`eta sigma_max softmax(-psi)` over the revealed positions of the row.
 
-  psi is the probability that the token had when it was revealed. The paper's
-  eta is 1; the expected number of masked positions of a row is then at most 1.
+  psi is the probability that the token had when it was revealed. Choosing by it
+  prefers to drop unlikely tokens, so even with an exact denoiser the samples
+  are not those of the data; the other rules keep the distribution. The paper's
+  eta is 1.
   """
 
   eta: Any = 1.0

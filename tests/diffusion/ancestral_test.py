@@ -119,22 +119,29 @@ def test_few_steps_give_the_error_that_enumeration_predicts():
 
 
 def test_many_steps_sample_the_data():
-  assert chi2(counts(run(200))) < LIMIT
+  assert chi2(counts(run(100))) < LIMIT
 
 
 @pytest.mark.parametrize(
   'rule',
-  [remasking.Cap(0.02), remasking.Rescale(0.05), remasking.Confidence(0.3)],
+  [remasking.Cap(0.02), remasking.Rescale(0.05)],
   ids=repr,
 )
 def test_remasking_keeps_the_distribution(rule):
-  canvas = run(200, rule)
+  canvas = run(100, rule)
   assert chi2(counts(canvas)) < LIMIT
-  assert canvas.num_calls_b.mean() > 1.02 * run(200).num_calls_b.mean()
+  assert canvas.num_calls_b.mean() > 1.02 * run(100).num_calls_b.mean()
+
+
+def test_remasking_by_confidence_finishes_and_takes_more_calls():
+  """Its choice depends on the tokens, so samples are not exact."""
+  canvas = run(100, remasking.Confidence(0.3))
+  assert not canvas.is_masked_bt.any()
+  assert canvas.num_calls_b.mean() > 1.02 * run(100).num_calls_b.mean()
 
 
 def test_calls_are_steps_in_which_a_row_revealed_something():
-  canvas = run(200)
+  canvas = run(100)
   steps = np.asarray(canvas.reveal_step_bt)
   assert (steps >= 0).all()
   want = [len(set(row)) for row in steps.tolist()]

@@ -5,9 +5,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from jaxtok.diffusion import losses, mdlm
+from jaxtok.models import transformer
 from tests.diffusion import enumerable
 
 ROWS = 30_000
@@ -80,25 +83,21 @@ def test_substitution_keeps_revealed_tokens_and_forbids_the_mask():
   assert (got[0, 1, [0, 2, 3]] < -1e29).all()
 
 
-def test_strata_reduce_the_variance():
-  model = enumerable.Lookup()
-  objective = mdlm.Config(mask_id=enumerable.V, eval_samples=1).make()
-  rows = 16
-  batch = enumerable.batch(rows)
-  repeat = lambda f: np.asarray(
-    jax.lax.map(f, jax.random.split(jax.random.key(1), 2000))
-  )
-  one = enumerable.batch(1)
-  total = lambda batch, rng: objective.per_row(model, batch, rng)[
-    'nats_bound'
-  ].total.mean()
-  stratified = repeat(lambda rng: total(batch, rng))
-  independent = repeat(
-    lambda rng: jax.lax.map(
-      lambda r: total(one, r), jax.random.split(rng, rows)
-    ).mean()
-  )
-  assert stratified.var() < 0.9 * independent.var()
+def test_times_of_a_batch_are_spread_evenly():
+  """The share of masks varies by t (1 - t) alone, not by the times' mean.
+
+  Per row and 3 targets the variances are E[t (1 - t)] / 3 = 1/18 and, with
+  independent times, 1/12 more: a ratio of 0.4. It is measured to 5 % here.
+  """
+  rows, repeats = 16, 1000
+  rngs = jax.random.split(jax.random.key(1), repeats)
+  share = lambda batch, rng: mdlm.corrupt(batch, rng, 1e-3).is_masked_bt.mean()
+  batch, one = enumerable.batch(rows), enumerable.batch(1)
+  stratified = jax.vmap(lambda rng: share(batch, rng))(rngs)
+  each = jax.vmap(
+    lambda rng: jax.vmap(lambda r: share(one, r))(jax.random.split(rng, rows))
+  )(rngs)
+  assert float(stratified.var()) < 0.55 * float(each.mean(-1).var())
 
 
 @pytest.mark.parametrize(
@@ -112,3 +111,48 @@ def test_strata_reduce_the_variance():
 def test_bad_settings_are_refused(fields, rule):
   with pytest.raises(ValueError, match=rule):
     mdlm.Config(**fields).make()
+
+
+def test_a_transformer_learns_to_copy_what_is_visible():
+  """Rows repeat one of 8 tokens: ln 8 = 2.08 nats each without context.
+
+  With it, only the first of 16 costs that: 0.13 nats per target.
+  """
+  v, t, b = 8, 16, 64
+  model = transformer.Config(
+    vocab_size=v + 1, dim=32, num_layers=1, num_heads=2, is_causal=False
+  ).make(nnx.Rngs(0))
+  objective = mdlm.Config(mask_id=v, eval_samples=8).make()
+  graph, params = nnx.split(model)
+  optimizer = optax.adam(1e-2)
+
+  def batch(rng):
+    x = jnp.tile(jax.random.randint(rng, (b, 1), 0, v), (1, t))
+    ones = jnp.ones((b, t), jnp.int32)
+    return {
+      'tokens_bt': x,
+      'targets_bt': x,
+      'loss_mask_bt': ones.astype(jnp.float32),
+      'segment_ids_bt': ones,
+      'positions_bt': ones * jnp.arange(t),
+      'num_bytes_bt': ones,
+    }
+
+  def loss(params, rng):
+    loss = objective(nnx.merge(graph, params), batch(rng), rng)
+    return loss.sum_nats / loss.weight
+
+  def step(carry, rng):
+    params, state = carry
+    grads = jax.grad(loss)(params, rng)
+    updates, state = optimizer.update(grads, state, params)
+    return (optax.apply_updates(params, updates), state), None
+
+  init = (params, optimizer.init(params))
+  rngs = jax.random.split(jax.random.key(0), 200)
+  (params, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, rngs))(init)
+  rng = jax.random.key(1)
+  bound = objective.per_row(nnx.merge(graph, params), batch(rng), rng)
+  total = bound['nats_bound']
+  nats = float(total.total.sum() / total.weight.sum())
+  assert np.log(v) / t * 0.7 < nats < 0.5
