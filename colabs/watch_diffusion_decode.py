@@ -132,7 +132,7 @@ shown = jax.jit(
   )
 )()
 model, nats = cloning.clone(
-  model, shown, cloning.Config(steps=100 if TINY else 400)
+  model, shown, cloning.Config(steps=100 if TINY else 1200)
 )
 print('imitation:', score(policy.Policy(model, 0.25))[0])
 

@@ -21,8 +21,8 @@ FOLDERS: dict[str, frozenset[str]] = {
     }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  # No claim measures LLaDA or the remasking sampler yet; cloning, rl and rollout
-  # train the policy, which is the method.
+  # No claim measures LLaDA or the remasking sampler yet; cloning, rl and
+  # rollout train the policy, which is the method.
   'jaxtok/diffusion': frozenset(
     {
       *(

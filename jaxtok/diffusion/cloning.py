@@ -27,8 +27,8 @@ from jaxtok.diffusion import policy, rollout
 class Config:
   """Settings of the cloning."""
 
-  steps: int = 500
-  batch_size: int = 128  # Decoding steps per update.
+  steps: int = 1200
+  batch_size: int = 256  # Decoding steps per update.
   lr: float = 3e-3  # Highest; it falls to 0 along a cosine.
 
   def __post_init__(self):
