@@ -188,8 +188,8 @@ def draw(axes, out, row, title):
       )
   axes.set_title(f'{title}: {count} calls', loc='left')
   axes.set_xlabel('position in the answer')
-  axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-  axes.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.yaxis.get_major_locator().set_params(integer=True)
   axes.set_ylabel('call')
   axes.grid(visible=False)
 
