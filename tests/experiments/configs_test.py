@@ -19,11 +19,26 @@ CONFIGS = sorted(
 )
 # Experiments that are more than one training run have tests of their own.
 OWN_TESTS = {'unmasking'}
-TRAINED = [p for p in CONFIGS if p.parent.parent.name not in OWN_TESTS]
+# Like another one but for a tokenizer or objective with tests of its own.
+ALIKE = {
+  *('compressed_text/arithmetic', 'compressed_text/static_arithmetic'),
+  *('diffusion_lm/llada', 'diffusion_lm/md4', 'diffusion_lm/sedd'),
+}
 
 
 def shown(path: pathlib.Path) -> str:
   return f'{path.parent.parent.name}/{path.stem}'
+
+
+TRAINED = [
+  pytest.param(
+    path,
+    marks=[pytest.mark.slow] if shown(path) in ALIKE else [],
+    id=shown(path),
+  )
+  for path in CONFIGS
+  if path.parent.parent.name not in OWN_TESTS
+]
 
 
 def test_there_are_configs():
@@ -37,7 +52,7 @@ def test_docstring_has_the_command_that_runs_it(path):
   assert f'python -m experiments.{path.parent.parent.name}' in doc
 
 
-@pytest.mark.parametrize('path', TRAINED, ids=shown)
+@pytest.mark.parametrize('path', TRAINED)
 def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   config = config_path.load(f'{path}:tiny')
   config.steps = config.log_every = 2

@@ -180,7 +180,9 @@ def test_single_bytes_round_trip(name):
 @each
 def test_pairs_of_bytes_round_trip(name):
   tokenizer = make(name)
-  step = 1 if tokenizer.kind == 'concat' else 97
+  # Unicode's word rules take a second per three thousand texts.
+  is_quick = tokenizer.kind == 'concat' and name != 'word-bytes'
+  step = 1 if is_quick else 97
   pairs = [bytes(divmod(i, 256)) for i in range(0, 1 << 16, step)]
   check_round_trip(tokenizer, pairs)
 
