@@ -50,8 +50,8 @@ wheel: $(VENV)/.dev
 
 # Compiles one case of each kernel for a TPU that is not there; see
 # docs/kernels.md. All: make aot AOT='--chips=v4,v5e,v5p,v6e,tpu7x --jobs=2'
-# (half an hour: v5e takes a minute where XLA keeps a kernel's output in VMEM and
-# unrolls the transposing copy out of it, as at t=8192, n=16, h=128).
+# (half an hour: some v5e programs take a minute, as at t=8192, n=16, h=128, most
+# of it at the copy that transposes a kernel's output, which XLA keeps in VMEM).
 LIBTPU = $(VENV)/libtpu
 AOT ?= --chips=v6e --quick
 aot: $(LIBTPU)

@@ -129,10 +129,8 @@ class Budget:
     if self.order == 'entropy':
       return -selectors.entropy(view.probs_btv)
     if self.order == 'margin':
-      best_bt2 = jax.lax.top_k(view.probs_btv, 2)[0]
-      return best_bt2[..., 0] - best_bt2[..., 1]
-    t = view.allowed_bt.shape[1]
-    return jax.vmap(lambda r: jax.random.uniform(r, (t,)))(view.rngs_b)
+      return selectors.margin(view.probs_btv)
+    return selectors.noise(view)
 
 
 def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:

@@ -87,6 +87,18 @@ def entropy(probs_btv: Float[Array, 'b t v']) -> Float[Array, 'b t']:
   return jax.scipy.special.entr(probs_btv).sum(-1)
 
 
+def margin(probs_btv: Float[Array, 'b t v']) -> Float[Array, 'b t']:
+  """Gap between the two largest probabilities."""
+  best_bt2 = jax.lax.top_k(probs_btv, 2)[0]
+  return best_bt2[..., 0] - best_bt2[..., 1]
+
+
+def noise(view: View) -> Float[Array, 'b t']:
+  """A uniform number for each position, from the key of its row."""
+  num = view.allowed_bt.shape[1]
+  return jax.vmap(lambda r: jax.random.uniform(r, (num,)))(view.rngs_b)
+
+
 def _selector(cls):
   """A frozen dataclass whose fields are leaves."""
   return jax.tree_util.register_dataclass(
@@ -101,9 +113,7 @@ class Random:
   k: Any = 1
 
   def __call__(self, view: View) -> Bool[Array, 'b t']:
-    num = view.allowed_bt.shape[1]
-    noise_bt = jax.vmap(lambda r: jax.random.uniform(r, (num,)))(view.rngs_b)
-    return _top(noise_bt, view.allowed_bt, self.k)
+    return _top(noise(view), view.allowed_bt, self.k)
 
 
 @_selector
@@ -123,9 +133,7 @@ class Margin:
   k: Any = 1
 
   def __call__(self, view: View) -> Bool[Array, 'b t']:
-    best_bt2 = jax.lax.top_k(view.probs_btv, 2)[0]
-    score_bt = best_bt2[..., 0] - best_bt2[..., 1]
-    return _top(score_bt, view.allowed_bt, self.k)
+    return _top(margin(view.probs_btv), view.allowed_bt, self.k)
 
 
 @_selector

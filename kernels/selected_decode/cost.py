@@ -31,7 +31,8 @@ def row_tile(num_rows: int, least: int, most: int = 256) -> int:
 def triton(itemsize: int, num_rows: int) -> dict[str, int]:
   """Tokens that the Triton kernel gathers at once, and warps.
 
-  For up to 32 rows in bfloat16 the fastest on an H200; others never timed.
+  For up to 32 rows in bfloat16 the fastest on an H200 for pages and blocks (for
+  token lists the differences were below the noise); others never timed.
   """
   return {
     'block': 32 if itemsize > 2 else 64,

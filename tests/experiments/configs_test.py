@@ -67,5 +67,6 @@ def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   assert math.isfinite(row['loss'])
   for name in config.evals:
     values = run.metrics(f'eval/{name}')[-1]
-    [bits] = (values[k] for k in ('bpb', 'bpb_bound') if k in values)
-    assert 0 < bits < 12  # A bound estimated with few masks.
+    [kind] = {'bpb', 'bpb_bound'} & set(values)
+    # 8 bits and a little; a bound is estimated with few masks.
+    assert 0 < values[kind] < (10 if kind == 'bpb' else 12)
