@@ -34,22 +34,18 @@ class Schedule(Protocol):
     ...
 
 
-def _schedule(*static: str):
-  """Makes a frozen dataclass a pytree; `static` fields are not data."""
-
-  def wrap(cls):
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    return jax.tree_util.register_dataclass(
-      cls,
-      data_fields=[n for n in names if n not in static],
-      meta_fields=list(static),
-    )
-
-  return wrap
+def _schedule(cls):
+  """A frozen dataclass whose fields are leaves, but for static ones."""
+  return jax.tree_util.register_dataclass(
+    dataclasses.dataclass(frozen=True)(cls)
+  )
 
 
-@_schedule()
+def _static(default: float) -> Any:
+  return dataclasses.field(default=default, metadata=dict(static=True))
+
+
+@_schedule
 class Linear:
   """`alpha = 1 - t`, called log-linear by MDLM; the weight is 1/t."""
 
@@ -60,7 +56,7 @@ class Linear:
     return 1 / t
 
 
-@_schedule('eps')
+@_schedule
 class Polynomial:
   """`alpha = (1 - eps) (1 - t**power)`; 1 is linear (MD4).
 
@@ -75,7 +71,7 @@ class Polynomial:
   """
 
   power: Any = 1.0
-  eps: float = 1e-4
+  eps: float = _static(1e-4)
 
   def alpha(self, t):
     return (1 - self.eps) * (1 - t**self.power)
@@ -85,11 +81,11 @@ class Polynomial:
     return slope / (self.eps + (1 - self.eps) * t**self.power)
 
 
-@_schedule('eps')
+@_schedule
 class Cosine:
   """`alpha = (1 - eps) (1 - cos(pi/2 (1 - t)))`; see `Polynomial` for eps."""
 
-  eps: float = 1e-4
+  eps: float = _static(1e-4)
 
   def alpha(self, t):
     return (1 - self.eps) * (1 - jnp.sin(jnp.pi / 2 * t))
@@ -99,7 +95,7 @@ class Cosine:
     return slope / (self.eps + (1 - self.eps) * jnp.sin(jnp.pi / 2 * t))
 
 
-@_schedule()
+@_schedule
 class Geometric:
   """`alpha = exp(-low**(1 - t) high**t)`: noise grows by a constant factor.
 
