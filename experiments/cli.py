@@ -14,7 +14,7 @@ import logging as std_logging
 import pathlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jaxtyping
@@ -31,12 +31,20 @@ FLAGS = flags.FLAGS
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError, LookupError)
 
 
-def define_flags() -> None:
-  """Defines the flags of every experiment; call once per process."""
+def define_flags(*, is_training: bool = True) -> None:
+  """Defines the flags of an experiment; call once per process.
+
+  Args:
+    is_training: Whether it is one training run; others have no use for most.
+  """
   config_flags.DEFINE_config_file(
     'config', None, 'Config file, e.g. configs/transformer.py:tiny.'
   )
   flags.DEFINE_string('workdir', None, 'Run directory; resumed if it exists.')
+  flags.DEFINE_bool('list', False, 'List the configs of this experiment.')
+  if not is_training:
+    flags.DEFINE_bool('debug', False, 'Shapes are checked; full tracebacks.')
+    return
   flags.DEFINE_string(
     'data',
     None,
@@ -71,28 +79,32 @@ def define_flags() -> None:
     None,
     'Several processes started by hand: HOST:PORT,COUNT,INDEX.',
   )
-  flags.DEFINE_bool('list', False, 'List the configs of this experiment.')
 
 
-def main(file: str, doc: str | None) -> None:
+def main(
+  file: str, doc: str | None, run: Callable[[Any, str], None] | None = None
+) -> None:
   """Runs an experiment from the command line.
 
   Args:
     file: `__file__` of the experiment's `__main__.py`.
     doc: Its docstring, shown by `--help`.
+    run: Takes the config and the workdir; None trains one model.
   """
   folder = pathlib.Path(file).parent
   module = sys.modules['__main__']
   module.__doc__ = doc
-  define_flags()
+  define_flags(is_training=run is None)
   if {'--help', '-help', '-h'} & set(sys.argv[1:]):
     print(_help(doc))
     sys.exit(0)
   quiet_libraries()
   if '--debug' in sys.argv[1:]:
     print(check_shapes())
+  action = _train if run is None else lambda: run(FLAGS.config, FLAGS.workdir)
   app.run(
-    lambda argv: _run(folder), flags_parser=lambda argv: _parse(argv, folder)
+    lambda argv: _guarded(action, folder),
+    flags_parser=lambda argv: _parse(argv, folder),
   )
 
 
@@ -203,35 +215,18 @@ def _fail(error: Any, code: int, hint: str = '') -> None:
   sys.exit(code)
 
 
-def _run(folder: pathlib.Path) -> None:
-  from jaxtok import train
-  from jaxtok.train import distributed, errors
+def _guarded(action: Callable[[], None], folder: pathlib.Path) -> None:
+  """Turns errors into a paragraph and an exit code."""
+  from jaxtok.train import errors
 
-  config = FLAGS.config
   try:
-    if FLAGS.coordinator is not None:
-      distributed.set_coordinator(FLAGS.coordinator)
-    if FLAGS.data is not None:
-      _replace_source(config, FLAGS.data)
-    if FLAGS.topology is not None:
-      _report_topology(config)
-      return
-    if not FLAGS.workdir and not FLAGS.dry_run:
+    needs_workdir = 'dry_run' not in FLAGS or not FLAGS.dry_run
+    if needs_workdir and not FLAGS.workdir:
       raise ValueError(
         '--workdir is missing: where should the run be written? E.g. '
         f'--workdir=runs/{folder.name}.'
       )
-    train.run(
-      config,
-      FLAGS.workdir,
-      init_from=FLAGS.init_from,
-      allow_config_change=FLAGS.allow_config_change,
-      eval_only=FLAGS.eval_only,
-      dry_run=FLAGS.dry_run,
-      profile=_profile_steps(),
-      debug_nans=FLAGS.debug_nans,
-      debug=FLAGS.debug,
-    )
+    action()
   except errors.Preempted as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -244,6 +239,31 @@ def _run(folder: pathlib.Path) -> None:
     # Perhaps our own mistake after all.
     hint = '' if FLAGS.debug else ' (--debug shows where this was found.)'
     _fail(error, 1, hint)
+
+
+def _train() -> None:
+  from jaxtok import train
+  from jaxtok.train import distributed
+
+  config = FLAGS.config
+  if FLAGS.coordinator is not None:
+    distributed.set_coordinator(FLAGS.coordinator)
+  if FLAGS.data is not None:
+    _replace_source(config, FLAGS.data)
+  if FLAGS.topology is not None:
+    _report_topology(config)
+    return
+  train.run(
+    config,
+    FLAGS.workdir,
+    init_from=FLAGS.init_from,
+    allow_config_change=FLAGS.allow_config_change,
+    eval_only=FLAGS.eval_only,
+    dry_run=FLAGS.dry_run,
+    profile=_profile_steps(),
+    debug_nans=FLAGS.debug_nans,
+    debug=FLAGS.debug,
+  )
 
 
 def _profile_steps() -> tuple[int, ...]:

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     prompt = _prompt(args)
     run = run_lib.load(args.workdir)
+    run.check_continues()
     options = _options(args)
     _note_length(run, prompt, args.num_bytes)
     if args.batch == 1:

@@ -131,13 +131,7 @@ class Run:
 
     from jaxtok.decoding import sampling, text
 
-    if hasattr(self.config.objective, 'mask_id'):
-      raise ValueError(
-        f'{self.workdir} holds a masked diffusion model, which does not '
-        'continue a text token by token. Use python -m '
-        f'experiments.diffusion_lm.sample {self.workdir}.'
-      )
-
+    self.check_continues()
     prompt = prompt.encode() if isinstance(prompt, str) else prompt
     config = sampling.Config(
       temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p
@@ -151,6 +145,15 @@ class Run:
       sampling=config,
     )
     return display.Continuation(prompt, continuation)
+
+  def check_continues(self) -> None:
+    """Raises a ValueError if the model was trained to fill in masks."""
+    if hasattr(self.config.objective, 'mask_id'):
+      raise ValueError(
+        f'{self.workdir} holds a masked diffusion model, which does not '
+        'continue a text token by token. Use python -m '
+        f'experiments.diffusion_lm.sample {self.workdir}.'
+      )
 
   def metrics(self, split: str | None = None) -> list[dict[str, Any]]:
     """Logged rows in order, e.g. of `split='train'` or `'eval/val'`."""

@@ -1,9 +1,12 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import pytest
 
 from jaxtok import runs, train
 from jaxtok.data import text
+from jaxtok.diffusion import mdlm
 from jaxtok.models import transformer
 from jaxtok.objectives import next_token
 from jaxtok.runs import generate
@@ -87,3 +90,15 @@ def test_other_backslashes_of_prompts_stand_for_themselves():
 
 def test_prompts_may_hold_escapes():
   assert generate.parse_prompt('a\\xff\\n\\\\é') == b'a\xff\n\\\xc3\xa9'
+
+
+def test_a_model_that_fills_in_masks_continues_nothing(
+  workdir, monkeypatch, capsys
+):
+  objective = mdlm.Config(mask_id=257)
+  config = dataclasses.replace(runs.load(workdir).config, objective=objective)
+  monkeypatch.setattr(type(runs.load(workdir)), 'config', config)
+  with pytest.raises(ValueError, match='does not continue a text'):
+    runs.load(workdir).generate(b'ab')
+  assert generate.main([f'--workdir={workdir}', '--prompt=ab']) == 1
+  assert 'experiments.diffusion_lm.sample' in capsys.readouterr().err
