@@ -75,6 +75,7 @@ def flash_attention(
     scale=scale,
     softcap=softcap,
     out_dtype=None if return_state else q_btnh.dtype.name,
+    has_lse=return_state,
   )
   found = dispatch.choose(
     'flash_attention',
@@ -93,7 +94,7 @@ def flash_attention(
 
 def _call(name, options, q, k, v, mask, bias, sink, state_in):
   if name == 'reference':
-    return reference.flash_attention(
+    state = reference.flash_attention(
       q,
       k,
       v,
@@ -104,6 +105,7 @@ def _call(name, options, q, k, v, mask, bias, sink, state_in):
       bias_bnts=bias,
       state_in=state_in,
     )
+    return _result(options, state)
   static = Static.here(name, options)
   return _attend(static, q, k, v, mask, bias, sink, state_in)
 
@@ -120,24 +122,41 @@ def _with_positions(mask, q_pos, kv_pos) -> masks.MaskSpec:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(static, q, k, v, mask, bias, sink, state_in):
-  return implementations.forward(
+  state = implementations.forward(
     static, q, k, v, mask, bias=bias, sink=sink, state_in=state_in
   )
+  return _result(static.options, state)
+
+
+def _result(options: xla.Options, state: AttentionState) -> AttentionState:
+  """The log-sum-exp is None unless it was asked for."""
+  return state if options.has_lse else AttentionState(state.out, None)
 
 
 def _attend_fwd(static, q, k, v, mask, bias, sink, state_in):
-  state = _attend(static, q, k, v, mask, bias, sink, state_in)
+  # The gradient needs the log-sum-exp, whatever the caller asked for.
+  options = dataclasses.replace(static.options, has_lse=True)
+  state = implementations.forward(
+    dataclasses.replace(static, options=options),
+    *(q, k, v, mask),
+    bias=bias,
+    sink=sink,
+    state_in=state_in,
+  )
   state = AttentionState(
     checkpoint_name(state.out, 'attn_out'),
     checkpoint_name(state.lse, 'attn_lse'),
   )
-  return state, (q, k, v, mask, bias, sink, state_in, state)
+  residuals = q, k, v, mask, bias, sink, state_in, state
+  return _result(static.options, state), residuals
 
 
 def _attend_bwd(static, residuals, cotangent):
   q, k, v, mask, bias, sink, state_in, state = residuals
   dout = cotangent.out.astype(state.lse.dtype)
-  delta = (state.out * dout).sum(-1) - cotangent.lse
+  delta = (state.out * dout).sum(-1)
+  if static.options.has_lse:
+    delta = delta - cotangent.lse
   dq, dk, dv, dbias = implementations.backward(
     static, q, k, v, mask, state.lse, dout, delta, bias=bias
   )

@@ -87,6 +87,7 @@ class _Plan:
   has_lists: bool
   has_sink: bool
   has_state: bool
+  has_lse: bool
   out_dtype: Any
   precision: Any
   interpret: Any
@@ -149,6 +150,7 @@ def _plan(q, k, mask, options: Options, interpret, **flags) -> _Plan:
     mask_batch=mask.batch,
     mask_heads=1 if lists is None else lists.ids.shape[1],
     has_lists=lists is not None,
+    has_lse=options.has_lse,
     out_dtype=options.out_dtype or jnp.float32,
     precision=precision,
     interpret=interpret,
@@ -303,9 +305,15 @@ def forward(
   }
   specs = _forward_specs(operands, plan, kv_batch_at)
   hv, g = v_bskh.shape[-1], plan.g
-  rows = g * plan.block_q
-  shape = (plan.b, plan.k, g, plan.t_pad)
-  out_bkgth, lse_bkgt = _call(
+  rows, shape = g * plan.block_q, (plan.b, plan.k, g, plan.t_pad)
+  outs = [
+    (specs['out_in'], jax.ShapeDtypeStruct((*shape, hv), plan.out_dtype)),
+    (specs['lse_in'], jax.ShapeDtypeStruct(shape, jnp.float32)),
+  ]
+  scratch = [
+    pltpu.VMEM((rows, width), jnp.float32) for width in (_LANES, _LANES, hv)
+  ]
+  out_bkgth, *lse = _call(
     _forward_kernel,
     plan,
     'flash_attention_forward',
@@ -313,26 +321,17 @@ def forward(
     operands,
     specs,
     (codes, counts),
-    [
-      (specs['out_in'], jax.ShapeDtypeStruct((*shape, hv), plan.out_dtype)),
-      (specs['lse_in'], jax.ShapeDtypeStruct(shape, jnp.float32)),
-    ],
-    [
-      pltpu.VMEM((rows, _LANES), jnp.float32),
-      pltpu.VMEM((rows, _LANES), jnp.float32),
-      pltpu.VMEM((rows, hv), jnp.float32),
-    ],
+    outs if plan.has_lse else outs[:1],
+    scratch,
   )
-  lse_btn = lse_bkgt[..., : plan.t].transpose(0, 3, 1, 2)
-  return AttentionState(
-    _from_queries(out_bkgth, plan), lse_btn.reshape(q_btnh.shape[:3])
-  )
+  out_btnh = _from_queries(out_bkgth, plan)
+  to_btn = lambda x: x[..., : plan.t].transpose(0, 3, 1, 2)
+  lse_btn = to_btn(lse[0]).reshape(q_btnh.shape[:3]) if lse else None
+  return AttentionState(out_btnh, lse_btn)
 
 
 def _extras(bias, sink_n, state_in, plan: _Plan) -> dict[str, jax.Array]:
-  found = {}
-  if bias is not None:
-    found['bias'] = _bias(bias, plan)
+  found = {} if bias is None else {'bias': _bias(bias, plan)}
   if sink_n is not None:
     found['sink'] = sink_n.astype(jnp.float32)
   if state_in is not None:
@@ -383,7 +382,8 @@ def _forward_specs(operands, plan: _Plan, kv_batch_at: int | None):
 
 
 def _forward_kernel(plan: _Plan, names, codes, counts, *refs):
-  refs = dict(zip((*names, 'out', 'lse', 'm', 'l', 'acc'), refs, strict=True))
+  outs = ('out', 'lse') if plan.has_lse else ('out',)
+  refs = dict(zip((*names, *outs, 'm', 'l', 'acc'), refs, strict=True))
   b, h, i, j = (pl.program_id(x) for x in range(4))
   num = pl.num_programs(3)
   count = counts[plan.list_index(b, h, i, 0, plan.num_q, 1)]
@@ -513,6 +513,8 @@ def _finish(plan: _Plan, refs, head):
   out = acc / _lanes(total, acc.shape[1])
   out_ref = refs['out']
   out_ref[0, 0] = out.reshape(out_ref.shape[2:]).astype(out_ref.dtype)
+  if not plan.has_lse:
+    return
   lse = jnp.where(has, (base + jnp.log2(total)) / _LOG2E, -jnp.inf)
   bq = plan.block_q
   # Whole [bq, 128] transposes take libtpu a minute to compile for v5e.

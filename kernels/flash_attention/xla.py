@@ -32,12 +32,14 @@ class Options:
     softcap: Bound on the scores, None for none.
     tiles: Tile sizes, None for the implementation's choice.
     out_dtype: Name of the output's type, None for that of the statistics.
+    has_lse: Whether the log-sum-exp is wanted; if not, it may be None.
   """
 
   scale: float
   softcap: float | None = None
   tiles: cost.Tiles | None = None
   out_dtype: str | None = None
+  has_lse: bool = True
 
 
 class Operands(NamedTuple):
