@@ -19,13 +19,11 @@ Generation with nested caches equals arg max without on all of 50 prompts in
 
 import pathlib
 
-import jax
-
+from experiments.byte_lm import measures
 from experiments.byte_lm.configs import bpe, hat, transformer
 from experiments.claims import spacebyte
 from jaxtok import train
-from jaxtok.data import noise, text
-from jaxtok.evals import base, bpb
+from jaxtok.data import noise
 
 TITLE = 'HAT'
 PAPER = 'Neitemeier et al. 2025, arXiv:2501.10322'
@@ -58,7 +56,9 @@ def measure(
     run = train.run(spacebyte.prepare(config, seed, flops), folder)
     row = run.metrics('eval/val')[-1]
     clean[name] = row['bpb']
-    rise[name] = _noisy_bpb(run, config) - row['bpb']
+    judge = measures.Judge(run, config.evals['val'].max_bytes)
+    noisy = noise.Noisy(source=config.data.source, kind='delete', rate=0.1)
+    rise[name] = judge(run.model, noisy) - row['bpb']
     if name == 'hat':
       words = row['units_per_token'] * row['tokens_per_byte']
   return {f'bpb_{name}': value for name, value in clean.items()} | {
@@ -67,21 +67,3 @@ def measure(
     'noise_rise_to_bpe': rise['hat'] / rise['bpe'],
     **{f'rise_{name}': value for name, value in rise.items()},
   }
-
-
-def _noisy_bpb(run, config) -> float:
-  """Bits per byte of the same held-out text with deleted letters."""
-  source = noise.Noisy(source=config.data.source, kind='delete', rate=0.1)
-  data = text.Config(source=source, seq_len=config.data.seq_len)
-  data = data.make(run.tokenizer)
-  context = base.Context(
-    tokenizer=run.tokenizer,
-    batches=lambda split, max_bytes: data.eval_batches(
-      split, batch_size=config.batch_size, max_bytes=max_bytes
-    ),
-    corpus_id=data.corpus_id,
-    objective=config.objective.make(),
-    workdir=run.workdir,
-  )
-  evaluate = bpb.Config(max_bytes=config.evals['val'].max_bytes).make(context)
-  return evaluate(run.model, jax.random.key(0))['bpb']

@@ -13,11 +13,10 @@ the runs that are finished and goes on with the one that was interrupted.
 
 import pathlib
 import sys
-from typing import Any
 
 from absl import app, flags
 
-from experiments import cli
+from experiments import cli, finished
 from experiments.compressed_text import m2, methods, outcome
 from jaxtok import runs, train
 from jaxtok.data import source
@@ -79,7 +78,7 @@ def train_all(
       # As many steps for as many tokens are one and the same run.
       folder = 'tokens' if steps == config.steps else 'flops'
       m2.set_steps(config, steps)
-    run = train_once(config, root / folder / f'{name}-{seed}')
+    run = finished.train_once(config, root / folder / f'{name}-{seed}')
     found.setdefault(match, {}).setdefault(name, []).append(run)
   return found
 
@@ -101,18 +100,6 @@ def step_flops(config: train.Config) -> float:
   rows = len(job.text.rows('train'))
   step_bytes = job.text.num_bytes('train') / rows * config.batch_size
   return job.flops_per_step + m1 * step_bytes
-
-
-def train_once(config: Any, workdir: pathlib.Path) -> runs.Run:
-  """Trains, goes on training, or loads the run if it is finished."""
-  if (workdir / 'config.json').exists():
-    run = runs.load(workdir)
-    sessions = run.meta.get('sessions', [])
-    is_done = bool(sessions) and sessions[-1]['exit'] == 'finished'
-    if is_done and run.meta.get('steps') == config.steps:
-      print(f'{workdir} is finished.')
-      return run
-  return train.run(config, workdir)
 
 
 def define_flags() -> None:

@@ -21,6 +21,22 @@ _FORMAT = 1
 _KEYS = ('format', 'class', 'config', 'fingerprint')
 
 
+@config_lib.configclass
+class Config:
+  """The tokenizer of another run, or any other that was saved."""
+
+  path: str = ''  # The folder, e.g. 'runs/a/tokenizer'.
+
+  def make(self, documents: Any = None) -> base.Tokenizer:
+    """Reads it; `documents` are not used.
+
+    Raises:
+      FileNotFoundError: If there is no saved tokenizer.
+    """
+    del documents
+    return load(self.path)
+
+
 def save(tokenizer: base.Tokenizer, path: Any) -> None:
   """Writes a tokenizer; the JSON file last, so that it marks a whole one."""
   folder = epath.Path(path)

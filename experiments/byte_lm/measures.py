@@ -1,0 +1,95 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured of a trained language model, whatever its units."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from jaxtok import runs
+from jaxtok.decoding import text as text_decoding
+from jaxtok.evals import base, bpb
+
+_PROMPTS, _PROMPT_BYTES = 8, 32
+
+
+class Judge:
+  """Bits per byte of any text with the models of one run's architecture.
+
+  Compiles once for all texts and all weights.
+  """
+
+  def __init__(self, run: runs.Run, max_bytes: int):
+    """Prepares the evaluation.
+
+    Args:
+      run: Gives tokenizer, objective and rows.
+      max_bytes: Of each text's validation split; 0: all.
+    """
+    self._run = run
+    self._data: Any = None
+    context = base.Context(
+      tokenizer=run.tokenizer,
+      batches=self._batches,
+      corpus_id=lambda split, size: self._data.corpus_id(split, size),
+      objective=run.config.objective.make(),
+      workdir=run.workdir,
+    )
+    self._evaluate = bpb.Config(max_bytes=max_bytes).make(context)
+
+  def __call__(self, model: Any, source: Any) -> float:
+    """Bits per byte of a source's validation split, per byte of that text.
+
+    Args:
+      model: Of the run, or with other weights.
+      source: The config of a text.
+    """
+    data = dataclasses.replace(self._run.config.data, source=source)
+    self._data = data.make(self._run.tokenizer)
+    return float(self._evaluate(model, jax.random.key(0))['bpb'])
+
+  def _batches(self, split: str, max_bytes: int) -> Iterator[Any]:
+    return self._data.eval_batches(
+      split, batch_size=self._run.config.batch_size, max_bytes=max_bytes
+    )
+
+
+def bytes_per_position(run: runs.Run) -> float:
+  """Bytes of held-out text per position of the trunk."""
+  row = run.metrics('eval/val')[-1]
+  return 1 / (row['tokens_per_byte'] * row.get('units_per_token', 1.0))
+
+
+def flops_per_byte(run: runs.Run) -> float:
+  """FLOPs of a forward pass per byte of training text."""
+  row = run.metrics('train')[-1]
+  return row['flops'] / 3 / row['bytes']  # The backward pass costs two.
+
+
+def bytes_per_second(run: runs.Run, source: Any, num_bytes: int) -> float:
+  """Speed of greedy generation for 8 prompts at once, compilation not counted.
+
+  Args:
+    run: The run.
+    source: A text, whose validation split gives the prompts.
+    num_bytes: To generate for each prompt.
+  """
+  documents = source.make('validation')
+  data = documents[0]['data']
+  step = max(1, (len(data) - _PROMPT_BYTES) // _PROMPTS)
+  starts = range(0, _PROMPTS * step, step)
+  prompts = [data[i : i + _PROMPT_BYTES] for i in starts]
+
+  def generate() -> int:
+    texts = text_decoding.complete(
+      run.model, run.tokenizer, prompts, num_bytes=num_bytes
+    )
+    return sum(map(len, texts))
+
+  generate()
+  begin = time.perf_counter()
+  made = generate()
+  return made / (time.perf_counter() - begin)

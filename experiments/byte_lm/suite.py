@@ -1,0 +1,245 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""All models on the same text for the same FLOPs, in one table and picture.
+
+  python -m experiments.byte_lm.suite --workdir=runs/suite \\
+      [--budget=4e12] [--models=bytes,bpe,hat] [--seeds=0,1,2]
+
+Each model is trained on English novels until the budget is spent, then asked
+for bits per byte of a novel it has not seen, as it is and with random case
+flips, wrong letters and dropped spaces; for the speed at which it writes; and,
+trained further on German novels for a quarter of the budget, for bits per byte
+of both languages. Texts: `$JAXTOK_DATA/english_text/novels_en.zip` and
+`german_text/novels_de.zip`, or --data and --second (any text; `--second=`
+leaves the second language out).
+
+Ends with `suite.md`, `suite.json` and `suite.png` in the workdir. A second call
+measures only what is missing, and goes on with a run that was interrupted.
+"""
+
+import copy
+import dataclasses
+import os
+import pathlib
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from experiments import cli, finished
+from experiments.byte_lm import measures, outcome
+from experiments.byte_lm.configs import bpe, hat, spacebyte, transformer
+from jaxtok import runs
+from jaxtok.data import noise, source
+from jaxtok.runs import files
+from jaxtok.tokenizers import saved
+from jaxtok.train import errors, setup
+
+FLAGS = flags.FLAGS
+
+MODELS: dict[str, Any] = {
+  'bytes': transformer,
+  'bpe': bpe,
+  'spacebyte': spacebyte,
+  'hat': hat,
+}
+NOISE = ('case', 'typo', 'spaces')
+_RATE = 0.1  # Of each kind of noise.
+_ADAPTED = 0.25  # Share of the budget that the second language gets.
+_WRITTEN = 128  # Bytes per prompt when speed is measured.
+_NO_LIMIT = 10_000_000  # Steps; the budget ends a run.
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What is done with each model.
+
+  Attributes:
+    size: Of the configs.
+    budget: Training FLOPs.
+    first: Source config of the text.
+    second: Source config of the second language, or None.
+    max_bytes: Of each text that is evaluated.
+  """
+
+  size: str
+  budget: float
+  first: Any
+  second: Any
+  max_bytes: int
+
+
+def main(argv: list[str]) -> None:
+  """Trains and measures what is missing, then shows the comparison."""
+  if len(argv) > 1:
+    sys.exit(f'error: {argv[1]!r} is not a flag. See --help.')
+  cli.quiet_libraries()
+  try:
+    root = pathlib.Path(FLAGS.workdir)
+    result = outcome.Outcome(measure_all(root, _plan(), FLAGS.models, _seeds()))
+    print(f'\n{result}')
+    for path in result.save(root):
+      print(f'wrote {path}')
+  except errors.Preempted as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+  except (ValueError, OSError, errors.RunError) as error:
+    sys.exit(f'error: {error}')
+
+
+def measure_all(
+  root: pathlib.Path, plan: Plan, names: list[str], seeds: list[int]
+) -> list[outcome.Row]:
+  """One row for each model and seed.
+
+  Raises:
+    ValueError: If a model does not exist.
+  """
+  if unknown := [name for name in names if name not in MODELS]:
+    raise ValueError(
+      f'model {unknown[0]!r} does not exist. Use some of: {", ".join(MODELS)}.'
+    )
+  jobs = [(name, seed) for name in names for seed in seeds]
+  rows = []
+  for number, (name, seed) in enumerate(jobs, start=1):
+    print(f'\n== [{number}/{len(jobs)}] {name}, seed {seed}\n', flush=True)
+    rows.append(_measure(root / f'{name}-{seed}', plan, name, seed))
+  return rows
+
+
+def _measure(
+  workdir: pathlib.Path, plan: Plan, name: str, seed: int
+) -> outcome.Row:
+  """Trains a model and measures it; each stage leaves its numbers."""
+  config = make_config(name, plan, seed)
+  run = finished.train_once(config, workdir)
+  path = workdir / 'suite.json'
+  found = files.read_json(path) if path.exists() else {}
+  judge = measures.Judge(run, plan.max_bytes)
+  stages = {
+    'model': lambda: _facts(run),
+    'noise': lambda: _noise(run, judge, plan),
+    'speed': lambda: {
+      'bytes_per_second': measures.bytes_per_second(run, plan.first, _WRITTEN)
+    },
+  }
+  if plan.second is not None:
+    stages['adapted'] = lambda: _adapted(run, judge, plan)
+  for stage, measure in stages.items():
+    if stage not in found:
+      found[stage] = measure()
+      files.write_json(path, found)
+      print(f'{stage:11} {outcome.line(found[stage])}', flush=True)
+  return outcome.Row(name=name, seed=seed, run=run, found=found)
+
+
+def make_config(name: str, plan: Plan, seed: int) -> Any:
+  """The run of a model on the first text within the budget."""
+  config = MODELS[name].get_config(plan.size)
+  config.data.source, config.seed = plan.first, seed
+  config.evals['val'].max_bytes = plan.max_bytes
+  return within(config, plan.budget)
+
+
+def within(config: Any, budget: float) -> Any:
+  """Sets the length of a run by its FLOPs, with four evaluations."""
+  config.steps, config.train_flops = _NO_LIMIT, budget
+  config.steps = steps = setup.prepare(config, None).steps
+  every = max(1, -(-steps // 4))
+  config.evals['val'].every_steps = config.checkpoint_every = every
+  config.log_every = max(1, every // 5)
+  config.optim.warmup_steps = max(1, min(config.optim.warmup_steps, steps // 5))
+  return config
+
+
+def _facts(run: runs.Run) -> dict[str, float]:
+  return {
+    'parameters': run.num_parameters,
+    'bpb': run.metrics('eval/val')[-1]['bpb'],
+    'bpb_se': run.metrics('eval/val')[-1]['bpb_se'],
+    'bytes_per_position': measures.bytes_per_position(run),
+    'flops_per_byte': measures.flops_per_byte(run),
+  }
+
+
+def _noise(
+  run: runs.Run, judge: measures.Judge, plan: Plan
+) -> dict[str, float]:
+  return {
+    kind: judge(
+      run.model, noise.Noisy(source=plan.first, kind=kind, rate=_RATE)
+    )
+    for kind in NOISE
+  }
+
+
+def _adapted(
+  run: runs.Run, judge: measures.Judge, plan: Plan
+) -> dict[str, float]:
+  """Both languages after further training on the second, and before."""
+  config = copy.deepcopy(run.config)
+  config.data.source = plan.second
+  config.tokenizer = saved.Config(path=str(run.workdir / 'tokenizer'))
+  config = within(config, _ADAPTED * plan.budget)
+  workdir = pathlib.Path(f'{run.workdir}-adapted')
+  after = finished.train_once(config, workdir, init_from=run.workdir)
+  return {
+    'second_before': judge(run.model, plan.second),
+    'second_after': judge(after.model, plan.second),
+    'first_after': judge(after.model, plan.first),
+  }
+
+
+def _plan() -> Plan:
+  """What the flags say."""
+  if FLAGS.budget <= 0:
+    raise ValueError(f'--budget={FLAGS.budget} must be > 0 FLOPs.')
+  second = FLAGS.second
+  if second is None:
+    second = _default('second', 'german_text/novels_de.zip')
+  first = FLAGS.data or _default('data', 'english_text/novels_en.zip')
+  return Plan(
+    size=FLAGS.size,
+    budget=FLAGS.budget,
+    first=source.from_spec(first),
+    second=source.from_spec(second) if second else None,
+    max_bytes=FLAGS.max_bytes,
+  )
+
+
+def _default(flag: str, path: str) -> str:
+  folder = os.environ.get('JAXTOK_DATA', '')
+  whole = pathlib.Path(folder, path)
+  if not folder or not whole.exists():
+    raise ValueError(
+      f'--{flag} is not given, and JAXTOK_DATA={folder!r} names no folder with '
+      f'{path}. Give --{flag}: a file, folder, glob or tfds:NAME.'
+    )
+  return str(whole)
+
+
+def _seeds() -> list[int]:
+  if not all(seed.isdecimal() for seed in FLAGS.seeds):
+    raise ValueError(
+      f'--seeds={",".join(FLAGS.seeds)} must be whole numbers, e.g. 0,1,2.'
+    )
+  return [int(seed) for seed in FLAGS.seeds]
+
+
+def define_flags() -> None:
+  """Defines the flags of this command."""
+  flags.DEFINE_string('workdir', 'runs/byte_lm', 'Where the runs go.')
+  flags.DEFINE_float('budget', 4e12, 'Training FLOPs of each model.')
+  flags.DEFINE_string('size', 'quickstart', 'Of all models.')
+  flags.DEFINE_list('models', list(MODELS), f'Some of {", ".join(MODELS)}.')
+  flags.DEFINE_list('seeds', ['0'], 'Seeds of the runs.')
+  flags.DEFINE_string('data', None, 'Own text: file, folder, glob, tfds:NAME.')
+  flags.DEFINE_string('second', None, 'Own text in a second language.')
+  flags.DEFINE_integer(
+    'max_bytes', 50_000, 'Of each text that is evaluated; 0: all.'
+  )
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

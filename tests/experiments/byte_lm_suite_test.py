@@ -1,0 +1,68 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The suite of token-free models: every stage, resume, and its table."""
+
+import json
+
+import pytest
+
+from experiments import finished
+from experiments.byte_lm import outcome, suite
+from jaxtok.data import noise, text
+
+_ENGLISH = b'The boats of the village went out before it was light. ' * 120
+_GERMAN = b'Die Boote des Dorfes fuhren hinaus, ehe es hell war. ' * 120
+
+
+@pytest.fixture
+def plan(tmp_path):
+  paths = []
+  for name, data in (('en.txt', _ENGLISH), ('de.txt', _GERMAN)):
+    paths.append(tmp_path / name)
+    paths[-1].write_bytes(data)
+  first, second = (text.Files(path=str(path)) for path in paths)
+  # A step of the tiny byte model costs 9e8 FLOPs.
+  return suite.Plan(
+    size='tiny', budget=4e9, first=first, second=second, max_bytes=300
+  )
+
+
+def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
+  rows = suite.measure_all(tmp_path / 'runs', plan, ['bytes'], [0])
+  result = outcome.Outcome(rows)
+  paths = result.save(tmp_path / 'out')
+  assert [path.name for path in paths] == [
+    *('suite.md', 'suite.json', 'suite.svg', 'suite.png')
+  ]
+  (written,) = json.loads(paths[1].read_text())
+  adapted, facts = written['adapted'], written['model']
+  assert facts['bytes_per_position'] == pytest.approx(1, rel=0.1)
+  assert rows[0].run.metrics('train')[-1]['flops'] <= plan.budget
+  assert adapted['second_after'] != adapted['second_before']
+  assert result.value('bytes', 'noise', 'case')[0] == pytest.approx(
+    written['noise']['case'] - facts['bpb']
+  )
+  assert 'bytes' in str(result)
+  # The model of the run itself is what is judged.
+  clean = suite.measures.Judge(rows[0].run, plan.max_bytes)
+  quiet = noise.Noisy(source=plan.first, kind='case', rate=0.0)
+  assert clean(rows[0].run.model, quiet) == pytest.approx(facts['bpb'])
+  monkeypatch.setattr(finished.train, 'run', _never)
+  monkeypatch.setattr(suite.measures, 'bytes_per_second', _never)
+  again = suite.measure_all(tmp_path / 'runs', plan, ['bytes'], [0])
+  assert again[0].found == rows[0].found
+  assert 'is finished' in capsys.readouterr().out
+
+
+def _never(*args, **kwargs):
+  raise AssertionError('was done already')
+
+
+def test_unknown_models_and_missing_texts_are_named(
+  plan, tmp_path, monkeypatch
+):
+  with pytest.raises(ValueError, match=r"model 'byts' does not exist.*bytes"):
+    suite.measure_all(tmp_path, plan, ['byts'], [0])
+  monkeypatch.setenv('JAXTOK_DATA', str(tmp_path / 'none'))
+  with pytest.raises(ValueError, match=r'--data is not given.*Give --data'):
+    suite._default('data', 'english_text/novels_en.zip')
