@@ -229,15 +229,16 @@ def _probes(its: Inputs) -> tuple[plots.Picture, Any]:
   config = probes.Config(steps=its.steps)
   texts = probes.pieces(its.learn, config.num_bytes, 20_000)
   test = probes.pieces(its.test, config.num_bytes, 500)
+  jobs = [
+    (f'{task} {name}', name, task)
+    for name in ('AC', 'EqualInfo b=16')
+    for task in ('compress', 'decompress')
+  ]
   found = {}
-  for name in ('AC', 'EqualInfo b=16'):
-    for task in ('compress', 'decompress'):
-      found[f'{task} {name}'] = probes.run(
-        its.tokenizers[name], texts, test, task, config
-      )
-  found['control'] = probes.run(
-    its.tokenizers['AC'], texts, test, 'control', config
-  )
+  for title, name, task in [*jobs, ('control', 'AC', 'control')]:
+    print(f'probe {len(found) + 1}/{len(jobs) + 1}: {title}', flush=True)
+    found[title] = probes.run(its.tokenizers[name], texts, test, task, config)
+    print(f'  held out: {found[title].score}', flush=True)
   numbers = {k: dataclasses.asdict(x.score) for k, x in found.items()}
   return pictures.draw_probes(found), numbers
 
