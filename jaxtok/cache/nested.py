@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
-from jaxtok.cache import kv
+from jaxtok.cache import kv, slots
 
 
 @jax.tree_util.register_dataclass
@@ -94,8 +94,8 @@ class NestedCache:
       segment_ids_bt = jnp.ones_like(slots_bt)
     cache = dataclasses.replace(
       self,
-      tokens_bs=self._put(self.tokens_bs, slots_bt, tokens_bt),
-      segment_ids_bs=self._put(self.segment_ids_bs, slots_bt, segment_ids_bt),
+      tokens_bs=slots.put(self.tokens_bs, slots_bt, tokens_bt),
+      segment_ids_bs=slots.put(self.segment_ids_bs, slots_bt, segment_ids_bt),
       length_b=self.length_b + t,
     )
     return cache, slots_bt
@@ -116,7 +116,7 @@ class NestedCache:
     before_b = self.trunk.length_b
     num_bt = before_b[:, None] + jnp.cumsum(is_unit_bt, axis=1)
     trunk = trunk.truncate(num_bt[:, -1].astype(jnp.int32))
-    num_units_bs = self._put(self.num_units_bs, slots_bt, num_bt)
+    num_units_bs = slots.put(self.num_units_bs, slots_bt, num_bt)
     return dataclasses.replace(self, num_units_bs=num_units_bs, trunk=trunk)
 
   def put(
@@ -124,7 +124,7 @@ class NestedCache:
   ) -> 'NestedCache':
     """Writes states of tokens (or of units) down; see `states`."""
     states = self.states | {
-      name: self._put(self.states[name], slots_bt, new_bt)
+      name: slots.put(self.states[name], slots_bt, new_bt)
     }
     return dataclasses.replace(self, states=states)
 
@@ -149,9 +149,3 @@ class NestedCache:
     """`num` copies (static) of each row, next to each other."""
     rows = jnp.arange(self.length_b.shape[0])
     return self.gather(jnp.repeat(rows, num))
-
-  def _put(self, x_bs, slots_bt, new_bt):
-    rows_b1 = jnp.arange(x_bs.shape[0])[:, None]
-    return x_bs.at[rows_b1, slots_bt].set(
-      new_bt.astype(x_bs.dtype), mode='drop'
-    )

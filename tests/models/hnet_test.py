@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxtok.decoding import autoregressive
-from jaxtok.models import base, hnet
+from jaxtok.models import base, hnet, hnet_stage
 from jaxtok.nn import masks, ragged
 from tests.conformance import model_suite
 
@@ -28,6 +28,10 @@ class TestOneStage(model_suite.CausalSuite):
   case = model_suite.Case(hnet.Config(**SMALL))
 
 
+class TestMamba(model_suite.CausalSuite):
+  case = model_suite.Case(hnet.Config(mixer='mamba2', state_dim=4, **SMALL))
+
+
 class TestTwoStages(model_suite.CausalSuite):
   case = model_suite.Case(hnet.Config(**DEEP))
 
@@ -37,7 +41,7 @@ def make(seed=0, **fields):
   config = hnet.Config(**(SMALL | dict(embed_std=1.0) | fields))
   model = config.make(nnx.Rngs(seed))
   rng, stage = np.random.default_rng(seed), model.stage
-  while isinstance(stage, hnet.Stage):
+  while isinstance(stage, hnet_stage.Stage):
     shape = stage.residual.kernel.shape
     stage.residual.kernel[...] = jnp.asarray(
       0.5 * rng.normal(size=shape), jnp.float32
@@ -73,7 +77,7 @@ def stage_by_loops(stage, x_td):
   if stage.pad is not None:
     pad = jnp.broadcast_to(stage.pad[...], (len(starts), stage.pad.shape[0]))
     inside = jnp.concatenate([inside, pad], 1)
-  if isinstance(stage.inner, hnet.Stage):
+  if isinstance(stage.inner, hnet_stage.Stage):
     y, _ = stage_by_loops(stage.inner, inside)
   else:
     y = stack(stage.inner.level, inside)
@@ -101,7 +105,7 @@ def test_states_equal_loops_over_positions_and_chunks():
 
 def test_the_factor_is_one_and_passes_the_gradient():
   c = jnp.asarray([0.5, 0.7, 1.0])
-  value, grad = jax.value_and_grad(lambda c: (2 * hnet.ste(c)).sum())(c)
+  value, grad = jax.value_and_grad(lambda c: (2 * hnet_stage.ste(c)).sum())(c)
   assert value == 6
   np.testing.assert_array_equal(grad, [2, 2, 2])
 
@@ -249,6 +253,7 @@ def test_flops_agree_with_xlas_count():
     ({'dims': (8, 18)}, 'must be multiples of head_dim=4'),
     ({'num_layers': (1, 0)}, r'num_layers=\(1, 0\) must be >= 1'),
     ({'window': -1}, 'window=-1 must be >= 0'),
+    ({'mixer': 'gru'}, "mixer='gru' must be one of attention, mamba2"),
     ({'lengths': (1.0,)}, 'positions per unit must be > 1'),
   ],
 )

@@ -8,9 +8,10 @@
 `metrics.jsonl` has `units_per_token` (1/6 is wanted), and `lost_targets`: those
 of chunks without room, many in the first steps, until the borders get fewer.
 Sizes: tiny, quickstart, small, and two_stage, which is tiny with chunks of
-chunks (3 positions each). `paper` and `paper_two_stage` have the widths,
-numbers of layers and windows of the 1-stage and 2-stage models called L, with
-attention where those have Mamba-2.
+chunks (3 positions each). `paper` and `paper_two_stage` have the widths and
+numbers of layers of the 1-stage and 2-stage models called L, whose encoders and
+decoders are Mamba-2. Elsewhere they are attention, which is faster on a CPU;
+`--config.model.mixer=mamba2` changes that.
 """
 
 from experiments import sizes
@@ -22,14 +23,14 @@ from jaxtok.nn import ragged
 
 def get_config(size: str = 'small') -> train.Config:
   """A run of the given size."""
-  dims, layers, head_dim, window = sizes.pick(
+  dims, layers, head_dim = sizes.pick(
     size,
-    tiny=((64, 128), (1, 2), 32, 0),
-    two_stage=((64, 64, 128), (1, 1, 2), 32, 0),
-    quickstart=((128, 256), (1, 3), 64, 0),
-    small=((512, 1024), (2, 8), 64, 0),
-    paper=((1024, 1536), (4, 22), 64, 1023),
-    paper_two_stage=((1024, 1024, 1536), (4, 4, 26), 64, 1023),
+    tiny=((64, 128), (1, 2), 32),
+    two_stage=((64, 64, 128), (1, 1, 2), 32),
+    quickstart=((128, 256), (1, 3), 64),
+    small=((512, 1024), (2, 8), 64),
+    paper=((1024, 1536), (4, 22), 64),
+    paper_two_stage=((1024, 1024, 1536), (4, 4, 26), 64),
   )
   is_paper = size.startswith('paper')
   like = {'two_stage': 'tiny', 'paper': 'small', 'paper_two_stage': 'small'}
@@ -42,7 +43,7 @@ def get_config(size: str = 'small') -> train.Config:
     num_layers=layers,
     lengths=(3.0, 3.0) if is_deep else (6.0,),
     head_dim=head_dim,
-    window=window,
+    mixer='mamba2' if is_paper else 'attention',
     capacity=ragged.Capacity(policy='ratio', ratio=1 / 2 if is_deep else 1 / 4),
   )
   return config
