@@ -188,7 +188,10 @@ class CausalSuite(ModelSuite):
     tokens = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
     flat = nnx.to_flat_state(subject.params)
     [path] = [
-      p for p, x in flat if x.get_metadata().get('axes') == ('vocab', 'embed')
+      p
+      for p, x in flat
+      if isinstance(x, nnx.Param)
+      and x.get_metadata().get('axes') == ('vocab', 'embed')
     ]
 
     def summary_t(table):
