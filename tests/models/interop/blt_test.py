@@ -18,20 +18,21 @@ VOCAB, T = 60, 40
 ATOL = 1e-4
 
 
-def settings(**fields):
+def settings(dim=32, **fields):
   byte = dict(
     vocab_size=VOCAB,
     hidden_size=16,
     num_attention_heads=2,
-    hidden_size_global=32,
+    num_hidden_layers=2,
+    hidden_size_global=dim,
     intermediate_size=24,
   )
   sizes = dict(
     vocab_size=VOCAB,
-    encoder_config=byte | dict(num_hidden_layers=2),
-    decoder_config=byte | dict(num_hidden_layers=2),
+    encoder_config=byte,
+    decoder_config=byte,
     global_config=dict(
-      hidden_size=32,
+      hidden_size=dim,
       num_attention_heads=4,
       num_hidden_layers=2,
       intermediate_size=40,
@@ -55,7 +56,7 @@ def settings(**fields):
 CASES = {
   'entropy': settings(),
   'narrow_global': settings(
-    global_config=settings()['global_config'] | dict(hidden_size=24),
+    dim=24,
     encoder_hash_byte_group_nb_functions=2,
     local_attention_window_len=None,
   ),
