@@ -12,7 +12,7 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv', 'nested'}),
+  'jaxtok/cache': frozenset({'kv', 'nested', 'slots'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
     {
@@ -37,7 +37,12 @@ FOLDERS: dict[str, frozenset[str]] = {
       'selectors',
     }
   ),
-  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
+  'jaxtok/models': frozenset(
+    {
+      *('base', 'hnet_stage', 'int_byte_lm', 'level', 'mamba_level'),
+      *('patcher', 'transformer'),
+    }
+  ),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {

@@ -16,9 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Num
 
-from jaxtok.cache import kv
+from jaxtok.cache import kv, slots
 
 
 @jax.tree_util.register_dataclass
@@ -33,7 +33,9 @@ class NestedCache:
     length_b: Tokens appended so far; more than there is room for after an
       overflow.
     local: Caches of the byte level, one per stack.
-    trunk: Cache of the trunk, of units.
+    trunk: Cache of the trunk, of units; nested itself if the trunk has levels.
+    states: What else a model keeps, by name: arrays [b, slots or units, ...].
+      Like keys, they are overwritten behind the end.
   """
 
   tokens_bs: Any
@@ -41,17 +43,22 @@ class NestedCache:
   num_units_bs: Any
   length_b: Any
   local: tuple[kv.KVCache, ...]
-  trunk: kv.KVCache
+  trunk: Any
+  states: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def empty(
-    cls, local: tuple[kv.KVCache, ...], trunk: kv.KVCache
+    cls,
+    local: tuple[kv.KVCache, ...],
+    trunk: Any,
+    states: dict[str, Any] | None = None,
   ) -> 'NestedCache':
     """A cache without tokens around empty caches of the levels."""
     shape = (local[0].batch_size, local[0].max_len)
     zeros = lambda: jnp.zeros(shape, jnp.int32)
     length_b = jnp.zeros(shape[0], jnp.int32)
-    return cls(zeros(), zeros(), zeros(), length_b, local, trunk)
+    shared = (zeros(), zeros(), zeros(), length_b)
+    return cls(*shared, local, trunk, states or {})
 
   @property
   def max_len(self) -> int:
@@ -87,8 +94,8 @@ class NestedCache:
       segment_ids_bt = jnp.ones_like(slots_bt)
     cache = dataclasses.replace(
       self,
-      tokens_bs=self._put(self.tokens_bs, slots_bt, tokens_bt),
-      segment_ids_bs=self._put(self.segment_ids_bs, slots_bt, segment_ids_bt),
+      tokens_bs=slots.put(self.tokens_bs, slots_bt, tokens_bt),
+      segment_ids_bs=slots.put(self.segment_ids_bs, slots_bt, segment_ids_bt),
       length_b=self.length_b + t,
     )
     return cache, slots_bt
@@ -97,7 +104,7 @@ class NestedCache:
     self,
     is_unit_bt: Bool[Array, 'b t'],
     slots_bt: Int[Array, 'b t'],
-    trunk: kv.KVCache,
+    trunk: Any,
   ) -> 'NestedCache':
     """Takes over the trunk's cache, and which new tokens have a unit in it.
 
@@ -108,11 +115,18 @@ class NestedCache:
     """
     before_b = self.trunk.length_b
     num_bt = before_b[:, None] + jnp.cumsum(is_unit_bt, axis=1)
-    trunk = dataclasses.replace(
-      trunk, length_b=(before_b + is_unit_bt.sum(axis=1)).astype(jnp.int32)
-    )
-    num_units_bs = self._put(self.num_units_bs, slots_bt, num_bt)
+    trunk = trunk.truncate(num_bt[:, -1].astype(jnp.int32))
+    num_units_bs = slots.put(self.num_units_bs, slots_bt, num_bt)
     return dataclasses.replace(self, num_units_bs=num_units_bs, trunk=trunk)
+
+  def put(
+    self, name: str, slots_bt: Int[Array, 'b t'], new_bt: Num[Array, 'b t *d']
+  ) -> 'NestedCache':
+    """Writes states of tokens (or of units) down; see `states`."""
+    states = self.states | {
+      name: slots.put(self.states[name], slots_bt, new_bt)
+    }
+    return dataclasses.replace(self, states=states)
 
   def truncate(self, length_b: Int[Array, 'b'] | int) -> 'NestedCache':
     """Forgets the tokens of each row from `length_b` on, and their units."""
@@ -135,9 +149,3 @@ class NestedCache:
     """`num` copies (static) of each row, next to each other."""
     rows = jnp.arange(self.length_b.shape[0])
     return self.gather(jnp.repeat(rows, num))
-
-  def _put(self, x_bs, slots_bt, new_bt):
-    rows_b1 = jnp.arange(x_bs.shape[0])[:, None]
-    return x_bs.at[rows_b1, slots_bt].set(
-      new_bt.astype(x_bs.dtype), mode='drop'
-    )

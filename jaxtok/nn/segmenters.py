@@ -218,19 +218,37 @@ class Entropy:
       segment_ids_bt: Documents; 0 is padding.
     """
     shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]
-    before_bt = shift(entropy_bt)
-    rise_bt = before_bt - shift(before_bt)
-    is_high_bt = before_bt > self.threshold
-    is_rise_bt = rise_bt > self.threshold
-    start_bt = {
+    is_first_bt = first(entropy_bt, segment_ids_bt)
+    # Entropies of another document say nothing.
+    start_bt = is_first_bt | shift(self._is_high(entropy_bt) | is_first_bt)
+    return _finish(limit(start_bt, self.longest), segment_ids_bt)
+
+  def ends(
+    self,
+    entropy_bt: Float[Array, 'b t'],
+    segment_ids_bt: Int[Array, '#b t'] | None = None,
+  ) -> Start:
+    """Positions behind which another unit of the document would begin.
+
+    Unlike beginnings, they do not depend on whether the document goes on.
+    """
+    is_first_bt = first(entropy_bt, segment_ids_bt)
+    end_bt = self._is_high(entropy_bt) | is_first_bt
+    if self.longest:
+      place_bt = place_in_unit(self(entropy_bt, segment_ids_bt))
+      end_bt = end_bt | (place_bt % self.longest == self.longest - 1)
+    return end_bt if segment_ids_bt is None else end_bt & (segment_ids_bt != 0)
+
+  def _is_high(self, entropy_bt):
+    """By the rule; of a document's first position it means nothing."""
+    before_bt = jnp.pad(entropy_bt, ((0, 0), (1, 0)))[:, :-1]
+    is_high_bt = entropy_bt > self.threshold
+    is_rise_bt = entropy_bt - before_bt > self.threshold
+    return {
       'global': is_high_bt,
       'monotonic': is_rise_bt,
       'both': is_high_bt & is_rise_bt,
     }[self.rule]
-    is_first_bt = first(entropy_bt, segment_ids_bt)
-    # Entropies of another document say nothing.
-    start_bt = jnp.where(is_first_bt | shift(is_first_bt), True, start_bt)
-    return _finish(limit(start_bt, self.longest), segment_ids_bt)
 
 
 def entropies(model: Any, tokens_bt: Int[Array, 'b t'], **kwargs) -> Any:

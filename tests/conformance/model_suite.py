@@ -159,10 +159,14 @@ class ModelSuite:
     weights = jnp.asarray(
       np.random.default_rng(1).normal(size=(B, T, VOCAB)), jnp.float32
     )
-    loss = lambda params: (
-      subject._logits(params, subject.tokens) * weights
-    ).sum()
-    for path, x in nnx.to_flat_state(jax.jit(jax.grad(loss))(subject.params)):
+    # Not of the state of controllers and the like.
+    trained, rest = nnx.split_state(subject.params, nnx.Param, ...)
+
+    def loss(trained):
+      params = nnx.merge_state(trained, rest)
+      return (subject._logits(params, subject.tokens) * weights).sum()
+
+    for path, x in nnx.to_flat_state(jax.jit(jax.grad(loss))(trained)):
       grad = x.get_raw_value()
       assert jnp.isfinite(grad).all(), path
       assert (grad != 0).any(), path
@@ -184,7 +188,10 @@ class CausalSuite(ModelSuite):
     tokens = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
     flat = nnx.to_flat_state(subject.params)
     [path] = [
-      p for p, x in flat if x.get_metadata().get('axes') == ('vocab', 'embed')
+      p
+      for p, x in flat
+      if isinstance(x, nnx.Param)
+      and x.get_metadata().get('axes') == ('vocab', 'embed')
     ]
 
     def summary_t(table):

@@ -37,12 +37,15 @@ class Tensor:
       outputs.
     num_in: How many leading axes of our parameters are inputs; 0 for vectors.
     is_transposed: Whether it is stored as [outputs, inputs].
+    is_interleaved: Whether the last axis of our parameters is a head whose
+      neighbouring dimensions are rotated together there; see `nn.rope`.
   """
 
   name: str
   params: tuple[str, ...]
   num_in: int = 0
   is_transposed: bool = False
+  is_interleaved: bool = False
 
   def shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     """Its shape in the checkpoint, given the shapes of our parameters."""
@@ -63,13 +66,19 @@ class Tensor:
     matrix = stored.T if self.is_transposed else stored
     ends = np.cumsum(self._widths(shapes))
     parts = np.split(matrix, ends[:-1], axis=-1)
-    return {
+    params = {
       path: part.reshape(shapes[path])
       for path, part in zip(self.params, parts, strict=True)
     }
+    if not self.is_interleaved:
+      return params
+    halves = lambda x: (x[..., ::2], x[..., 1::2])
+    return {k: np.concatenate(halves(x), axis=-1) for k, x in params.items()}
 
   def join(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
     """The tensor to store; the inverse of `split`."""
+    if self.is_interleaved:
+      raise NotImplementedError('interleaved tensors are read, not written.')
     parts = []
     for path in self.params:
       shape = params[path].shape
@@ -87,6 +96,11 @@ def linear(name: str, *params: str, num_in: int = 1) -> Tensor:
 def matrix(name: str, *params: str, num_in: int = 1) -> Tensor:
   """A matrix stored as [inputs, outputs], or a table [rows, width]."""
   return Tensor(name, params, num_in)
+
+
+def interleaved(tensor: Tensor) -> Tensor:
+  """The same tensor, its heads in the order of other rotations."""
+  return dataclasses.replace(tensor, is_interleaved=True)
 
 
 def vector(name: str, *params: str) -> Tensor:

@@ -1,0 +1,108 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Patches belong where the next byte is hard to predict.
+
+Pagnoni et al. 2024, arXiv:2412.09871, up to 8 billion parameters and 1 trillion
+tokens: patches that end where a small language model's entropy of the next byte
+is above a threshold scale better than patches of fixed length, and match BPE
+models of the same FLOPs.
+
+Check: on Python's standard library, rows of 256 bytes. A byte-level language
+model (width 64, two layers) is trained with half of the budget below and then
+not changed; the threshold is set so that its patches of training text have 4
+bytes on average. Two BLTs of width 128 (bytes: 64) are trained with the same
+FLOPs, 1e12: one with these patches, one with a patch every 4 bytes. Held-out
+files: bits per byte. What is compared is the effect itself, at small scale.
+
+The FLOPs are those of training the BLTs, in which the language model does not
+take part (patches of a text can be computed once): `patcher_to_model` says what
+its forward pass costs beside one of BLT. Each model has room for the patches it
+makes: of a fixed stride as many as there are, by entropy one in 3 bytes, as
+their number differs between rows; targets without room are reported.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.byte_lm.configs import blt as config_lib
+from experiments.claims import spacebyte
+from jaxtok import train
+from jaxtok.models import base, interop, patcher
+from jaxtok.nn import ragged, segmenters
+
+TITLE = 'BLT'
+PAPER = 'Pagnoni et al. 2024, arXiv:2412.09871'
+CLAIM = (
+  'At equal FLOPs, patches that end where the next byte is hard to predict '
+  'need fewer bits per byte than patches of four bytes.'
+)
+THRESHOLD = {'stride_less_entropy': '>= 0.02'}
+SEEDS = (0, 1, 2)
+
+_LENGTH = 4  # Bytes per patch.
+
+
+def measure(
+  workdir: pathlib.Path, *, seed: int, flops: float = 1e12
+) -> dict[str, float]:
+  """Trains the language model and both BLTs; see the module."""
+  workdir = pathlib.Path(workdir)
+  get = lambda size: config_lib.get_config(size)
+  teacher = spacebyte.prepare(get('tiny_patcher'), seed, flops / 2)
+  run = train.run(teacher, workdir / 'patcher')
+  weights = str(workdir / 'weights')
+  interop.save(run.model, weights, model_type='llama')
+  limit = _threshold(run, teacher)
+  rules = {
+    'entropy': patcher.Entropy(
+      model=teacher.model,
+      rule=segmenters.Entropy(threshold=limit),
+      path=weights,
+    ),
+    'stride': segmenters.Stride(size=_LENGTH),
+  }
+  room = {'entropy': 1 / 3, 'stride': 1 / _LENGTH}
+  bpb, found = {}, {}
+  for name, rule in rules.items():
+    config = spacebyte.prepare(get('tiny'), seed, flops)
+    config.model.patcher = rule
+    config.model.capacity = ragged.Capacity(policy='ratio', ratio=room[name])
+    model = train.run(config, workdir / name)
+    row = model.metrics('eval/val')[-1]
+    bpb[name], found[f'units_{name}'] = row['bpb'], row['units_per_token']
+    if name == 'entropy':
+      rows = model.metrics('train')
+      found['lost_targets'] = sum(r['lost_targets'] for r in rows) / len(rows)
+      found['patcher_to_model'] = _cost(model.model, config)
+  return {f'bpb_{name}': value for name, value in bpb.items()} | {
+    'stride_less_entropy': bpb['stride'] - bpb['entropy'],
+    'threshold': limit,
+    **found,
+  }
+
+
+def _threshold(run: Any, config: Any) -> float:
+  """Of the entropies of 64 rows of training text."""
+  rows = config.data.make(run.tokenizer).rows('train')
+  batch = rows.batch(np.linspace(0, len(rows) - 1, 64).astype(int))
+  tokens, documents = (
+    jnp.asarray(batch[key]) for key in ('tokens_bt', 'segment_ids_bt')
+  )
+  graph, params = nnx.split(run.model)
+
+  @jax.jit
+  def entropies(params):
+    model = nnx.merge(graph, params)
+    return segmenters.entropies(model, tokens, segment_ids=documents)
+
+  return patcher.threshold(entropies(params), _LENGTH)
+
+
+def _cost(model: Any, config: Any) -> float:
+  shape = base.Shape(b=1, t=config.data.seq_len)
+  return model.patcher.flops(shape) / sum(model.flops(shape).values())
