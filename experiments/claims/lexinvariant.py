@@ -80,7 +80,9 @@ def build(
   vocab_size: int, fresh: float, seed: int
 ) -> lexinvariant.Lexinvariant:
   """A model of two layers of width 64."""
-  trunk = level.Config(dim=64, gated=False, activation='relu')
+  trunk = level.Config(
+    dim=64, num_heads=4, gated=False, activation='relu', position='t5'
+  )
   config = lexinvariant.Config(vocab_size=vocab_size, fresh=fresh, trunk=trunk)
   return config.make(nnx.Rngs(seed))
 

@@ -25,9 +25,13 @@ without cache agree; where there is a learned one, it takes that, whole. A
 document sees no other, so one table for all gives each the law that a table
 of its own would give; averages over few documents need several `eval_seed`s.
 
-Differs from the paper: RoPE instead of T5's relative bias. W and c (initially
-1/8) are our choice: without them the vector of the newest symbol, which the
-residual stream still holds, makes "the same again" the first prediction.
+Positions are T5's relative bias, as in the paper. RoPE does not do: rotated
+scores of vectors that have nothing in common have a random sign, so in the
+first block no head can look at the token before, whatever it is.
+
+Differs from the paper: W and c (initially 1/8) are our choice. Without them the
+vector of the newest symbol, which the residual stream still holds, makes "the
+same again" the first prediction.
 
 Axes: b rows, t tokens, k documents of a row, v vocabulary, d width.
 """
@@ -58,7 +62,9 @@ class Config:
   max_documents: int = 2  # Of a row, in training; later targets are left out.
   eval_seed: int = 0  # Of the table of calls without an rng.
   trunk: level.Config = dataclasses.field(
-    default_factory=lambda: level.Config(gated=False, activation='gelu')
+    default_factory=lambda: level.Config(
+      gated=False, activation='gelu', position='t5'
+    )
   )
 
   def __post_init__(self):

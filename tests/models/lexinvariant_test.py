@@ -16,7 +16,12 @@ from tests.conformance import model_suite
 
 V, D = model_suite.VOCAB, 16
 TRUNK = level.Config(
-  dim=D, num_layers=1, num_heads=2, gated=False, activation='gelu'
+  dim=D,
+  num_layers=1,
+  num_heads=2,
+  gated=False,
+  activation='gelu',
+  position='t5',
 )
 
 

@@ -35,6 +35,7 @@ def get_config(size: str = 'small') -> train.Config:
       dim=dim,
       num_layers=layers,
       num_heads=heads,
+      position='t5',
       gated=False,
       activation='gelu',
     )
