@@ -32,7 +32,8 @@ class NestedCache:
     num_units_bs: Units of the trunk up to and including each slot.
     length_b: Tokens appended so far; more than there is room for after an
       overflow.
-    local: Caches of the byte level, one per stack.
+    local: Caches of the byte level, one per stack. One with n times `max_len`
+      slots has n of them for each token.
     trunk: Cache of the trunk, of units.
   """
 
@@ -45,10 +46,19 @@ class NestedCache:
 
   @classmethod
   def empty(
-    cls, local: tuple[kv.KVCache, ...], trunk: kv.KVCache
+    cls,
+    local: tuple[kv.KVCache, ...],
+    trunk: kv.KVCache,
+    max_len: int | None = None,
   ) -> 'NestedCache':
-    """A cache without tokens around empty caches of the levels."""
-    shape = (local[0].batch_size, local[0].max_len)
+    """A cache without tokens around empty caches of the levels.
+
+    Args:
+      local: Caches of the byte level.
+      trunk: Cache of the trunk.
+      max_len: Slots of bytes; None means those of `local`.
+    """
+    shape = (local[0].batch_size, max_len or local[0].max_len)
     zeros = lambda: jnp.zeros(shape, jnp.int32)
     length_b = jnp.zeros(shape[0], jnp.int32)
     return cls(zeros(), zeros(), zeros(), length_b, local, trunk)
@@ -98,19 +108,20 @@ class NestedCache:
     is_unit_bt: Bool[Array, 'b t'],
     slots_bt: Int[Array, 'b t'],
     trunk: kv.KVCache,
+    num: int = 1,
   ) -> 'NestedCache':
     """Takes over the trunk's cache, and which new tokens have a unit in it.
 
     Args:
-      is_unit_bt: Which tokens added a unit.
+      is_unit_bt: Which tokens added units.
       slots_bt: From `reserve`.
       trunk: The longer cache; slots behind the new units are given up.
+      num: How many units each of them added; static.
     """
     before_b = self.trunk.length_b
-    num_bt = before_b[:, None] + jnp.cumsum(is_unit_bt, axis=1)
-    trunk = dataclasses.replace(
-      trunk, length_b=(before_b + is_unit_bt.sum(axis=1)).astype(jnp.int32)
-    )
+    num_bt = before_b[:, None] + num * jnp.cumsum(is_unit_bt, axis=1)
+    length_b = before_b + num * is_unit_bt.sum(axis=1)
+    trunk = dataclasses.replace(trunk, length_b=length_b.astype(jnp.int32))
     num_units_bs = self._put(self.num_units_bs, slots_bt, num_bt)
     return dataclasses.replace(self, num_units_bs=num_units_bs, trunk=trunk)
 
@@ -123,7 +134,10 @@ class NestedCache:
     return dataclasses.replace(
       self,
       length_b=length_b,
-      local=tuple(cache.truncate(length_b) for cache in self.local),
+      local=tuple(
+        cache.truncate(length_b * (cache.max_len // self.max_len))
+        for cache in self.local
+      ),
       trunk=self.trunk.truncate(units_b),
     )
 
