@@ -40,13 +40,14 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/models': frozenset(
     {
       *('base', 'hnet_stage', 'int_byte_lm', 'level', 'mamba_level'),
-      *('patcher', 'transformer'),
+      *('patcher', 'transformer', 'word_layout'),
     }
   ),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {
-      *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),
+      *('arithmetic', 'base', 'bytelevel', 'bytes', 'code_units', 'coded'),
+      'concat',
       *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
       *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
       *('word_bytes', 'words'),

@@ -32,7 +32,8 @@ class NestedCache:
     num_units_bs: Units of the trunk up to and including each slot.
     length_b: Tokens appended so far; more than there is room for after an
       overflow.
-    local: Caches of the byte level, one per stack.
+    local: Caches of the byte level, one per stack. One with n times `max_len`
+      slots has n of them for each token.
     trunk: Cache of the trunk, of units; nested itself if the trunk has levels.
     states: What else a model keeps, by name: arrays [b, slots or units, ...].
       Like keys, they are overwritten behind the end.
@@ -52,9 +53,17 @@ class NestedCache:
     local: tuple[kv.KVCache, ...],
     trunk: Any,
     states: dict[str, Any] | None = None,
+    max_len: int | None = None,
   ) -> 'NestedCache':
-    """A cache without tokens around empty caches of the levels."""
-    shape = (local[0].batch_size, local[0].max_len)
+    """A cache without tokens around empty caches of the levels.
+
+    Args:
+      local: Caches of the byte level.
+      trunk: Cache of the trunk.
+      states: See `NestedCache`.
+      max_len: Slots of bytes; None means those of `local`.
+    """
+    shape = (local[0].batch_size, max_len or local[0].max_len)
     zeros = lambda: jnp.zeros(shape, jnp.int32)
     length_b = jnp.zeros(shape[0], jnp.int32)
     shared = (zeros(), zeros(), zeros(), length_b)
@@ -105,16 +114,18 @@ class NestedCache:
     is_unit_bt: Bool[Array, 'b t'],
     slots_bt: Int[Array, 'b t'],
     trunk: Any,
+    num: int = 1,
   ) -> 'NestedCache':
     """Takes over the trunk's cache, and which new tokens have a unit in it.
 
     Args:
-      is_unit_bt: Which tokens added a unit.
+      is_unit_bt: Which tokens added units.
       slots_bt: From `reserve`.
       trunk: The longer cache; slots behind the new units are given up.
+      num: How many units each of them added; static.
     """
     before_b = self.trunk.length_b
-    num_bt = before_b[:, None] + jnp.cumsum(is_unit_bt, axis=1)
+    num_bt = before_b[:, None] + num * jnp.cumsum(is_unit_bt, axis=1)
     trunk = trunk.truncate(num_bt[:, -1].astype(jnp.int32))
     num_units_bs = slots.put(self.num_units_bs, slots_bt, num_bt)
     return dataclasses.replace(self, num_units_bs=num_units_bs, trunk=trunk)
@@ -137,7 +148,10 @@ class NestedCache:
     return dataclasses.replace(
       self,
       length_b=length_b,
-      local=tuple(cache.truncate(length_b) for cache in self.local),
+      local=tuple(
+        cache.truncate(length_b * (cache.max_len // self.max_len))
+        for cache in self.local
+      ),
       trunk=self.trunk.truncate(units_b),
     )
 

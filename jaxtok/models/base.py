@@ -32,6 +32,8 @@ class Output:
     aux: What objectives may use, by name; all are optional:
       target_mask_bt: False where training should leave the target out,
         because a shortened sequence had no room for what predicts it.
+      logits: Arguments that `model.logits` needs besides the states, by name;
+        only of calls with an `rng`.
       penalty_bt: Added to each target's loss, nats; broadcast over targets.
       metrics: Name to `objectives.base.Mean` of arrays [b], reported.
     reduction: How a shortened sequence maps back, see `nn.reduction`.

@@ -37,8 +37,8 @@ from jaxtyping import Array, Float, Int
 from jaxtok import partition
 from jaxtok.cache import nested
 from jaxtok.config import configclass
-from jaxtok.models import base, level
-from jaxtok.nn import block, embed, linear, masks, ragged, segmenters
+from jaxtok.models import base, level, word_layout
+from jaxtok.nn import block, embed, linear, masks, ragged
 
 
 @configclass
@@ -116,16 +116,6 @@ class Config:
     return Hat(self, rngs=rngs)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-  """Words of encoder and decoder [b, s]: numbers (0 is padding) and places."""
-
-  encoder: Any
-  encoder_place: Any
-  decoder: Any
-  decoder_place: Any
-
-
 class Hat(nnx.Module):
   """A language model over bytes and words; see the module."""
 
@@ -179,7 +169,14 @@ class Hat(nnx.Module):
     if cache is not None:
       cache, slots_bt = cache.reserve(tokens_bt, segment_ids)
       tokens_bs, documents_bs = cache.tokens_bs, cache.segment_ids_bs
-    layout = self._layout(tokens_bs, documents_bs)
+    c = self.config
+    layout = word_layout.layout(
+      tokens_bs,
+      documents_bs,
+      word_id=c.word_id,
+      document_id=c.document_id,
+      max_word=c.max_word,
+    )
     is_end_bt = tokens_bt == self.config.word_id
     if segment_ids is not None:
       is_end_bt = is_end_bt & (segment_ids != 0)
@@ -190,8 +187,8 @@ class Hat(nnx.Module):
     own = lambda x: x if cache is None else ragged.gather(x, slots_bt)
     x_btd, local = self.decoder(
       x_btd,
-      positions_bt=own(layout.decoder_place),
-      segment_ids_bt=own(layout.decoder),
+      positions_bt=own(layout.decoder_place_bs),
+      segment_ids_bt=own(layout.decoder_bs),
       mask=masks.Causal() & masks.Window(self.config.max_word + 1),
       cache=None if cache is None else cache.local[0],
       rng=rngs[3],
@@ -208,25 +205,6 @@ class Hat(nnx.Module):
       rng is not None,
     )
     return base.Output(x_btd, cache, aux)
-
-  def _layout(self, tokens_bs, documents_bs) -> _Layout:
-    """Which word each token belongs to, for encoder and decoder."""
-    c = self.config
-    is_mark_bs = (tokens_bs == c.word_id) | (tokens_bs == c.document_id)
-    after_bs = jnp.pad(is_mark_bs, ((0, 0), (1, 0)))[:, :-1]
-    is_first_bs = segmenters.first(tokens_bs, documents_bs)
-
-    def words(start_bs):
-      start_bs = segmenters.limit(start_bs | is_first_bs, c.max_word + 1)
-      number_bs = ragged.segment_ids(start_bs) + 1
-      if documents_bs is not None:
-        number_bs = jnp.where(documents_bs != 0, number_bs, 0)
-      return number_bs, segmenters.place_in_unit(start_bs)
-
-    encoder, place = words(after_bs)
-    # The mark comes first for the encoder: <word>, then the bytes.
-    place = jnp.where(tokens_bs == c.word_id, 0, place + 1)
-    return _Layout(encoder, place, *words(is_mark_bs))
 
   def _words(self, tokens_bt, is_end_bt, layout, segment_ids, stored, rngs):
     """The decoder's input, and the backbone's cache with the new words."""
@@ -269,7 +247,7 @@ class Hat(nnx.Module):
     """
     cache, slots_bt = stored
     window, t = self.config.max_word, tokens_bt.shape[1]
-    words_bs, place_bs = layout.encoder, layout.encoder_place
+    words_bs, place_bs = layout.encoder_bs, layout.encoder_place_bs
     if cache is not None:
       back_t = jnp.arange(window + t) - window
       index_bt = slots_bt[:, :1] + back_t  # Below 0: no such token.

@@ -18,7 +18,15 @@ from jaxtyping import Array, Float, Int
 
 from jaxtok.cache import kv
 from jaxtok.config import configclass
-from jaxtok.nn import attention, block, masks, ragged, rope, stack
+from jaxtok.nn import (
+  attention,
+  block,
+  masks,
+  ragged,
+  relative_bias,
+  rope,
+  stack,
+)
 from jaxtok.objectives.base import Mean
 
 
@@ -32,6 +40,7 @@ class Config:
   mlp_dim: int = 0  # 0 means 8/3 dim if gated, else 4 dim; a multiple of 8.
   activation: str = 'silu'
   gated: bool = True
+  position: str = 'rope'  # Or 't5', a relative bias.
   rotary: rope.Config = rope.Config()
   norm_eps: float = 1e-6
   dropout: float = 0.0
@@ -46,6 +55,8 @@ class Config:
         f'dim={self.dim} must be a multiple of num_heads={self.num_heads}, '
         'both >= 1.'
       )
+    if self.position not in ('rope', 't5'):
+      raise ValueError(f"position={self.position!r} must be 'rope' or 't5'.")
     if self.num_layers < 0:
       raise ValueError(f'num_layers={self.num_layers} must be >= 0.')
     rope.frequencies(self.head_dim, self.rotary)
@@ -104,13 +115,20 @@ class Config:
 
 
 class Level(nnx.Module):
-  """A stack of blocks and the rotation of its positions."""
+  """A stack of blocks and what positions mean to it."""
 
   def __init__(self, config: Config, *, rngs: nnx.Rngs):
     self.config = config
+    bias = lambda: relative_bias.RelativeBias(
+      config.num_heads,
+      is_causal=True,
+      std=1 / math.sqrt(config.dim),
+      rngs=rngs,
+    )
     self.stack = stack.Stack(
       config.block(),
       num_layers=config.num_layers,
+      bias=bias() if config.position == 't5' else None,
       remat=config.remat,
       has_norm=config.has_norm,
       rngs=rngs,
@@ -130,7 +148,7 @@ class Level(nnx.Module):
 
     Args:
       x_btd: Residual stream.
-      positions_bt: For the rotation.
+      positions_bt: For rotation or bias; a bias tells only the past apart.
       segment_ids_bt: Attention stays within positions of the same number; 0
         sees nothing and is not seen. None means that all are alike.
       mask: Which of them are seen.
@@ -152,10 +170,15 @@ class Level(nnx.Module):
         kv_segments_bs=cache.segment_ids_bs,
         kv_length_b=cache.length_b,
       )
-    c = self.config
-    rotation = rope.rotation(jnp.asarray(positions_bt), c.head_dim, c.rotary)
+    c, rotation, bias_nts = self.config, None, None
+    positions_bt = jnp.asarray(positions_bt)
+    if c.position == 'rope':
+      rotation = rope.rotation(positions_bt, c.head_dim, c.rotary)
+    else:
+      keys = positions_bt if cache is None else cache.positions_bs
+      bias_nts = self.stack.bias(positions_bt, keys)
     context = block.Context(
-      masks.Segments() & mask, layout, rotation, None, slots_bt
+      masks.Segments() & mask, layout, rotation, bias_nts, slots_bt
     )
     return self.stack(x_btd, context, cache=cache, rng=rng)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predicts the next token: maximum likelihood, reported in bits per byte."""
 
+import functools
 import math
 from typing import Any
 
@@ -90,7 +91,7 @@ class NextToken:
 
   def _scores(self, model, output, batch) -> cross_entropy.Scores:
     return cross_entropy.cross_entropy(
-      model.logits,
+      functools.partial(model.logits, **output.aux.get('logits', {})),
       output.hidden_btd,
       batch['targets_bt'],
       batch['loss_mask_bt'],

@@ -29,6 +29,7 @@ class MarkovChain:
   length: int = 16
   seed: int = 0
   concentration: float = 0.5  # Of the Dirichlet law of each row.
+  floor: float = 0.02  # Added to each probability before normalising.
   num_forbidden: int = 1  # Successors that a symbol can never have.
 
   def __post_init__(self):
@@ -38,6 +39,7 @@ class MarkovChain:
       num_symbols=(v, v >= 2, '>= 2'),
       length=(self.length, self.length >= 2, '>= 2'),
       concentration=(self.concentration, self.concentration > 0, '> 0'),
+      floor=(self.floor, self.floor > 0, '> 0'),
       num_forbidden=(cut, 0 <= cut <= v - 2, 'in [0, num_symbols - 2]'),
     )
 
@@ -59,7 +61,7 @@ class MarkovChain:
   def transitions(self) -> np.ndarray:
     """P[a, b], float64; staying is always possible, so powers converge."""
     rng, v = np.random.default_rng(self.seed), self.num_symbols
-    p = rng.dirichlet(np.full(v, self.concentration), v) + 0.02
+    p = rng.dirichlet(np.full(v, self.concentration), v) + self.floor
     for a in range(v):
       others = np.delete(np.arange(v), [a, (a + 1) % v])  # A way round is left.
       p[a, rng.choice(others, self.num_forbidden, replace=False)] = 0
