@@ -64,7 +64,7 @@ class Stack(nnx.Module):
       x_btd: Embeddings.
       context: What the blocks share; see `block.Context`.
       cache: A `cache.kv.KVCache` with slots reserved, or None.
-      cross_kvs: Keys and values of the encoder's states, one per block.
+      cross_kvs: Keys, values and bias of the encoder's states, per block.
       rng: Turns dropout on.
     """
     for layer, blk in enumerate(self.blocks):
