@@ -317,9 +317,7 @@ def _check_packing(state: dict[str, Any], packing: str) -> None:
     )
 
 
-def eval_batches(
-  rows: Rows, shard: Shard, options: Options
-) -> Iterator[Batch]:
+def eval_batches(rows: Rows, shard: Shard, options: Options) -> Iterator[Batch]:
   """One pass in order; the same number of batches on every process."""
   groups = iter(_prefetched(_EvalGroups(rows, shard), options))
   try:

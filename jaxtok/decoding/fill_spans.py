@@ -63,7 +63,7 @@ def fill(
   generation = autoregressive.generate(
     model,
     np.full((len(texts), 1), special.pad, np.int32),
-    num_tokens=num_bytes + most + 1,
+    num_tokens=num_bytes + most,
     rng=rng,
     sampling=sampling,
     stop=[special.eos],

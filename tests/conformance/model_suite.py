@@ -159,10 +159,11 @@ class ModelSuite:
     weights = jnp.asarray(
       np.random.default_rng(1).normal(size=(B, T, VOCAB)), jnp.float32
     )
+    params, rest = nnx.split_state(subject.params, nnx.Param, ...)
     loss = lambda params: (
-      subject._logits(params, subject.tokens) * weights
+      subject._logits(nnx.merge_state(params, rest), subject.tokens) * weights
     ).sum()
-    for path, x in nnx.to_flat_state(jax.jit(jax.grad(loss))(subject.params)):
+    for path, x in nnx.to_flat_state(jax.jit(jax.grad(loss))(params)):
       grad = x.get_raw_value()
       assert jnp.isfinite(grad).all(), path
       assert (grad != 0).any(), path
