@@ -17,7 +17,8 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/decoding': frozenset(
     {
       *('autoregressive', 'byte_baselines', 'byte_infill', 'cover_pool'),
-      *('cover_state', 'covers', 'open_prompt', 'sampling', 'text'),
+      *('cover_state', 'covers', 'fill_spans', 'open_prompt', 'sampling'),
+      'text',
     }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),

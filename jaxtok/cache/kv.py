@@ -46,6 +46,7 @@ class KVCache:
       without an encoder or before its first use.
     cross_v: Values, likewise.
     cross_segment_ids_bs: Document of each encoder state; None like `cross_k`.
+    cross_bias_bs: Added to the scores of each encoder state, or None.
   """
 
   k: tuple[Any, ...]
@@ -56,6 +57,7 @@ class KVCache:
   cross_k: tuple[Any, ...] = ()
   cross_v: tuple[Any, ...] = ()
   cross_segment_ids_bs: Any = None
+  cross_bias_bs: Any = None
 
   @classmethod
   def empty(

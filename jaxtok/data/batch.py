@@ -28,6 +28,7 @@ KEYS: dict[str, tuple[str, int]] = {
   'labels_b': ('int32', 1),
   'rewards_b': ('float32', 1),
   'context_bs': ('int32', 2),
+  'context_segment_ids_bs': ('int32', 2),
 }
 
 TEXT_KEYS = tuple(KEYS)[:6]

@@ -10,14 +10,14 @@ number of processes. That of `PackIterator` is grain's own, for this process.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from absl import logging
 from grain import experimental
 
-from jaxtok.data import pack, window
+from jaxtok.data import pack
 from jaxtok.data.batch import Batch
 
 _GROUP_TOKENS = 1 << 17  # Per call of grain, 3 MB of arrays; by measurement.
@@ -79,6 +79,40 @@ class Shard:
       yield {k: v[low : low + self.batch_size] for k, v in group.items()}
 
 
+@runtime_checkable
+class Rows(Protocol):
+  """Rows of one pass, e.g. `window.Windows`.
+
+  Attributes:
+    seq_len: Tokens of a row, for the size of groups.
+  """
+
+  seq_len: int
+
+  def __len__(self) -> int: ...
+
+  def batch(self, rows: Any) -> Batch:
+    """Several rows; those beyond the last give rows of zeros."""
+    ...
+
+
+@runtime_checkable
+class Stream(Protocol):
+  """Rows of endless epochs, e.g. `window.Shuffled`.
+
+  Attributes:
+    seq_len: Tokens of a row, for the size of groups.
+    num_rows: Rows of an epoch.
+  """
+
+  seq_len: int
+  num_rows: int
+
+  def batch(self, rows: np.ndarray) -> Batch:
+    """Rows by number, ascending."""
+    ...
+
+
 class _TrainGroups:
   """Groups of batches from row `start` of the endless stream on, by number.
 
@@ -86,7 +120,7 @@ class _TrainGroups:
   spend per call would otherwise exceed that of the work.
   """
 
-  def __init__(self, rows: window.Shuffled, shard: Shard, start: int):
+  def __init__(self, rows: Stream, shard: Shard, start: int):
     self._rows, self._shard, self._start = rows, shard, start
     self.num_batches = _group_size(rows.seq_len, rows.num_rows, shard)
 
@@ -103,7 +137,7 @@ class _TrainGroups:
 class _EvalGroups:
   """The batches of one pass in groups; missing rows are zeros."""
 
-  def __init__(self, rows: window.Windows, shard: Shard):
+  def __init__(self, rows: Rows, shard: Shard):
     self._rows, self._shard = rows, shard
     self.num_batches = _group_size(rows.seq_len, len(rows), shard)
     self._total = -(-len(rows) // shard.global_batch_size)
@@ -151,7 +185,7 @@ class WindowIterator(grain.DatasetIterator):
     options: How.
   """
 
-  def __init__(self, rows: window.Shuffled, shard: Shard, options: Options):
+  def __init__(self, rows: Stream, shard: Shard, options: Options):
     super().__init__()
     self._rows, self._shard, self._options = rows, shard, options
     self._row = 0
@@ -283,9 +317,7 @@ def _check_packing(state: dict[str, Any], packing: str) -> None:
     )
 
 
-def eval_batches(
-  rows: window.Windows, shard: Shard, options: Options
-) -> Iterator[Batch]:
+def eval_batches(rows: Rows, shard: Shard, options: Options) -> Iterator[Batch]:
   """One pass in order; the same number of batches on every process."""
   groups = iter(_prefetched(_EvalGroups(rows, shard), options))
   try:

@@ -222,7 +222,7 @@ class Text:
     if not window.num_rows(tokens, seq_len):
       raise ValueError(f'the {split} split holds no bytes to train on.')
     if self.config.packing == 'window':
-      rows = window.Shuffled(tokens, seq_len, seed)
+      rows = self.stream(split, seed)
       return pipeline.WindowIterator(rows, shard, self._options)
     pieces = pack.Pieces(
       tokens,
@@ -232,6 +232,10 @@ class Text:
       process_count=process_count,
     )
     return pipeline.PackIterator(pieces, shard, self._options)
+
+  def stream(self, split: str, seed: int) -> window.Shuffled:
+    """The endless stream of shuffled rows of `train_iterator`."""
+    return window.Shuffled(self.tokens(split), self.config.seq_len, seed)
 
   @functools.cached_property
   def _options(self) -> Any:

@@ -45,6 +45,23 @@ class Output:
   reduction: Any = None
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What an encoder has yet to read.
+
+  Attributes:
+    tokens_bs: Token ids.
+    segment_ids_bs: Document of each; document i of the decoder's row sees
+      document i of the context, 0 is padding. None: all see everything.
+    positions_bs: Positions within the document; None counts from 0.
+  """
+
+  tokens_bs: Any
+  segment_ids_bs: Any = None
+  positions_bs: Any = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
   """Sizes of one model call, for counting FLOPs.

@@ -338,7 +338,7 @@ class WordPooled(nnx.Module):
     slots = self.config.num_vectors * max_len
     make = lambda part: part.config.init_cache(batch_size, slots)
     local, trunk = make(self.decoder), make(self.backbone)
-    return nested.NestedCache.empty((local,), trunk, max_len)
+    return nested.NestedCache.empty((local,), trunk, max_len=max_len)
 
   def flops(self, shape: base.Shape) -> dict[str, float]:
     """Matmul FLOPs of one forward pass in training, by part.

@@ -12,6 +12,7 @@ heads per key/value head, h head width, d model width.
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtok_kernels import AttentionState, dispatch
 from jaxtyping import Array, Float
@@ -160,6 +161,7 @@ class Config:
   norm_eps: float = 1e-6
   scale: float = 0.0  # Of the scores; 0 means 1/sqrt(head_dim), T5 has 1.
   soft_cap: float = 0.0  # 0 means none.
+  softmax_one: bool = False  # exp(s) / (1 + sum exp(s)): may see nothing.
   q_std: float = 0.0  # Of the initial query kernel; 0 means 1/sqrt(dim).
   out_std: float = 0.0  # Of the output kernel; 0 means 1/sqrt(n h).
   dtype: str = 'float32'
@@ -258,6 +260,13 @@ class Attention(nnx.Module):
       bias=bias,
       scale=self.config.scale or None,
       soft_cap=self.config.soft_cap,
+      sink_n=self._sink(),
       implementation=self.config.implementation or None,
     )
     return self.out(y_btnh)
+
+  def _sink(self) -> Any:
+    """Softmax over the scores and a 0 that nobody stands behind."""
+    if not self.config.softmax_one:
+      return None
+    return jnp.zeros(self.config.num_heads)

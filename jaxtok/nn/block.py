@@ -137,7 +137,8 @@ class Block(nnx.Module):
       context: Mask, rotation and bias, shared by all blocks.
       layer: Index of this block in the cache; static.
       cache: A `cache.kv.KVCache` with slots reserved, or None.
-      cross_kv: Keys and values of the encoder's states for this block.
+      cross_kv: Keys, values and bias (or None) of the encoder's states for
+        this block.
       rng: Turns dropout on.
 
     Returns:
@@ -178,9 +179,12 @@ class Block(nnx.Module):
     return y_btd, cache
 
   def _cross_attention(self, x_btd, context, cross_kv):
+    k_bskh, v_bskh, bias = cross_kv
     return self.cross.attend(
       self.cross.queries(x_btd),
-      *cross_kv,
+      k_bskh,
+      v_bskh,
       mask=masks.Segments(),
       layout=context.cross_layout,
+      bias=bias,
     )

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxtok.models.base import Source
 from jaxtok.nn import block, masks
 
 
@@ -26,26 +28,12 @@ class Encoded:
     hidden_bsd: Final states.
     segment_ids_bs: Document of each state; document i of the decoder's row
       sees document i of the context, 0 is padding. None: all see everything.
+    bias_bs: Added to the scores of each state in cross-attention, or None.
   """
 
   hidden_bsd: Any
   segment_ids_bs: Any = None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """What an encoder has yet to read.
-
-  Attributes:
-    tokens_bs: Token ids.
-    segment_ids_bs: As in `Encoded`.
-    positions_bs: Positions within the document; None counts from 0.
-  """
-
-  tokens_bs: Any
-  segment_ids_bs: Any = None
-  positions_bs: Any = None
+  bias_bs: Any = None
 
 
 def encoded(
@@ -86,8 +74,8 @@ def connect(
     segment_ids_bt: Documents of the decoder's row.
 
   Returns:
-    The cache (holding the context), one (keys, values) per block, and the
-    layout of queries and context.
+    The cache (holding the context), one (keys, values, bias) per block, and
+    the layout of queries and context.
 
   Raises:
     ValueError: If there is neither a context nor a cache that has seen it.
@@ -95,16 +83,20 @@ def connect(
   heads_first = lambda xs: tuple(x.swapaxes(1, 2) for x in xs)
   if encoded is not None:
     kvs = [blk.cross.keys_values(encoded.hidden_bsd) for blk in blocks]
-    segments_bs = encoded.segment_ids_bs
+    segments_bs, bias_bs = encoded.segment_ids_bs, encoded.bias_bs
     if cache is not None:
       k, v = map(heads_first, zip(*kvs, strict=True))
       cache = dataclasses.replace(
-        cache, cross_k=k, cross_v=v, cross_segment_ids_bs=segments_bs
+        cache,
+        cross_k=k,
+        cross_v=v,
+        cross_segment_ids_bs=segments_bs,
+        cross_bias_bs=bias_bs,
       )
   elif cache is not None and cache.cross_k:
     stored = map(heads_first, (cache.cross_k, cache.cross_v))
     kvs = list(zip(*stored, strict=True))
-    segments_bs = cache.cross_segment_ids_bs
+    segments_bs, bias_bs = cache.cross_segment_ids_bs, cache.cross_bias_bs
   else:
     raise ValueError(
       'an encoder-decoder needs context: the tokens [b, s] of its encoder, or '
@@ -117,4 +109,10 @@ def connect(
     q_segments_bt=None if segments_bs is None else segment_ids_bt,
     kv_segments_bs=segments_bs,
   )
-  return cache, kvs, layout
+  bias_b1ts = None
+  if bias_bs is not None:
+    b, num_keys = bias_bs.shape
+    bias_b1ts = jnp.broadcast_to(
+      bias_bs[:, None, None], (b, 1, num_queries, num_keys)
+    )
+  return cache, [(*kv, bias_b1ts) for kv in kvs], layout

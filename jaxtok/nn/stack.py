@@ -64,15 +64,34 @@ class Stack(nnx.Module):
       x_btd: Embeddings.
       context: What the blocks share; see `block.Context`.
       cache: A `cache.kv.KVCache` with slots reserved, or None.
-      cross_kvs: Keys and values of the encoder's states, one per block.
+      cross_kvs: Keys, values and bias of the encoder's states, per block.
       rng: Turns dropout on.
     """
-    for layer, blk in enumerate(self.blocks):
+    x_btd, cache = self.run(
+      x_btd, context, cache=cache, cross_kvs=cross_kvs, rng=rng
+    )
+    return (x_btd if self.norm is None else self.norm(x_btd)), cache
+
+  def run(
+    self,
+    x_btd: Float[Array, 'b t d'],
+    context: block.Context,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    cache: Any = None,
+    cross_kvs: list[Any] | None = None,
+    rng: Array | None = None,
+  ) -> tuple[Float[Array, 'b t d'], Any]:
+    """The blocks from `start` up to `stop` (static), without the norm."""
+    for layer in range(*slice(start, stop).indices(len(self.blocks))):
       key = None if rng is None else jax.random.fold_in(rng, layer)
       cross_kv = None if cross_kvs is None else cross_kvs[layer]
       run = _recomputed if self.remat and cache is None else _run
-      x_btd, cache = run(blk, x_btd, context, layer, cache, cross_kv, key)
-    return (x_btd if self.norm is None else self.norm(x_btd)), cache
+      x_btd, cache = run(
+        self.blocks[layer], x_btd, context, layer, cache, cross_kv, key
+      )
+    return x_btd, cache
 
 
 def _run(blk, x_btd, context, layer, cache, cross_kv, rng):

@@ -1,6 +1,10 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Predicts the next token: maximum likelihood, reported in bits per byte."""
+"""Predicts the next token: maximum likelihood, reported in bits per byte.
+
+Of an encoder-decoder these are the tokens of the decoder, given the whole of
+what the encoder reads (`context_bs`).
+"""
 
 import functools
 import math
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxtok.config import configclass
+from jaxtok.models import base as models
 from jaxtok.objectives import base, cross_entropy
 
 
@@ -87,6 +92,7 @@ class NextToken:
       positions=batch['positions_bt'],
       segment_ids=batch['segment_ids_bt'],
       rng=rng,
+      **_context(batch),
     )
 
   def _scores(self, model, output, batch) -> cross_entropy.Scores:
@@ -127,6 +133,14 @@ def _metrics(
     'accuracy': base.Mean(correct, targets),
     'tokens_per_byte': base.Mean(targets, num_bytes),
   }
+
+
+def _context(batch: dict[str, Array]) -> dict[str, Any]:
+  """What an encoder reads, if the batch has it."""
+  if 'context_bs' not in batch:
+    return {}
+  segment_ids_bs = batch.get('context_segment_ids_bs')
+  return {'context': models.Source(batch['context_bs'], segment_ids_bs)}
 
 
 def _without_lost(batch: dict[str, Array], aux: dict[str, Any]) -> Any:

@@ -147,12 +147,18 @@ class Run:
     return display.Continuation(prompt, continuation)
 
   def check_continues(self) -> None:
-    """Raises a ValueError if the model was trained to fill in masks."""
+    """Raises a ValueError if the model was trained to fill something in."""
     if hasattr(self.config.objective, 'mask_id'):
       raise ValueError(
         f'{self.workdir} holds a masked diffusion model, which does not '
         'continue a text token by token. Use python -m '
         f'experiments.diffusion_lm.sample {self.workdir}.'
+      )
+    if getattr(self.config.model, 'num_encoder_layers', 0):
+      raise ValueError(
+        f'{self.workdir} holds an encoder-decoder, which does not continue a '
+        'text. Fill blanks with jaxtok.decoding.fill_spans.fill(run.model, '
+        'run.tokenizer, ...).'
       )
 
   def metrics(self, split: str | None = None) -> list[dict[str, Any]]:

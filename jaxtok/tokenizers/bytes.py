@@ -4,7 +4,7 @@
 
   map      pad   bos  eos  others                        byte b   vocabulary
   default  256   257  258                                b        259
-  byt5     0     -    1    unk 2; 259..383 unused        b + 3    384
+  byt5     0     -    1    unk 2; sentinels, see below   b + 3    384
   blt      -1    1    2    boe 0, bpe_delimiter 3        b + 4    260
   hnet     -     254  255                                b        256
   hat      255   -    192  word 248, sentence = eos      b        256
@@ -13,6 +13,9 @@
 Sources: ByT5, arXiv:2105.13626; BLT, arXiv:2412.09871; H-Net,
 arXiv:2507.07955; HAT, arXiv:2501.10322 (its pad, word and sentence bytes are
 our choice); EvaByte's special ids are from memory.
+
+Sentinels of `byt5` mark spans that are left out. ByT5 takes the ids of bytes
+that no UTF-8 contains, 258 down to 248 (0xFF to 0xF5); 259 to 383 are unused.
 
 `hnet` and `hat` put special tokens on byte values that never occur in UTF-8.
 Under them, text round trips; input with such a byte is refused, or, with
@@ -53,6 +56,10 @@ MAPS: dict[str, _Map] = {
   ),
   'evabyte': _Map(64, 320, _SPECIAL(pad=0, bos=1, eos=2)),
 }
+
+
+SENTINELS = ('bytes', 'extra')
+_NUM_IMPOSSIBLE = 11  # Byte values 0xF5 to 0xFF, which no UTF-8 contains.
 
 
 @configclass
@@ -137,6 +144,30 @@ class ByteTokenizer(concat.ConcatTokenizer):
       ids = base.check_ids(ids, self.vocab_size, self.special.pad)
       ids = ids[self._lengths[ids] == 1]
     return (ids - self.offset).astype(np.uint8).tobytes()
+
+  def sentinels(self, kind: str = 'bytes') -> Int[np.ndarray, 'n']:
+    """The ids that stand for spans which are left out, in their order.
+
+    Args:
+      kind: 'bytes' takes 258, 257, ... as ByT5 does, at most 11, which text in
+        UTF-8 never contains; 'extra' takes 259, 260, ..., which ByT5's
+        checkpoints have never seen.
+
+    Raises:
+      ValueError: If the kind is unknown or the map has no sentinels.
+    """
+    if kind not in SENTINELS:
+      raise ValueError(
+        f'sentinels={kind!r} must be one of {", ".join(SENTINELS)}.'
+      )
+    if self.map != 'byt5':
+      raise ValueError(
+        f"map={self.map!r} has no ids for sentinels; use map='byt5'."
+      )
+    last = self.offset + 255
+    if kind == 'bytes':
+      return last - np.arange(_NUM_IMPOSSIBLE, dtype=np.int32)
+    return np.arange(last + 1, self.vocab_size, dtype=np.int32)
 
   def identity(self) -> dict[str, Any]:
     return {'tokenizer': 'bytes', 'map': self.map, 'strict': self.strict}

@@ -130,3 +130,23 @@ def test_places_split_nats_and_accuracy_by_position(model, batch):
       assert got == pytest.approx(float(want[name].total), rel=1e-6)
   with pytest.raises(ValueError, match='places must be >= 1, got 0'):
     next_token.Config(places=0)
+
+
+def test_what_an_encoder_reads_is_passed_on(model, batch):
+  seen = []
+
+  class Reader(Bigram):
+    def __call__(self, tokens_bt, *, context, **kwargs):
+      seen.append(context)
+      return super().__call__(tokens_bt, **kwargs)
+
+  source = {
+    'context_bs': jnp.arange(6, dtype=jnp.int32).reshape(2, 3),
+    'context_segment_ids_bs': jnp.ones((2, 3), jnp.int32),
+  }
+  objective = next_token.Config().make()
+  got = objective(Reader(), batch | source, jax.random.key(0))
+  assert seen[0].tokens_bs is source['context_bs']
+  assert seen[0].segment_ids_bs is source['context_segment_ids_bs']
+  want = objective(model, batch, jax.random.key(0))
+  assert float(got.sum_nats) == float(want.sum_nats)

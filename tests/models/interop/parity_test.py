@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtok.models import interop, transformer
-from jaxtok.nn import cross, platform
+from jaxtok.models import interop, mrt5, transformer
+from jaxtok.nn import cross, platform, shorteners
 from jaxtok.train import sharding
 
 pytestmark = pytest.mark.torch
@@ -324,3 +324,35 @@ def test_our_configs_by_name_are_those_of_transformers(checkpoint):
   assert config == transformer.Config.byt5(
     vocab_size=VOCAB, num_encoder_layers=2, **sizes
   )
+
+
+@pytest.mark.parametrize('deletion', ['off', 'hard'])
+def test_mrt5_that_deletes_nothing_matches_byt5(torch, checkpoint, deletion):
+  """Padded inputs; a gate whose bias keeps every position."""
+  theirs, folder = checkpoint('t5_v1_1')
+  _, byt5 = interop.load(folder)
+  ours = mrt5.adopt(
+    byt5,
+    rngs=nnx.Rngs(0),
+    shortener=shorteners.Gate(bias=100.0),
+    shorten_at=1,
+    softmax_one=False,
+  )
+  source, ids = tokens(0, 2, 40), tokens(1, 2, T)
+  keep = np.arange(40) < np.asarray([[40], [25]])
+  want = run_theirs(
+    torch,
+    theirs,
+    input_ids=source,
+    attention_mask=keep.astype(int),
+    decoder_input_ids=ids,
+  )
+
+  @nnx.jit
+  def run(model, source, keep, ids):
+    context = cross.Source(source, keep)
+    output = model(ids, context=context, deletion=deletion)
+    return model.logits(output.hidden_btd)
+
+  got = run(ours, as_int32(source), as_int32(keep), as_int32(ids))
+  np.testing.assert_allclose(got, want, atol=ATOL)

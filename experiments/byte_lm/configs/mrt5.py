@@ -1,0 +1,49 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MrT5: a ByT5 that deletes positions of its encoder (Kallini et al. 2025).
+
+  python -m experiments.byte_lm --workdir=runs/mrt5 \\
+      --config=experiments/byte_lm/configs/mrt5.py:tiny
+
+The control is ByT5 with softmax1: `--config.model.shortener=None` does not work
+from the command line, so it has sizes of its own: tiny_control and so on.
+Baselines: set `config.model.shortener` to one of `nn.shorteners` or
+`nn.pooling_shorteners`, as `experiments/claims/mrt5.py` does.
+
+Half of the positions are to go, after a third of the steps without a penalty.
+The controller's integral is faster than the paper's, whose runs are longer.
+Sizes: tiny, small, paper (ByT5-small, trained on from its weights:
+`models.mrt5.adopt`; the paper's batch, rows, steps and learning rate).
+"""
+
+import dataclasses
+
+from experiments.byte_lm.configs import byt5
+from jaxtok import train
+from jaxtok.models import mrt5, transformer
+from jaxtok.nn import rate_control, shorteners
+from jaxtok.train import optim
+
+
+def get_config(size: str = 'small') -> train.Config:
+  """A run of the given size."""
+  size, _, kind = size.partition('_')
+  if kind not in ('', 'control'):
+    raise ValueError(f'size {size}_{kind} does not exist; {size}_control does.')
+  config = byt5.get_config(size)
+  rate = rate_control.PI(target=0.5)
+  if size == 'paper':
+    config.optim.schedule = optim.Schedule.LINEAR
+    config.optim.final_ratio = 0.0
+  else:
+    rate = dataclasses.replace(rate, ki=1e-3, delay=config.steps // 3)
+  fields = {
+    f.name: getattr(config.model, f.name)
+    for f in dataclasses.fields(transformer.Config)
+  }
+  config.model = mrt5.Config(
+    **fields,
+    shortener=None if kind else shorteners.Gate(rate=rate),
+    shorten_at=3 if size == 'paper' else 1,
+  )
+  return config
