@@ -76,7 +76,7 @@ class Config:
   num_experts: int = 0  # Rollouts of the expert per prompt.
   clip_ratio: float = 0.2
   num_inner: int = 1  # Updates per batch of rollouts.
-  max_kl: float = 0.0  # If > 0, bounds the nats per step an update changes.
+  max_kl: float = 0.0  # If > 0: nats per step that an update may change.
   entropy: float = 0.0  # Bonus per nat of a step's mean entropy per position.
   lr: float = 1e-3
   warmup_steps: int = 10
@@ -107,6 +107,11 @@ class Config:
       raise ValueError(
         f'rl.entropy={self.entropy} is that of Bernoulli actions, but '
         f'rl.likelihood={self.likelihood.value!r}.'
+      )
+    if self.max_kl and self.num_inner > 1:
+      raise ValueError(
+        f'rl.max_kl={self.max_kl} bounds the one update of a batch, but '
+        f'rl.num_inner={self.num_inner}. Use 1, or max_kl=0.'
       )
     for name, (is_fine, rule) in rules.items():
       if not is_fine:
@@ -206,10 +211,9 @@ def surrogate(
   return jnp.minimum(ratio_b * advantage_b, clipped_b * advantage_b)
 
 
-def _step_loss(
-  params, graphdef, played, step, advantage_sb, is_expert_b, config
-):
-  """What one step of all rows adds to the loss."""
+def _step_loss(params, graphdef, played, step, extra, config):
+  """What one step of a packed record adds to the loss."""
+  advantage_b, weight_b, is_expert_b = (x[step] for x in extra)
   actions = config.likelihood.make()
   model = nnx.merge(graphdef, params)
   log_prob_b, logits_bt = rollout.log_probs(model, played, step, actions)
@@ -221,10 +225,6 @@ def _step_loss(
       x,
     )
     log_prob_b, old_b = mix(log_prob_b), mix(old_b)
-  is_open_sb = played.is_open_sb
-  # Finished rows have weight 0; each row's steps have weights that sum to 1.
-  weight_b = is_open_sb[step] / jnp.maximum(is_open_sb.sum(0), 1)
-  advantage_b = advantage_sb[step]
   gain_b = surrogate(log_prob_b, old_b, advantage_b, config.clip_ratio)
   if config.entropy:
     allowed_bt = played.allowed_sbt[step]
@@ -245,13 +245,18 @@ def loss_and_gradient(
 ) -> tuple[Float[Array, ''], Any]:
   """The loss of a batch of rollouts and its gradient.
 
-  A loop over the steps taken, so that neither memory nor work grows with the
-  steps that were not.
+  A loop over what unfinished rows did, so that neither memory nor work grows
+  with the steps that were not taken.
   """
+  is_open_sb = played.is_open_sb
+  # Finished rows have weight 0; each row's steps have weights that sum to 1.
+  weight_sb = is_open_sb / jnp.maximum(is_open_sb.sum(0), 1)
+  is_expert_sb = jnp.broadcast_to(is_expert_b, is_open_sb.shape)
+  played, extra = rollout.packed(played, advantage_sb, weight_sb, is_expert_sb)
 
   def add(step, total):
     new = jax.value_and_grad(_step_loss)(
-      params, graphdef, played, step, advantage_sb, is_expert_b, config
+      params, graphdef, played, step, extra, config
     )
     return jax.tree.map(jnp.add, total, new)
 
@@ -274,6 +279,7 @@ def divergence(
   actions = config.likelihood.make()
   model = nnx.merge(graphdef, params)
   weight_sb = played.is_open_sb & ~is_expert_b
+  played, (weight_sb,) = rollout.packed(played, weight_sb)
 
   def add(step, total):
     log_prob_b, _ = rollout.log_probs(model, played, step, actions)
@@ -322,19 +328,33 @@ def _play_rows(
 def _update(
   params, opt_state, played, advantage_sb, is_expert_b, *, graphdef, config
 ):
-  """One step of the optimizer; also returns the norm of the gradient."""
+  """One step of the optimizer, shortened to a divergence of `max_kl`.
+
+  Within a fifth, if there is a bound. Also returns the norm of the gradient and
+  the divergence as made and as proposed.
+  """
   _, grads = loss_and_gradient(
     graphdef, params, played, advantage_sb, is_expert_b, config
   )
   updates, opt_state = config.optimizer().update(grads, opt_state, params)
   norm = optax.tree.norm(grads)
-  new = optax.apply_updates(params, updates)
-  kl = divergence(graphdef, new, played, is_expert_b, config)
+  at = lambda scale: jax.tree.map(lambda x, u: x + scale * u, params, updates)
+  measure = lambda scale: divergence(
+    graphdef, at(scale), played, is_expert_b, config
+  )
+  proposed = measure(jnp.float32(1))
+  scale, kl = jnp.float32(1), proposed
   if config.max_kl:
-    # Close to the old policy the divergence is quadratic in the update.
-    scale = jnp.minimum(1.0, jnp.sqrt(config.max_kl / jnp.maximum(kl, 1e-12)))
-    new = jax.tree.map(lambda old, x: old + scale * (x - old), params, new)
-  return new, opt_state, dict(norm=norm, kl=kl)
+    # Close to the old policy the divergence is quadratic in the scale, so that
+    # one correction is enough; farther away it takes a few.
+    shorter = lambda state: state[0] * jnp.sqrt(config.max_kl / state[1])
+    scale, kl = jax.lax.while_loop(
+      lambda state: state[1] > 1.2 * config.max_kl,
+      lambda state: (shorter(state), measure(shorter(state))),
+      (scale, kl),
+    )
+  numbers = dict(norm=norm, kl=kl, kl_proposed=proposed)
+  return at(scale), opt_state, numbers
 
 
 @dataclasses.dataclass

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rolls of dice until a total is used up, decoded all at once.
 
-arXiv:2512.09106 in its full-diffusion setting on a task that fits a laptop. What
-keeps the training from collapsing under pressure (a start that is not too sure,
-updates of bounded divergence, no credit after the answer was wrong, many small
-steps of the pressure) is explained in docs/unmasking.md.
+arXiv:2512.09106 in its full-diffusion setting on a task that fits a laptop.
+docs/unmasking.md explains what keeps the training from collapsing under speed
+pressure: a start that is not too sure, updates of bounded divergence, no credit
+after the answer was wrong, many small steps of the pressure. The first stages
+train a sure policy, the others a bolder one.
 
   python -m experiments.unmasking --workdir=runs/dice \\
       --config=experiments/unmasking/configs/dice.py:tiny
@@ -27,14 +28,15 @@ def get_config(size: str = 'small') -> experiment.Config:
         num_prompts=16,
         group=8,
         credit=rl.Credit.UNTIL_FAULT,
-        lr=3e-3,
-        max_kl=0.02,
+        lr=2e-3,
+        max_kl=0.03,
         is_cosine=False,
         warmup_steps=0,
         weight_decay=0.0,
         clip_norm=1.0,
       ),
-      alphas=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0),
+      alphas=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
+      temperings=(0.67, 1.0, 1.0, 2.0, 1.0, 1.0),
       validate_every=10,
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
