@@ -77,6 +77,24 @@ def test_the_record_tells_the_whole_story(game):
   np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+def test_a_packed_record_holds_what_unfinished_rows_did(game):
+  _, _, played = game
+  is_open = np.asarray(played.is_open_sb)
+  places = np.flatnonzero(is_open)
+  tags = jnp.arange(is_open.size).reshape(is_open.shape)
+  record, (got,) = rollout.packed(played, tags)
+  assert int(record.num_steps) == -(-len(places) // len(ROWS))
+  assert int(record.num_steps) < int(played.num_steps)
+  np.testing.assert_array_equal(got.reshape(-1)[: len(places)], places)
+  flat = lambda x: np.asarray(x).reshape(-1, *x.shape[2:])
+  assert not flat(record.is_open_sb)[len(places) :].any()
+  for name in ('action_sbt', 'confidence_sbtp', 'log_prob_sb'):
+    np.testing.assert_array_equal(
+      flat(getattr(record, name))[: len(places)],
+      flat(getattr(played, name))[places],
+    )
+
+
 def test_rows_do_not_depend_on_each_other(game):
   kind, model, played = game
   if kind is not rl.Likelihood.BERNOULLI:
