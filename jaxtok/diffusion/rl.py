@@ -84,6 +84,7 @@ class Config:
   weight_decay: float = 0.1
   clip_norm: float = 0.2
   block: int = 0  # Of the decoding; 0 decodes all at once.
+  max_calls: int = 0  # A rollout that needs more fails; 0: the answer's length.
 
   def __post_init__(self):
     rules = {
@@ -99,6 +100,7 @@ class Config:
       'clip_ratio': (self.clip_ratio > 0, '> 0'),
       'num_inner': (self.num_inner >= 1, '>= 1'),
       'max_kl': (self.max_kl >= 0, '>= 0'),
+      'max_calls': (self.max_calls >= 0, '>= 0'),
       'entropy': (self.entropy >= 0, '>= 0'),
       'lr': (self.lr > 0, '> 0'),
       'clip_norm': (self.clip_norm > 0, '> 0'),
@@ -165,21 +167,21 @@ def credited(
   advantage_b: np.ndarray,
   fault_b: np.ndarray,
   num_calls_b: np.ndarray,
-  length: int,
+  num_steps: int,
   credit: Credit,
 ) -> np.ndarray:
-  """Advantage of each step, float32 [length, b].
+  """Advantage of each step, float32 [num_steps, b].
 
   Args:
     advantage_b: Of the rollouts.
     fault_b: Step after which no right answer was possible; -1 if none.
     num_calls_b: Steps of each rollout.
-    length: Of the answer.
+    num_steps: Most steps of a rollout.
     credit: A blamed step counts as often as all steps together; a row that
       could have become right but did not is credited as a whole.
   """
-  step_s1 = np.arange(length)[:, None]
-  all_sb = np.tile(np.float32(advantage_b), (length, 1))
+  step_s1 = np.arange(num_steps)[:, None]
+  all_sb = np.tile(np.float32(advantage_b), (num_steps, 1))
   if credit is Credit.ALL:
     return all_sb
   if credit is Credit.UNTIL_FAULT:
@@ -318,6 +320,7 @@ def _play_rows(
     prompt_len=prompt_len,
     mask_id=mask_id,
     block=config.block,
+    max_steps=config.max_calls,
     actions=config.likelihood.make(),
     expert=expert,
     is_expert_b=is_expert_b,
@@ -445,7 +448,8 @@ class Trainer:
     fault_b = np.full(len(out_bt), -1)
     if c.credit is not Credit.ALL:
       fault_b = self._faults(out_bt, np.asarray(end.reveal_step_bt))
-    advantage_sb = credited(advantage_b, fault_b, calls_b, length, c.credit)
+    num_steps = c.max_calls or length
+    advantage_sb = credited(advantage_b, fault_b, calls_b, num_steps, c.credit)
     own_b = self._own_b
     numbers = dict(
       reward=float(reward_b[own_b].mean()),

@@ -34,6 +34,7 @@ def get_config(size: str = 'small') -> experiment.Config:
         warmup_steps=0,
         weight_decay=0.0,
         clip_norm=1.0,
+        max_calls=14,  # The cloned rule needs 12.
       ),
       alphas=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
       temperings=(0.67, 1.0, 1.0, 2.0, 1.0, 1.0),
