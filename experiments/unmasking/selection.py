@@ -3,8 +3,8 @@
 """Decodes a fixed set of prompts with a selector: the points of the figure.
 
 Selectors without chance decode equal prompts equally, so each distinct prompt
-is decoded once; the others are decoded as often as they occur, with several
-seeds.
+is decoded once. Others decode each distinct prompt several times, so that what
+is known of a prompt is the mean of as many draws.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ from jaxtok.diffusion import policy, rollout, samplers, selectors
 from jaxtok.evals import pareto
 from jaxtok.tasks import base
 
-NUM_SEEDS = 3  # Of selectors with chance.
+NUM_SEEDS = 3  # Of selectors with chance, if no prompt occurs twice.
+MAX_DRAWS = 12  # Of a prompt that occurs often.
 ORACLE = 'oracle margin'
 
 decode_rows = functools.partial(
@@ -87,13 +88,17 @@ class Judge:
       inner = inner.selector
     if isinstance(inner, selectors.OracleMargin):
       return pareto.Point(name, *self.judged(selector, self.rows_nt))
-    if isinstance(inner, (selectors.Random, policy.Policy)):
-      seeds = range(NUM_SEEDS)
-      each = [self.judged(selector, self.rows_nt, seed) for seed in seeds]
-      return pareto.Point(name, *np.mean(each, axis=0))
-    right, calls = self.judged(selector, self._distinct)
+    is_random = isinstance(inner, (selectors.Random, policy.Policy))
+    num = self._num_draws() if is_random else 1
+    drawn = self.judged(selector, np.repeat(self._distinct, num, axis=0))
+    right, calls = (x.reshape(-1, num).mean(1) for x in drawn)
     n = self._index_n
     return pareto.Point(name, right[n], calls[n])
+
+  def _num_draws(self) -> int:
+    """Of each distinct prompt, by a selector with chance."""
+    often = -(-NUM_SEEDS * len(self.rows_nt) // len(self._distinct))
+    return min(often, MAX_DRAWS)
 
   def sweep(self, named: Iterable[tuple[str, Any]]) -> list[pareto.Point]:
     return [self.point(name, selector) for name, selector in named]

@@ -30,12 +30,17 @@ class Config:
   steps: int = 1200
   batch_size: int = 256  # Decoding steps per update.
   lr: float = 3e-3  # Highest; it falls to 0 along a cosine.
+  smoothing: float = 0.0  # Share of each choice given to its opposite.
 
   def __post_init__(self):
     if self.steps < 1 or self.batch_size < 1 or self.lr <= 0:
       raise ValueError(
         f'cloning.steps={self.steps} and batch_size={self.batch_size} must be '
         f'>= 1 and lr={self.lr} > 0.'
+      )
+    if not 0 <= self.smoothing < 0.5:
+      raise ValueError(
+        f'cloning.smoothing={self.smoothing} must be in [0, 0.5).'
       )
 
 
@@ -74,13 +79,26 @@ def choices(shown: rollout.Rollout) -> Choices:
   )
 
 
-def loss(model: policy.UnmaskingPolicy, made: Choices) -> Float[Array, '']:
-  """Mean cross-entropy in nats per position that could be revealed."""
+def loss(
+  model: policy.UnmaskingPolicy, made: Choices, smoothing: float = 0.0
+) -> Float[Array, '']:
+  """Mean cross-entropy in nats per position that could be revealed.
+
+  Args:
+    model: The policy.
+    made: What the expert did.
+    smoothing: Share of each choice given to its opposite. Without it a clone
+      becomes so sure that its rollouts do not differ, and nothing is learned
+      from them.
+  """
   logits_bt = model(made.confidence_btp, made.is_masked_bt, made.progress_b)
-  nats_b = -policy.bernoulli_log_prob(
-    logits_bt, made.action_bt, made.allowed_bt
+  nats = lambda action_bt: (
+    -policy.bernoulli_log_prob(logits_bt, action_bt, made.allowed_bt).sum()
   )
-  return nats_b.sum() / made.allowed_bt.sum()
+  nats_of_both = (1 - smoothing) * nats(made.action_bt)
+  if smoothing:
+    nats_of_both += smoothing * nats(~made.action_bt)
+  return nats_of_both / made.allowed_bt.sum()
 
 
 def clone(
@@ -114,7 +132,7 @@ def _train(params, made, *, graphdef, config):
     index_b = jax.random.randint(rng, (size,), 0, total)
     batch = jax.tree.map(lambda x: x[index_b], made)
     nats, grads = jax.value_and_grad(
-      lambda params: loss(nnx.merge(graphdef, params), batch)
+      lambda p: loss(nnx.merge(graphdef, p), batch, config.smoothing)
     )(params)
     updates, opt_state = optimizer.update(grads, opt_state)
     return (optax.apply_updates(params, updates), opt_state), nats

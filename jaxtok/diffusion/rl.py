@@ -9,7 +9,8 @@ each group and treats the behaviour as a mixture. GRPO: Shao et al. 2024,
 arXiv:2402.03300.
 
 Options that are not the paper's: an entropy bonus, a speed pressure that rises
-during training.
+during training, a bound on how far an update moves the policy (Schulman et al.
+2015, arXiv:1502.05477, by scaling the update), credit for single steps.
 
 Axes: s steps, b rows (prompts times group members), t positions, g groups.
 """
@@ -55,6 +56,9 @@ class Credit(enum.Enum):
 
   ALL = 'all'  # Each the same share: the paper's.
   BLAME = 'blame'  # If it is negative, the step that made the answer wrong.
+  # None to steps after the answer was wrong: their rewards are all 0, so that
+  # what they add is noise without a mean. Exact for Reward.PRODUCT.
+  UNTIL_FAULT = 'until_fault'
 
 
 @configclass
@@ -72,6 +76,7 @@ class Config:
   num_experts: int = 0  # Rollouts of the expert per prompt.
   clip_ratio: float = 0.2
   num_inner: int = 1  # Updates per batch of rollouts.
+  max_kl: float = 0.0  # If > 0: nats per step that an update may change.
   entropy: float = 0.0  # Bonus per nat of a step's mean entropy per position.
   lr: float = 1e-3
   warmup_steps: int = 10
@@ -79,6 +84,7 @@ class Config:
   weight_decay: float = 0.1
   clip_norm: float = 0.2
   block: int = 0  # Of the decoding; 0 decodes all at once.
+  max_calls: int = 0  # A rollout that needs more fails; 0: the answer's length.
 
   def __post_init__(self):
     rules = {
@@ -93,6 +99,8 @@ class Config:
       'num_experts': (self.num_experts >= 0, '>= 0'),
       'clip_ratio': (self.clip_ratio > 0, '> 0'),
       'num_inner': (self.num_inner >= 1, '>= 1'),
+      'max_kl': (self.max_kl >= 0, '>= 0'),
+      'max_calls': (self.max_calls >= 0, '>= 0'),
       'entropy': (self.entropy >= 0, '>= 0'),
       'lr': (self.lr > 0, '> 0'),
       'clip_norm': (self.clip_norm > 0, '> 0'),
@@ -101,6 +109,11 @@ class Config:
       raise ValueError(
         f'rl.entropy={self.entropy} is that of Bernoulli actions, but '
         f'rl.likelihood={self.likelihood.value!r}.'
+      )
+    if self.max_kl and self.num_inner > 1:
+      raise ValueError(
+        f'rl.max_kl={self.max_kl} bounds the one update of a batch, but '
+        f'rl.num_inner={self.num_inner}. Use 1, or max_kl=0.'
       )
     for name, (is_fine, rule) in rules.items():
       if not is_fine:
@@ -150,6 +163,34 @@ def advantages(reward_b: np.ndarray, rows_per_prompt: int) -> np.ndarray:
   return (reward_gn - reward_gn.mean(1, keepdims=True)).reshape(-1)
 
 
+def credited(
+  advantage_b: np.ndarray,
+  fault_b: np.ndarray,
+  num_calls_b: np.ndarray,
+  num_steps: int,
+  credit: Credit,
+) -> np.ndarray:
+  """Advantage of each step, float32 [num_steps, b].
+
+  Args:
+    advantage_b: Of the rollouts.
+    fault_b: Step after which no right answer was possible; -1 if none.
+    num_calls_b: Steps of each rollout.
+    num_steps: Most steps of a rollout.
+    credit: A blamed step counts as often as all steps together; a row that
+      could have become right but did not is credited as a whole.
+  """
+  step_s1 = np.arange(num_steps)[:, None]
+  all_sb = np.tile(np.float32(advantage_b), (num_steps, 1))
+  if credit is Credit.ALL:
+    return all_sb
+  if credit is Credit.UNTIL_FAULT:
+    return np.where((fault_b >= 0) & (step_s1 > fault_b), 0, all_sb)
+  blamed_sb = np.where(step_s1 == fault_b, all_sb * num_calls_b, 0)
+  is_blamed_b = (advantage_b < 0) & (fault_b >= 0)
+  return np.float32(np.where(is_blamed_b, blamed_sb, all_sb))
+
+
 def expert_steering_log_prob(
   log_prob_b: Float[Array, 'b'], group: int, num_experts: int
 ) -> Float[Array, 'b']:
@@ -172,10 +213,9 @@ def surrogate(
   return jnp.minimum(ratio_b * advantage_b, clipped_b * advantage_b)
 
 
-def _step_loss(
-  params, graphdef, played, step, advantage_sb, is_expert_b, config
-):
-  """What one step of all rows adds to the loss."""
+def _step_loss(params, graphdef, played, step, extra, config):
+  """What one step of a packed record adds to the loss."""
+  advantage_b, weight_b, is_expert_b = (x[step] for x in extra)
   actions = config.likelihood.make()
   model = nnx.merge(graphdef, params)
   log_prob_b, logits_bt = rollout.log_probs(model, played, step, actions)
@@ -187,10 +227,6 @@ def _step_loss(
       x,
     )
     log_prob_b, old_b = mix(log_prob_b), mix(old_b)
-  is_open_sb = played.is_open_sb
-  # Finished rows have weight 0; each row's steps have weights that sum to 1.
-  weight_b = is_open_sb[step] / jnp.maximum(is_open_sb.sum(0), 1)
-  advantage_b = advantage_sb[step]
   gain_b = surrogate(log_prob_b, old_b, advantage_b, config.clip_ratio)
   if config.entropy:
     allowed_bt = played.allowed_sbt[step]
@@ -211,18 +247,50 @@ def loss_and_gradient(
 ) -> tuple[Float[Array, ''], Any]:
   """The loss of a batch of rollouts and its gradient.
 
-  A loop over the steps taken, so that neither memory nor work grows with the
-  steps that were not.
+  A loop over what unfinished rows did, so that neither memory nor work grows
+  with the steps that were not taken.
   """
+  is_open_sb = played.is_open_sb
+  # Finished rows have weight 0; each row's steps have weights that sum to 1.
+  weight_sb = is_open_sb / jnp.maximum(is_open_sb.sum(0), 1)
+  is_expert_sb = jnp.broadcast_to(is_expert_b, is_open_sb.shape)
+  played, extra = rollout.packed(played, advantage_sb, weight_sb, is_expert_sb)
 
   def add(step, total):
     new = jax.value_and_grad(_step_loss)(
-      params, graphdef, played, step, advantage_sb, is_expert_b, config
+      params, graphdef, played, step, extra, config
     )
     return jax.tree.map(jnp.add, total, new)
 
   zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
   return jax.lax.fori_loop(0, played.num_steps, add, zero)
+
+
+def divergence(
+  graphdef: Any,
+  params: Any,
+  played: rollout.Rollout,
+  is_expert_b: Bool[Array, 'b'],
+  config: Config,
+) -> Float[Array, '']:
+  """KL divergence of the policy that played from a new one, nats per step.
+
+  Estimated from the actions played, without those of experts: the mean of
+  r - 1 - log r for the ratio r of new to old, which is never negative.
+  """
+  actions = config.likelihood.make()
+  model = nnx.merge(graphdef, params)
+  weight_sb = played.is_open_sb & ~is_expert_b
+  played, (weight_sb,) = rollout.packed(played, weight_sb)
+
+  def add(step, total):
+    log_prob_b, _ = rollout.log_probs(model, played, step, actions)
+    log_ratio_b = log_prob_b - played.log_prob_sb[step]
+    nats_b = jnp.expm1(log_ratio_b) - log_ratio_b
+    return total + jnp.where(weight_sb[step], nats_b, 0).sum()
+
+  total = jax.lax.fori_loop(0, played.num_steps, add, jnp.float32(0))
+  return total / jnp.maximum(weight_sb.sum(), 1)
 
 
 @functools.partial(
@@ -252,6 +320,7 @@ def _play_rows(
     prompt_len=prompt_len,
     mask_id=mask_id,
     block=config.block,
+    max_steps=config.max_calls,
     actions=config.likelihood.make(),
     expert=expert,
     is_expert_b=is_expert_b,
@@ -262,13 +331,33 @@ def _play_rows(
 def _update(
   params, opt_state, played, advantage_sb, is_expert_b, *, graphdef, config
 ):
-  """One step of the optimizer; also returns the norm of the gradient."""
+  """One step of the optimizer, shortened to a divergence of `max_kl`.
+
+  Within a fifth, if there is a bound. Also returns the norm of the gradient and
+  the divergence as made and as proposed.
+  """
   _, grads = loss_and_gradient(
     graphdef, params, played, advantage_sb, is_expert_b, config
   )
   updates, opt_state = config.optimizer().update(grads, opt_state, params)
   norm = optax.tree.norm(grads)
-  return optax.apply_updates(params, updates), opt_state, norm
+  at = lambda scale: jax.tree.map(lambda x, u: x + scale * u, params, updates)
+  measure = lambda scale: divergence(
+    graphdef, at(scale), played, is_expert_b, config
+  )
+  proposed = measure(jnp.float32(1))
+  scale, kl = jnp.float32(1), proposed
+  if config.max_kl:
+    # Close to the old policy the divergence is quadratic in the scale, so that
+    # one correction is enough; farther away it takes a few.
+    shorter = lambda state: state[0] * jnp.sqrt(config.max_kl / state[1])
+    scale, kl = jax.lax.while_loop(
+      lambda state: state[1] > 1.2 * config.max_kl,
+      lambda state: (shorter(state), measure(shorter(state))),
+      (scale, kl),
+    )
+  numbers = dict(norm=norm, kl=kl, kl_proposed=proposed)
+  return at(scale), opt_state, numbers
 
 
 @dataclasses.dataclass
@@ -298,8 +387,10 @@ class Trainer:
 
   def __post_init__(self):
     c = self.config
-    if c.credit is Credit.BLAME and self.can_complete is None:
-      raise ValueError("rl.credit='blame' needs can_complete of the task.")
+    if c.credit is not Credit.ALL and self.can_complete is None:
+      raise ValueError(
+        f'rl.credit={c.credit.value!r} needs can_complete of the task.'
+      )
     if c.num_experts and self.expert is None:
       raise ValueError(f'rl.num_experts={c.num_experts} needs an expert.')
     self.graphdef = policy.structure(self.model.config)
@@ -329,7 +420,7 @@ class Trainer:
     )
 
   def _learn(self, played, advantage_sb):
-    self.params, self.opt_state, norm = _update(
+    self.params, self.opt_state, numbers = _update(
       self.params,
       self.opt_state,
       played,
@@ -337,7 +428,7 @@ class Trainer:
       self.is_expert_b,
       **self._static,
     )
-    return norm
+    return numbers
 
   def update(self, prompts_bt: np.ndarray, rng: Array) -> dict[str, float]:
     """Plays one batch of prompts (whole rows) and learns from it."""
@@ -354,31 +445,29 @@ class Trainer:
       right_b, calls_b, length, c.alpha_at(self.step), c.reward
     )
     advantage_b = advantages(reward_b, c.rows_per_prompt)
-    advantage_sb = np.tile(advantage_b, (length, 1))
-    if c.credit is Credit.BLAME:
-      step_bt = np.asarray(end.reveal_step_bt)
-      advantage_sb = self._blamed(advantage_b, out_bt, step_bt, calls_b)
+    fault_b = np.full(len(out_bt), -1)
+    if c.credit is not Credit.ALL:
+      fault_b = self._faults(out_bt, np.asarray(end.reveal_step_bt))
+    num_steps = c.max_calls or length
+    advantage_sb = credited(advantage_b, fault_b, calls_b, num_steps, c.credit)
     own_b = self._own_b
     numbers = dict(
       reward=float(reward_b[own_b].mean()),
       accuracy=float(right_b[own_b].mean()),
       calls=float(calls_b[own_b].mean()),
       norm=0.0,
+      kl=0.0,
     )
     self.step += 1
     # Without a difference inside any group there is nothing to learn.
     if np.abs(advantage_b).max() >= 1e-6 or c.entropy:
       for _ in range(c.num_inner):
-        norm = self._learn(played, advantage_sb)
-      numbers['norm'] = float(norm)
+        learnt = self._learn(played, advantage_sb)
+      numbers |= {key: float(value) for key, value in learnt.items()}
     return numbers
 
-  def _blamed(self, advantage_b, out_bt, step_bt, calls_b):
-    """Negative advantages at the step after which nothing could be right.
-
-    They count as often there as at all steps together; a row that could have
-    become right but did not is to blame as a whole.
-    """
+  def _faults(self, out_bt, step_bt):
+    """Step after which no right answer was possible, int [b]; -1 if none."""
     length = out_bt.shape[1] - self.prompt_len
     is_answer_t = np.arange(out_bt.shape[1]) >= self.prompt_len
     step_bt = np.where(step_bt < 0, length, step_bt)
@@ -390,11 +479,7 @@ class Trainer:
         for step in range(length)
       ]
     )
-    fault_b = np.where(could_sb.all(0), -1, could_sb.argmin(0))
-    is_fault_sb = np.arange(length)[:, None] == fault_b
-    blamed_sb = np.where(is_fault_sb, advantage_b * calls_b, 0)
-    is_blamed_b = (advantage_b < 0) & (fault_b >= 0)
-    return np.where(is_blamed_b, blamed_sb, advantage_b).astype(np.float32)
+    return np.where(could_sb.all(0), -1, could_sb.argmin(0))
 
   def current(self) -> policy.UnmaskingPolicy:
     """The policy as trained so far."""

@@ -157,3 +157,32 @@ def log_probs(
     logits_bt, at(played.action_sbt), at(played.allowed_sbt)
   )
   return log_prob_b, logits_bt
+
+
+def packed(played: Rollout, *more_sb: Array) -> tuple[Rollout, tuple]:
+  """Moves what unfinished rows did to the front, so that less is replayed.
+
+  Which row and which step an entry belongs to is lost.
+
+  Args:
+    played: A record.
+    *more_sb: Arrays [s, b, ...] to be moved in the same way.
+
+  Returns:
+    The record, of as many steps as are needed to hold the entries of
+    unfinished rows, and the other arrays.
+  """
+  num_rows = played.is_open_sb.shape[1]
+  order = jnp.argsort(~played.is_open_sb.reshape(-1), stable=True)
+
+  def move(x):
+    return x.reshape(-1, *x.shape[2:])[order].reshape(x.shape)
+
+  moved = {
+    field.name: move(getattr(played, field.name))
+    for field in dataclasses.fields(played)
+    if field.name not in ('num_steps', 'canvas')
+  }
+  num_steps = -(-played.is_open_sb.sum() // num_rows)
+  record = dataclasses.replace(played, **moved, num_steps=num_steps)
+  return record, tuple(move(x) for x in more_sb)

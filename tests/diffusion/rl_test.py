@@ -77,6 +77,24 @@ def test_the_record_tells_the_whole_story(game):
   np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+def test_a_packed_record_holds_what_unfinished_rows_did(game):
+  _, _, played = game
+  is_open = np.asarray(played.is_open_sb)
+  places = np.flatnonzero(is_open)
+  tags = jnp.arange(is_open.size).reshape(is_open.shape)
+  record, (got,) = rollout.packed(played, tags)
+  assert int(record.num_steps) == -(-len(places) // len(ROWS))
+  assert int(record.num_steps) < int(played.num_steps)
+  np.testing.assert_array_equal(got.reshape(-1)[: len(places)], places)
+  flat = lambda x: np.asarray(x).reshape(-1, *x.shape[2:])
+  assert not flat(record.is_open_sb)[len(places) :].any()
+  for name in ('action_sbt', 'confidence_sbtp', 'log_prob_sb'):
+    np.testing.assert_array_equal(
+      flat(getattr(record, name))[: len(places)],
+      flat(getattr(played, name))[places],
+    )
+
+
 def test_rows_do_not_depend_on_each_other(game):
   kind, model, played = game
   if kind is not rl.Likelihood.BERNOULLI:
@@ -191,11 +209,77 @@ def test_the_step_that_broke_the_answer_is_blamed():
     can_complete=TASK.can_complete,
   )
   # Group 0 is wrong (0 + 0 + 0) from step 2 on, where its verdict falls.
-  rows = np.array([[0, 1, 0, 0, 11, 0, 0, 11]] * 2)
+  rows = np.array([[0, 1, 0, 0, 11, 0, 0, 11], [1, 1, 0, 0, 11, 0, 0, 11]])
   steps = np.array([[-1, -1, 0, 1, 2, 0, 1, 3]] * 2)
-  got = trainer._blamed(np.float32([-0.5, 0.5]), rows, steps, np.array([4, 4]))
+  fault = trainer._faults(rows, steps)
+  np.testing.assert_array_equal(fault, [2, -1])
+  advantage, calls = np.float32([-0.5, 0.5]), np.array([4, 4])
+  credited = lambda credit: rl.credited(advantage, fault, calls, 6, credit)
+  got = credited(rl.Credit.BLAME)
   np.testing.assert_allclose(got[:, 0], [0, 0, -2.0, 0, 0, 0])
   np.testing.assert_allclose(got[:, 1], 0.5)
+  got = credited(rl.Credit.UNTIL_FAULT)
+  np.testing.assert_allclose(got[:, 0], [-0.5, -0.5, -0.5, 0, 0, 0])
+  np.testing.assert_allclose(got[:, 1], 0.5)
+  np.testing.assert_allclose(credited(rl.Credit.ALL), [[-0.5, 0.5]] * 6)
+
+
+@pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
+def test_the_divergence_is_that_of_the_actions_played(kind):
+  graphdef, params, played, _, nobody, config = setup(kind)
+  moved = jax.tree.map(lambda x: x + 0.1, params)
+  measure = jax.jit(
+    lambda params, who: rl.divergence(graphdef, params, played, who, config)
+  )
+  # Sums of squares of float32 rounding of two programs, see the replay test.
+  assert float(measure(params, nobody)) < 1e-9
+  model, total = nnx.merge(graphdef, moved), []
+  for step in range(int(played.num_steps)):
+    new, _ = rollout.log_probs(model, played, step, ACTIONS[kind])
+    gap = np.float64(new) - np.float64(played.log_prob_sb[step])
+    total.append((np.exp(gap) - 1 - gap)[np.asarray(played.is_open_sb[step])])
+  # Differences of float32 log-probabilities, about 1e-6 of some nats.
+  want = np.concatenate(total).mean()
+  assert want > 0.01
+  assert float(measure(moved, nobody)) == pytest.approx(want, rel=1e-3)
+  assert float(measure(moved, ~nobody)) == 0
+
+
+def test_an_update_moves_the_policy_no_further_than_allowed():
+  graphdef, params, played, advantage, nobody, config = setup(
+    rl.Likelihood.BERNOULLI, lr=0.1, warmup_steps=0
+  )
+  measure = jax.jit(
+    lambda params: rl.divergence(graphdef, params, played, nobody, config)
+  )
+  moved, at = {}, {}
+  for bound in (0.0, 1e-3):
+    setting = dataclasses.replace(config, max_kl=bound)
+    moved[bound], _, numbers = rl._update(
+      params,
+      config.optimizer().init(params),
+      played,
+      advantage,
+      nobody,
+      graphdef=graphdef,
+      config=setting,
+    )
+    at[bound] = float(measure(moved[bound]))
+    assert float(numbers['kl_proposed']) > 0.05
+    assert float(numbers['kl']) == pytest.approx(at[bound], rel=1e-3)
+  assert at[0.0] > 0.05
+  assert 1e-5 < at[1e-3] < 1.2e-3
+  shift = lambda new: np.concatenate(
+    [
+      np.ravel(a - b)
+      for a, b in zip(
+        jax.tree.leaves(new), jax.tree.leaves(params), strict=True
+      )
+    ]
+  )
+  a, b = shift(moved[0.0]), shift(moved[1e-3])
+  cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+  assert cosine > 0.999  # The same direction, but for rounding.
 
 
 def test_expert_steering_bounds_the_ratio():
@@ -247,6 +331,21 @@ def test_a_clone_decides_as_its_expert():
   )
 
 
+def test_a_smoothed_clone_is_less_sure():
+  _, shown = play(
+    rl.Likelihood.BERNOULLI,
+    selectors.Threshold(0.5),
+    jnp.ones(len(ROWS), bool),
+  )
+  config = cloning.Config(steps=300, lr=1e-2, smoothing=0.1)
+  _, nats = cloning.clone(SMALL.make(nnx.Rngs(1)), shown, config)
+  # No policy is below the entropy of the smoothed choices.
+  least = -0.9 * np.log(0.9) - 0.1 * np.log(0.1)
+  assert least - 1e-3 < nats < least + 0.1
+  with pytest.raises(ValueError, match=r'smoothing=0\.5 must be'):
+    cloning.Config(smoothing=0.5)
+
+
 def test_training_finds_that_one_call_is_best_where_all_is_certain():
   def certain(tokens):
     return jnp.broadcast_to(20.0 * jax.nn.one_hot(7, 13), (*tokens.shape, 13))
@@ -272,11 +371,22 @@ def test_training_finds_that_one_call_is_best_where_all_is_certain():
 
 @pytest.mark.parametrize(
   'field, value',
-  [('alpha', -1.0), ('group', 1), ('lr', 0.0), ('entropy', -1.0)],
+  [
+    ('alpha', -1.0),
+    ('group', 1),
+    ('lr', 0.0),
+    ('entropy', -1.0),
+    ('max_kl', -1.0),
+  ],
 )
 def test_bad_settings_are_refused(field, value):
   with pytest.raises(ValueError, match=f'rl.{field}={value} must be'):
     rl.Config(**{field: value})
+
+
+def test_a_bound_is_for_one_update_per_batch():
+  with pytest.raises(ValueError, match=r'but rl\.num_inner=2\. Use 1'):
+    rl.Config(max_kl=0.1, num_inner=2)
 
 
 def test_steering_needs_an_expert():

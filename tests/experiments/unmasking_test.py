@@ -101,6 +101,28 @@ def test_equal_prompts_are_decoded_once_and_counted_as_often():
   assert 0 < found.accuracy < 1
 
 
+def test_with_chance_each_prompt_is_decoded_as_often():
+  task = TINY.task
+  rows = base.batch(task, 0, 0, 40)
+  judge = selection.Judge(task, training.exact_denoiser(task), rows)
+  found = judge.point('', selectors.Random(jnp.asarray(2)))
+  num = selection.MAX_DRAWS  # Five prompts: they occur often enough.
+  np.testing.assert_allclose(found.correct_n * num % 1, 0, atol=1e-9)
+  for salt in range(5):
+    assert len(set(found.correct_n[rows[:, 0] == salt])) == 1
+  assert 0 < found.accuracy < 1
+
+
+def test_there_is_one_tempering_per_stage():
+  settings = training.Config(alphas=(1.0, 2.0), temperings=(0.5, 2.0))
+  assert settings.stages() == [(1.0, 0.5), (2.0, 2.0)]
+  assert training.Config(alphas=(3.0,)).stages() == [(3.0, 1.0)]
+  with pytest.raises(ValueError, match='for each of the 2 alphas'):
+    training.Config(alphas=(1.0, 2.0), temperings=(0.5,))
+  with pytest.raises(ValueError, match='must be > 0'):
+    training.Config(alphas=(1.0,), temperings=(0.0,))
+
+
 def test_the_bound_is_exact_where_the_model_is():
   task = dice_countdown.DiceCountdown(min_total=2, max_total=2, max_pairs=2)
   rows = jnp.asarray(base.batch(task, 0, 0, 4096))

@@ -3,6 +3,10 @@
 """Rolls of dice until a total is used up, decoded all at once.
 
 arXiv:2512.09106 in its full-diffusion setting on a task that fits a laptop.
+docs/unmasking.md explains what keeps the training from collapsing under speed
+pressure: a start that is not too sure, updates of bounded divergence, no credit
+after the answer was wrong, many small steps of the pressure. The first stages
+train a sure policy, the others a bolder one.
 
   python -m experiments.unmasking --workdir=runs/dice \\
       --config=experiments/unmasking/configs/dice.py:tiny
@@ -10,7 +14,7 @@ arXiv:2512.09106 in its full-diffusion setting on a task that fits a laptop.
 
 from experiments import sizes
 from experiments.unmasking import denoiser, experiment, training
-from jaxtok.diffusion import rl
+from jaxtok.diffusion import cloning, rl
 
 
 def get_config(size: str = 'small') -> experiment.Config:
@@ -18,8 +22,24 @@ def get_config(size: str = 'small') -> experiment.Config:
   return experiment.Config(
     denoiser=denoiser.Config(steps=sizes.pick(size, tiny=2500, small=5000)),
     policy=training.Config(
-      learn=rl.Config(steps=sizes.pick(size, tiny=60, small=100), lr=5e-4),
-      alphas=(1.0, 2.0, 6.0),
+      clone=cloning.Config(steps=600, batch_size=128, smoothing=0.02),
+      learn=rl.Config(
+        steps=sizes.pick(size, tiny=20, small=30),
+        num_prompts=16,
+        group=8,
+        credit=rl.Credit.UNTIL_FAULT,
+        lr=2e-3,
+        max_kl=0.03,
+        is_cosine=False,
+        warmup_steps=0,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        max_calls=14,  # The cloned rule needs 12.
+      ),
+      alphas=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
+      temperings=(0.67, 1.0, 1.0, 2.0, 1.0, 1.0),
+      validate_every=10,
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
+    temperatures=(0.1, 0.5, 1.0),
   )

@@ -10,7 +10,7 @@ The fastest right decoding takes two calls; see jaxtok/tasks/free_choice.py.
 
 from experiments import sizes
 from experiments.unmasking import experiment, training
-from jaxtok.diffusion import rl
+from jaxtok.diffusion import cloning, rl
 from jaxtok.tasks import free_choice
 
 
@@ -20,16 +20,23 @@ def get_config(size: str = 'small') -> experiment.Config:
     task=free_choice.FreeChoice(),
     denoiser=None,
     policy=training.Config(
+      clone=cloning.Config(steps=400, batch_size=128, smoothing=0.02),
       learn=rl.Config(
         steps=sizes.pick(size, tiny=60, small=100),
         num_prompts=8,
         group=16,
+        credit=rl.Credit.UNTIL_FAULT,
         lr=3e-3,
-        clip_norm=0.5,
+        max_kl=0.05,
+        is_cosine=False,
+        warmup_steps=0,
         weight_decay=0.0,
+        clip_norm=1.0,
       ),
       alphas=(2.0, 8.0),
       expert_threshold=0.5,
+      num_validation=64,
+      validate_every=10,
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2)),
   )
