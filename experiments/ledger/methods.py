@@ -12,7 +12,7 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv', 'nested'}),
+  'jaxtok/cache': frozenset({'kv', 'nested', 'overwrite'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
     {
@@ -27,6 +27,7 @@ FOLDERS: dict[str, frozenset[str]] = {
     {
       *(
         'ancestral',
+        'block_cache',
         'cloning',
         'denoisers',
         'first_hitting',
