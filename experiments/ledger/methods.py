@@ -38,7 +38,9 @@ FOLDERS: dict[str, frozenset[str]] = {
       'selectors',
     }
   ),
-  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
+  'jaxtok/models': frozenset(
+    {'base', 'dit', 'int_byte_lm', 'level', 'transformer'}
+  ),
   'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
   'jaxtok/tokenizers': frozenset(
     {

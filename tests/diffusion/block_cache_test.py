@@ -100,6 +100,13 @@ def test_the_exact_cache_changes_nothing(model, canvas):
   denoiser = denoisers.OfModel.make(model, mask=mask)
   got = cached(denoiser, canvas, RULE, RNGS, kind='exact')
   assert_same(got, plain(denoiser, canvas, RULE, RNGS))
+  # A block that is given in all rows must enter the cache as well.
+  at = jnp.arange(LENGTH)
+  given = canvas.is_masked_bt & ((at < 2 * BLOCK) | (at >= 3 * BLOCK))
+  tokens = jnp.where(canvas.is_masked_bt & ~given, 5, canvas.tokens_bt)
+  middle = samplers.start(tokens, given, MASK)
+  got_middle = cached(denoiser, middle, RULE, RNGS, kind='exact')
+  assert_same(got_middle, plain(denoiser, middle, RULE, RNGS))
   # Without the mask it would: later positions are seen.
   free = plain(denoisers.OfModel.make(model), canvas, RULE, RNGS)
   assert (free.tokens_bt != got.tokens_bt).any()
