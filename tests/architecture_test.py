@@ -26,7 +26,7 @@ ALLOWED = {
   'entropy': set(),
   'models': {'nn', 'cache', 'entropy'},
   'decoding': set(),
-  'diffusion': {'decoding', 'objectives'},
+  'diffusion': {'cache', 'decoding', 'nn', 'objectives'},
   'tasks': set(),
   'runs': {'decoding', 'tokenizers', 'train'},
   'train': {'data', 'evals', 'objectives', 'models', 'runs', 'tokenizers'},

@@ -12,7 +12,7 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv', 'nested', 'slots'}),
+  'jaxtok/cache': frozenset({'kv', 'nested', 'overwrite', 'slots'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
     {
@@ -28,6 +28,7 @@ FOLDERS: dict[str, frozenset[str]] = {
     {
       *(
         'ancestral',
+        'block_cache',
         'cloning',
         'denoisers',
         'first_hitting',
@@ -40,7 +41,7 @@ FOLDERS: dict[str, frozenset[str]] = {
   ),
   'jaxtok/models': frozenset(
     {
-      *('base', 'hnet_stage', 'int_byte_lm', 'level', 'mamba_level'),
+      *('base', 'dit', 'hnet_stage', 'int_byte_lm', 'level', 'mamba_level'),
       *('patcher', 'transformer', 'word_layout'),
     }
   ),

@@ -3,8 +3,8 @@
 """Denoisers: functions from tokens to logits of the token at each place.
 
 They are pytrees, so that models inside them are arguments of jitted functions.
-For guidance and shifted logits see `pretrained`. Axes: b rows, t positions, v
-vocabulary.
+For guidance and shifted logits see `pretrained`, for caches `block_cache`.
+Axes: b rows, t positions, w positions of a window, v vocabulary.
 """
 
 import dataclasses
@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int
+
+from jaxtok.cache import overwrite
 
 
 @jax.tree_util.register_dataclass
@@ -24,18 +26,70 @@ class OfModel:
     graph: `nnx.split(model)[0]`, static.
     params: `nnx.split(model)[1]`.
     segment_ids_bt: Padding (0) and documents of the rows; None means one.
+    mask: Replaces the model's own, e.g. `nn.block_masks.BlockCausal`.
   """
 
   graph: Any = dataclasses.field(metadata=dict(static=True))
   params: Any
   segment_ids_bt: Any = None
+  mask: Any = None
 
   @classmethod
-  def make(cls, model: Any, segment_ids_bt: Any = None) -> 'OfModel':
+  def make(
+    cls, model: Any, segment_ids_bt: Any = None, mask: Any = None
+  ) -> 'OfModel':
     """Wraps an `nnx` model."""
-    return cls(*nnx.split(model), segment_ids_bt)
+    return cls(*nnx.split(model), segment_ids_bt, mask)
 
   def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']:
     model = nnx.merge(self.graph, self.params)
-    output = model(tokens_bt, segment_ids=self.segment_ids_bt)
+    output = model(tokens_bt, segment_ids=self.segment_ids_bt, mask=self.mask)
     return model.logits(output.hidden_btd)
+
+  def init_cache(self, tokens_bt: Int[Array, 'b t']) -> overwrite.Overwrite:
+    """See `block_cache.Windowed`."""
+    model = nnx.merge(self.graph, self.params)
+    return overwrite.Overwrite.of(model.init_cache(*tokens_bt.shape))
+
+  def window(
+    self,
+    tokens_bw: Int[Array, 'b w'],
+    cache: overwrite.Overwrite,
+    start: Int[Array, ''] | int,
+    *,
+    offset: Int[Array, ''] | int,
+    size: int,
+  ) -> tuple[Float[Array, 'b s v'], overwrite.Overwrite]:
+    """See `block_cache.Windowed`."""
+    model = nnx.merge(self.graph, self.params)
+    segment_ids_bw = None
+    if self.segment_ids_bt is not None:
+      segment_ids_bw = jax.lax.dynamic_slice_in_dim(
+        self.segment_ids_bt, start, tokens_bw.shape[1], axis=1
+      )
+    return logits_in_window(
+      model,
+      tokens_bw,
+      cache.at(start),
+      offset=offset,
+      size=size,
+      segment_ids=segment_ids_bw,
+      mask=self.mask,
+    )
+
+
+def logits_in_window(
+  model: Any,
+  tokens_bw: Int[Array, 'b w'],
+  cache: overwrite.Overwrite,
+  *,
+  offset: Int[Array, ''] | int,
+  size: int,
+  **options: Any,
+) -> tuple[Float[Array, 'b s v'], overwrite.Overwrite]:
+  """Runs the model on a window; logits of `size` positions from `offset` on."""
+  output = model(tokens_bw, cache=cache, **options)
+  hidden_bsd = jax.lax.dynamic_slice_in_dim(
+    output.hidden_btd, offset, size, axis=1
+  )
+  return model.logits(hidden_bsd), output.cache

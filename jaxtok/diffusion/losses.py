@@ -30,10 +30,14 @@ IMPOSSIBLE = -1e30  # A logit; its probability is exactly 0 in float32.
 
 
 class Corruption(NamedTuple):
-  """Which targets are masked, and what each of them weighs in the bound."""
+  """Which targets are masked, and what each of them weighs in the bound.
+
+  `times_b` is what a denoiser that is told the time is told, else None.
+  """
 
   is_masked_bt: Bool[Array, 'b t']
   weights_bt: Float[Array, 'b t']
+  times_b: Any = None
 
 
 Corrupt = Callable[[dict[str, Array], Array], Corruption]
@@ -101,13 +105,18 @@ def substituted(
 
 
 def run(
-  model: Any, batch: dict[str, Array], tokens_bt: Array, rng: Array | None
+  model: Any,
+  batch: dict[str, Array],
+  tokens_bt: Array,
+  rng: Array | None,
+  times_b: Any = None,
 ) -> Float[Array, 'b t d']:
   """The denoiser's states; targets of different documents do not meet."""
   output = model(
     tokens_bt,
     positions=batch['positions_bt'],
     segment_ids=batch['segment_ids_bt'],
+    context=times_b,
     rng=rng,
   )
   return output.hidden_btd
@@ -122,7 +131,20 @@ def scores(
 ) -> cross_entropy.Scores:
   """Weighted cross-entropy of the masked targets."""
   tokens_bt = masked_tokens(batch, corruption.is_masked_bt, mask_id)
-  hidden_btd = run(model, batch, tokens_bt, rng)
+  hidden_btd = run(model, batch, tokens_bt, rng, corruption.times_b)
+  return masked_cross_entropy(
+    model, hidden_btd, batch, corruption.weights_bt, mask_id
+  )
+
+
+def masked_cross_entropy(
+  model: Any,
+  hidden_btd: Float[Array, 'b t d'],
+  batch: dict[str, Array],
+  weights_bt: Float[Array, 'b t'],
+  mask_id: int,
+) -> cross_entropy.Scores:
+  """Weighted cross-entropy of the targets, of which none is the mask."""
 
   def logits(hidden_bcd):
     logits_bcv = model.logits(hidden_bcd)
@@ -130,7 +152,7 @@ def scores(
     return jnp.where(is_mask_v, IMPOSSIBLE, logits_bcv)
 
   return cross_entropy.cross_entropy(
-    logits, hidden_btd, batch['targets_bt'], corruption.weights_bt
+    logits, hidden_btd, batch['targets_bt'], weights_bt
   )
 
 

@@ -27,6 +27,7 @@ class Config:
   schedule: str = 'polynomial'  # Or 'cosine'; see `schedules`.
   power: float = 1.0  # Of the polynomial schedule.
   eps: float = 1e-4
+  is_timed: bool = False  # Whether the model is told the time; see `mdlm`.
   eval_samples: int = 4  # Masks per row in evaluation.
 
   def __post_init__(self):
@@ -42,7 +43,7 @@ class Config:
     losses.check_mask_id(self.mask_id)
     schedule = schedules.make(self.schedule, power=self.power, eps=self.eps)
     return losses.Weighted(
-      lambda batch, rng: corrupt(batch, rng, schedule),
+      lambda batch, rng: corrupt(batch, rng, schedule, self.is_timed),
       mask_id=self.mask_id,
       eval_samples=self.eval_samples,
       constant=self.eps * math.log(self.num_tokens or self.mask_id),
@@ -50,7 +51,10 @@ class Config:
 
 
 def corrupt(
-  batch: dict[str, Array], rng: Array, schedule: schedules.Schedule
+  batch: dict[str, Array],
+  rng: Array,
+  schedule: schedules.Schedule,
+  is_timed: bool = False,
 ) -> losses.Corruption:
   """Masks at one time per row, weight -alpha' / (1 - alpha)."""
   time_rng, mask_rng = jax.random.split(rng)
@@ -58,4 +62,5 @@ def corrupt(
   is_masked_bt = losses.mask_at_rate(batch, 1 - schedule.alpha(t_b1), mask_rng)
   weights_bt = jnp.where(is_masked_bt, schedule.weight(t_b1), 0.0)
   weights_bt *= batch['loss_mask_bt']
-  return losses.Corruption(is_masked_bt, weights_bt)
+  times_b = t_b1[:, 0] if is_timed else None
+  return losses.Corruption(is_masked_bt, weights_bt, times_b)

@@ -6,7 +6,8 @@ Sahoo et al. 2024, arXiv:2406.07524: with the linear schedule,
 
   -log p(x) <= E_t E_z [ 1/t * sum over masked positions of -log p(x_l | z) ].
 
-The denoiser is not told the time.
+The denoiser is not told the time, unless `is_timed`, which needs a model whose
+`context` is the time, such as `models.dit`.
 
 Differs from the paper: times below `t_min` count as `t_min`, weight included,
 instead of being left out. The result is the bound of the process that reveals
@@ -27,6 +28,7 @@ class Config:
 
   mask_id: int = -1  # Id of the mask token; see `losses.check_mask_id`.
   t_min: float = 1e-3  # Largest weight is 1 / t_min.
+  is_timed: bool = False  # Whether the model is told the time.
   eval_samples: int = 4  # Masks per row in evaluation.
 
   def __post_init__(self):
@@ -37,14 +39,14 @@ class Config:
   def make(self) -> losses.Weighted:
     losses.check_mask_id(self.mask_id)
     return losses.Weighted(
-      lambda batch, rng: corrupt(batch, rng, self.t_min),
+      lambda batch, rng: corrupt(batch, rng, self.t_min, self.is_timed),
       mask_id=self.mask_id,
       eval_samples=self.eval_samples,
     )
 
 
 def corrupt(
-  batch: dict[str, Array], rng: Array, t_min: float
+  batch: dict[str, Array], rng: Array, t_min: float, is_timed: bool = False
 ) -> losses.Corruption:
   """Masks at one time per row, weight 1/t."""
   time_rng, mask_rng = jax.random.split(rng)
@@ -54,4 +56,5 @@ def corrupt(
   is_masked_bt = losses.mask_at_rate(batch, 1 - schedule.alpha(t_b1), mask_rng)
   weights_bt = jnp.where(is_masked_bt, schedule.weight(t_b1), 0.0)
   weights_bt *= batch['loss_mask_bt']
-  return losses.Corruption(is_masked_bt, weights_bt)
+  times_b = t_b1[:, 0] if is_timed else None
+  return losses.Corruption(is_masked_bt, weights_bt, times_b)

@@ -16,19 +16,22 @@ Axes: b rows, t positions of prompt and answer, v vocabulary.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtok.cache import overwrite
 from jaxtok.config import configclass
 from jaxtok.decoding import sampling as sampling_lib
-from jaxtok.diffusion import samplers, selectors
+from jaxtok.diffusion import block_cache, denoisers, samplers, selectors
 
 ORDERS = ('confidence', 'random', 'margin', 'entropy')
 EOS_POLICIES = ('none', 'logits', 'confidence')
 SCHEDULES = ('even', 'dream')
+CACHES = ('none', 'prefix', 'dual')
 
 
 @configclass
@@ -42,6 +45,8 @@ class Config:
   schedule: str = 'even'  # 'dream': as many as Dream's times say, see `Budget`.
   shift: bool = False  # Logits at a position are for the next one (Dream).
   guidance: float = 0.0  # Weight w: u + (w + 1) (c - u), u without the prompt.
+  cache: str = 'none'  # Fast-dLLM's 'prefix' or 'dual'; see `block_cache`.
+  refresh_every: int = 0  # Calls until the cache is filled anew; 0: per block.
   # What becomes of the end of text: 'logits' never writes it, 'confidence'
   # reveals it last.
   eos: str = 'none'
@@ -67,11 +72,16 @@ class Config:
       ('order', ORDERS),
       ('eos', EOS_POLICIES),
       ('schedule', SCHEDULES),
+      ('cache', CACHES),
     ):
       if getattr(self, name) not in allowed:
         raise ValueError(
           f'{name}={getattr(self, name)!r} must be one of {", ".join(allowed)}.'
         )
+    if self.cache == 'none' and self.refresh_every:
+      raise ValueError(
+        f"refresh_every={self.refresh_every} needs a cache. Set cache='dual'."
+      )
     if self.schedule == 'dream' and self.block:
       raise ValueError(
         "schedule='dream' decodes all at once. Set block=0, or schedule='even'."
@@ -96,19 +106,20 @@ class Budget:
 
   Attributes:
     steps: Of a block; static.
+    length: Of the answer; static.
     order: See `ORDERS`; static.
     schedule: See `SCHEDULES`; static.
     late_v: Tokens that are revealed last, or None.
   """
 
   steps: int = dataclasses.field(metadata=dict(static=True))
+  length: int = dataclasses.field(metadata=dict(static=True))
   order: str = dataclasses.field(metadata=dict(static=True))
   schedule: str = dataclasses.field(metadata=dict(static=True))
   late_v: Any = None
 
   def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
-    t = view.allowed_bt.shape[1]
-    calls_b = jnp.round(view.progress_b * t).astype(jnp.int32)
+    calls_b = jnp.round(view.progress_b * self.length).astype(jnp.int32)
     step_b, left_b = calls_b % self.steps, view.allowed_bt.sum(-1)
     if self.schedule == 'even':
       k_b = -(-left_b // (self.steps - step_b))
@@ -138,19 +149,14 @@ def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:
   return jnp.concatenate([logits_btv[:, :1], logits_btv[:, :-1]], axis=1)
 
 
-def denoiser(
-  model: Any,
-  config: Config,
-  prompt_len: int,
-  mask_id: int,
-  late_v: Bool[Array, 'v'],
-) -> samplers.Denoiser:
-  """The model as `samplers.decode` wants it; two calls of it with guidance.
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+  """The model as decoding wants it; two calls of it with guidance.
 
   The logits are those of the distribution that tokens are drawn from, as
   filtered by `config.sampling`, and so are confidences.
 
-  Args:
+  Attributes:
     model: A bidirectional `SequenceModel`.
     config: How to generate.
     prompt_len: Positions that guidance hides; static.
@@ -158,26 +164,73 @@ def denoiser(
     late_v: The tokens that end a text.
   """
 
-  def logits_of(tokens_bt):
-    logits_btv = model.logits(model(tokens_bt).hidden_btd)
-    return shifted(logits_btv) if config.shift else logits_btv
+  model: Any
+  config: Config
+  prompt_len: int
+  mask_id: int
+  late_v: Bool[Array, 'v']
 
-  def call(tokens_bt):
-    logits_btv = logits_of(tokens_bt)
-    if config.guidance:
-      is_prompt_t = jnp.arange(tokens_bt.shape[1]) < prompt_len
-      free_btv = logits_of(jnp.where(is_prompt_t, mask_id, tokens_bt))
+  @property
+  def lookback(self) -> int:
+    """See `block_cache.Windowed`."""
+    return int(self.config.shift)
+
+  def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']:
+    def logits_of(tokens_bt):
+      logits_btv = self.model.logits(self.model(tokens_bt).hidden_btd)
+      return shifted(logits_btv) if self.config.shift else logits_btv
+
+    each = [logits_of(x_bt) for x_bt in self._inputs(tokens_bt, 0)]
+    return self._filtered(*each)
+
+  def init_cache(self, tokens_bt: Int[Array, 'b t']) -> tuple[Any, ...]:
+    """One cache for each call; see `block_cache.Windowed`."""
+    return tuple(
+      overwrite.Overwrite.of(self.model.init_cache(*x_bt.shape))
+      for x_bt in self._inputs(tokens_bt, 0)
+    )
+
+  def window(
+    self,
+    tokens_bw: Int[Array, 'b w'],
+    cache: tuple[Any, ...],
+    start: Int[Array, ''] | int,
+    *,
+    offset: Int[Array, ''] | int,
+    size: int,
+  ) -> tuple[Float[Array, 'b s v'], tuple[Any, ...]]:
+    """See `block_cache.Windowed`."""
+    inputs = self._inputs(tokens_bw, start)
+    each, caches = zip(
+      *(
+        denoisers.logits_in_window(
+          self.model, x_bw, c.at(start), offset=offset, size=size
+        )
+        for x_bw, c in zip(inputs, cache, strict=True)
+      ),
+      strict=True,
+    )
+    return self._filtered(*each), caches
+
+  def _inputs(self, tokens_bw, start):
+    """The tokens, and with guidance those without the prompt."""
+    if not self.config.guidance:
+      return [tokens_bw]
+    is_prompt_w = start + jnp.arange(tokens_bw.shape[1]) < self.prompt_len
+    return [tokens_bw, jnp.where(is_prompt_w, self.mask_id, tokens_bw)]
+
+  def _filtered(self, logits_btv, free_btv=None):
+    config = self.config
+    if free_btv is not None:
       scale = config.guidance + 1
       logits_btv = free_btv + scale * (logits_btv - free_btv)
     # Filters must not count the mask, which is never written.
-    banned_v = jnp.arange(logits_btv.shape[-1]) == mask_id
+    banned_v = jnp.arange(logits_btv.shape[-1]) == self.mask_id
     if config.eos == 'logits':
-      banned_v |= late_v
+      banned_v |= self.late_v
     if not config.sampling.temperature:
       return jnp.where(banned_v, -jnp.inf, logits_btv)
     return sampling_lib.filter_logits(logits_btv, config.sampling, banned_v)
-
-  return call
 
 
 def generate(
@@ -220,21 +273,38 @@ def generate(
   tokens_bt = jnp.pad(prompt_bt, ((0, 0), (0, config.length)))
   is_masked_bt = jnp.arange(tokens_bt.shape[1]) >= prompt_len
   is_masked_bt = jnp.broadcast_to(is_masked_bt, tokens_bt.shape)
-  blocks = config.length // (config.block or config.length)
-  canvas = samplers.decode(
-    denoiser(model, config, prompt_len, mask_id, late_v),
+  canvas = _decode(
+    Denoiser(model, config, prompt_len, mask_id, late_v),
     samplers.start(tokens_bt, is_masked_bt, mask_id),
-    Budget(
-      steps=config.steps // blocks,
-      order=config.order,
-      schedule=config.schedule,
-      late_v=late_v if config.eos == 'confidence' else None,
-    ),
     samplers.row_rngs(rng, b),
-    prompt_len=prompt_len,
-    mask_id=mask_id,
-    block=config.block,
-    temperature=1.0 if config.sampling.temperature else 0.0,
   )
   calls = 2 if config.guidance else 1
   return dataclasses.replace(canvas, num_calls_b=calls * canvas.num_calls_b)
+
+
+def _decode(denoiser: Denoiser, canvas, rngs_b) -> samplers.Canvas:
+  """Decodes with the selector and the cache of the config."""
+  config = denoiser.config
+  block = config.block or config.length
+  selector = Budget(
+    steps=config.steps * block // config.length,
+    length=config.length,
+    order=config.order,
+    schedule=config.schedule,
+    late_v=denoiser.late_v if config.eos == 'confidence' else None,
+  )
+  decode = samplers.decode
+  if config.cache != 'none':
+    decode = functools.partial(
+      block_cache.decode, kind=config.cache, refresh_every=config.refresh_every
+    )
+  return decode(
+    denoiser,
+    canvas,
+    selector,
+    rngs_b,
+    prompt_len=denoiser.prompt_len,
+    mask_id=denoiser.mask_id,
+    block=block,
+    temperature=1.0 if config.sampling.temperature else 0.0,
+  )

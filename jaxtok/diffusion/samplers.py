@@ -153,18 +153,22 @@ def look(
   denoiser: Denoiser,
   canvas: Canvas,
   rngs_b: Any,
-  step: Int[Array, ''],
+  step: Int[Array, '...'],
   *,
   prompt_len: int,
   mask_id: int,
   block: int = 0,
   temperature: float = 0.0,
 ) -> selectors.View:
-  """Calls the denoiser: what a selector sees at a step of `decode`."""
+  """Calls the denoiser: what a selector sees at a step of `decode`.
+
+  `step` is one number, or one per row; it chooses the random numbers.
+  """
   logits_btv = denoiser(canvas.tokens_bt)[:, prompt_len:].astype(jnp.float32)
   is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
   logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
-  step_rngs_b = jax.vmap(jax.random.fold_in, (0, None))(rngs_b, step)
+  step_b = jnp.broadcast_to(step, logits_btv.shape[:1])
+  step_rngs_b = jax.vmap(jax.random.fold_in)(rngs_b, step_b)
   select_rngs_b, token_rngs_b = jax.vmap(jax.random.split, out_axes=1)(
     step_rngs_b
   )
@@ -191,9 +195,12 @@ def commit(
   canvas: Canvas,
   view: selectors.View,
   select_bt: Bool[Array, 'b s'],
-  step: Int[Array, ''],
+  step: Int[Array, '...'],
 ) -> Canvas:
-  """Writes the selected tokens of the answer and counts the call."""
+  """Writes the selected tokens of the answer and counts the call.
+
+  `step` is one number, or one per row.
+  """
   pad = ((0, 0), (canvas.tokens_bt.shape[1] - select_bt.shape[1], 0))
   wide = lambda x_bt: jnp.pad(x_bt, pad)
   select_wide = wide(select_bt)
@@ -205,6 +212,6 @@ def commit(
     ),
     is_masked_bt=canvas.is_masked_bt & ~select_wide,
     num_calls_b=canvas.num_calls_b + is_open_b,
-    reveal_step_bt=put(step, canvas.reveal_step_bt),
+    reveal_step_bt=put(jnp.reshape(step, (-1, 1)), canvas.reveal_step_bt),
     psi_bt=put(wide(view.token_probs_bt), canvas.psi_bt),
   )

@@ -36,7 +36,7 @@ class Config(mdlm.Config):
   def make(self) -> losses.Weighted:
     losses.check_mask_id(self.mask_id)
     return losses.Weighted(
-      lambda batch, rng: mdlm.corrupt(batch, rng, self.t_min),
+      lambda batch, rng: mdlm.corrupt(batch, rng, self.t_min, self.is_timed),
       mask_id=self.mask_id,
       eval_samples=self.eval_samples,
       score=score_entropy,
@@ -52,7 +52,7 @@ def score_entropy(
 ) -> cross_entropy.Scores:
   """Score entropy of the masked targets, in place of `losses.scores`."""
   tokens_bt = losses.masked_tokens(batch, corruption.is_masked_bt, mask_id)
-  hidden_btd = losses.run(model, batch, tokens_bt, rng)
+  hidden_btd = losses.run(model, batch, tokens_bt, rng, corruption.times_b)
   logits_btv = model.logits(hidden_btd).astype(jnp.float32)
   is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
   logits_btv = jnp.where(is_mask_v, losses.IMPOSSIBLE, logits_btv)

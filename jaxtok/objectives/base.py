@@ -52,7 +52,11 @@ class Loss:
 
 
 class Objective(Protocol):
-  """Callable from a model and a batch to a `Loss`; see architecture 1."""
+  """Callable from a model and a batch to a `Loss`; see architecture 1.
+
+  One that does not call the model once, on `tokens_bt`, also has
+  `flops(model, shape) -> dict`: see `train.flops.per_step`.
+  """
 
   def __call__(
     self, model: Any, batch: dict[str, Array], rng: Array

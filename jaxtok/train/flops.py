@@ -22,7 +22,9 @@ def batch_shape(batch: Mapping[str, Any]) -> Shape:
   return Shape(b=b, t=t, s=0 if context is None else context.shape[1])
 
 
-def per_step(model: Any, shape: Shape, *, remat: bool = False) -> float:
+def per_step(
+  model: Any, shape: Shape, *, remat: bool = False, objective: Any = None
+) -> float:
   """FLOPs of one optimizer step.
 
   Args:
@@ -30,8 +32,11 @@ def per_step(model: Any, shape: Shape, *, remat: bool = False) -> float:
       part called 'head' is not recomputed.
     shape: Of the whole batch.
     remat: Whether the backward pass recomputes the blocks.
+    objective: One that does not call the model once on the batch's tokens has
+      `flops(model, shape) -> dict`, likewise; else it is not looked at.
   """
-  parts = model.flops(shape)
+  count = getattr(objective, 'flops', lambda model, shape: model.flops(shape))
+  parts = count(model, shape)
   forward = sum(parts.values())
   recomputed = forward - parts.get('head', 0.0) if remat else 0.0
   return float(3 * forward + recomputed)

@@ -182,7 +182,10 @@ def _plan(
   )
   layout, steps = plan(config.steps), config.steps
   per_step = flops.per_step(
-    layout.model(layout.shapes), flops.batch_shape(batch), remat=config.remat
+    layout.model(layout.shapes),
+    flops.batch_shape(batch),
+    remat=config.remat,
+    objective=config.objective.make(),
   )
   if config.train_flops > 0:
     steps = min(steps, flops.steps_within(config.train_flops, per_step))

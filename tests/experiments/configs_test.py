@@ -22,7 +22,8 @@ OWN_TESTS = {'unmasking'}
 # Like another one but for a tokenizer or objective with tests of its own.
 ALIKE = {
   *('compressed_text/arithmetic', 'compressed_text/static_arithmetic'),
-  *('diffusion_lm/llada', 'diffusion_lm/md4', 'diffusion_lm/sedd'),
+  *('diffusion_lm/bd3lm', 'diffusion_lm/llada', 'diffusion_lm/md4'),
+  'diffusion_lm/sedd',
 }
 
 
