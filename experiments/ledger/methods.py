@@ -42,6 +42,7 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/tokenizers': frozenset(
     {
       *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),
+      'dna',
       *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
       *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
       *('word_bytes', 'words'),
