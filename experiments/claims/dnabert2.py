@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Overlapping k-mers leak what is masked, and waste positions; BPE does neither.
+"""Overlapping k-mers leak what is masked and waste positions; BPE does not.
 
 Zhou et al. 2023, arXiv:2306.15006, sections 2 and 3.1, argue that a masked
 overlapping k-mer can be read off its neighbours, and that BPE gives as good a

@@ -137,8 +137,14 @@ def finetune(
     mesh=sharding.Config(data=1).make(),
   )
   with jax.set_mesh(layout.mesh):
-    best, nats = _train(layout, encoder, data, config, seed, steps, per_epoch)
-    table, _ = _test(layout, best, data['test'], task.data.num_classes)
+    judge = _Judge(layout)
+    best, nats = _train(
+      layout, judge, encoder, data, config, seed, steps, per_epoch
+    )
+    predicted = judge.logprobs(best, data['test']).argmax(axis=1)
+  table = scores.confusion(
+    data['test'].labels_n, predicted, task.data.num_classes
+  )
   return scores.scores(table) | {
     'validation_nats': nats,
     'steps': steps,
@@ -147,8 +153,35 @@ def finetune(
   }
 
 
-def _train(layout, encoder, data, config, seed, steps, per_epoch):
-  """The parameters of the best epoch, and their validation loss."""
+class _Judge:
+  """Runs the model without dropout; compiled once."""
+
+  def __init__(self, layout: state.Layout):
+    @jax.jit
+    def run(params, rest, batch):
+      model = nnx.merge(layout.graphdef, params, rest)
+      logits_bc = model(batch['tokens_bt'], segment_ids=batch['segment_ids_bt'])
+      return jax.nn.log_softmax(logits_bc)
+
+    self._run = run
+
+  def logprobs(self, now: state.State, data: labelled.Rows) -> np.ndarray:
+    """Of each class for each row, float64."""
+    found = [
+      np.asarray(self._run(now.params, now.rest, batch))
+      for batch in data.in_order(_EVAL_BATCH)
+    ]
+    return np.concatenate(found)[: len(data)].astype(np.float64)
+
+  def nats(self, now: state.State, data: labelled.Rows) -> float:
+    """Mean loss."""
+    index_n1 = data.labels_n[:, None]
+    picked_n1 = np.take_along_axis(self.logprobs(now, data), index_n1, axis=1)
+    return -float(picked_n1.mean())
+
+
+def _train(layout, judge, encoder, data, config, seed, steps, per_epoch):
+  """The state of the best epoch, and its validation loss."""
   now = layout.init(seed)
   if encoder.params is not None:
     params = now.params | {'encoder': jax.tree.map(np.asarray, encoder.params)}
@@ -162,32 +195,12 @@ def _train(layout, encoder, data, config, seed, steps, per_epoch):
     now, metrics = step(now, next(batches))
     if number % per_epoch and number < steps:
       continue
-    if int(metrics.bad) >= 0:
+    nats = judge.nats(now, data['validation'])
+    if int(metrics.bad) >= 0 or not np.isfinite(nats):
       raise ValueError(
         f'the loss is not finite at step {number}. Lower finetune.lr='
         f'{config.lr}.'
       )
-    _, nats = _test(layout, now, data['validation'], 0)
     if nats < least:
       best, least = jax.tree.map(np.asarray, now), nats
   return best, float(least)
-
-
-def _test(layout, now, data, num_classes):
-  """Table of true and predicted classes, and nats per sequence."""
-
-  @jax.jit
-  def run(params, rest, batch):
-    model = nnx.merge(layout.graphdef, params, rest)
-    logits_bc = model(batch['tokens_bt'], segment_ids=batch['segment_ids_bt'])
-    return jax.nn.log_softmax(logits_bc)
-
-  logprobs_nc = [
-    np.asarray(run(now.params, now.rest, batch))
-    for batch in data.in_order(_EVAL_BATCH)
-  ]
-  logprobs_nc = np.concatenate(logprobs_nc)[: len(data)].astype(np.float64)
-  picked_n = np.take_along_axis(logprobs_nc, data.labels_n[:, None], axis=1)
-  num_classes = num_classes or logprobs_nc.shape[1]
-  table = scores.confusion(data.labels_n, logprobs_nc.argmax(1), num_classes)
-  return table, -float(picked_n.mean())

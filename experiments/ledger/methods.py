@@ -41,7 +41,10 @@ FOLDERS: dict[str, frozenset[str]] = {
     {'base', 'classifier', 'int_byte_lm', 'level', 'transformer'}
   ),
   'jaxtok/objectives': frozenset(
-    {'base', 'classification', 'cross_entropy', 'masked_lm', 'next_token'}
+    {
+      *('base', 'classification', 'cross_entropy', 'masked_lm'),
+      *('merged_tokens', 'next_token'),
+    }
   ),
   'jaxtok/tokenizers': frozenset(
     {
