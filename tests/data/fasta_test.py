@@ -41,9 +41,10 @@ def test_splits_join_to_the_genome(tmp_path):
 
 def test_records_and_unknown_bases_end_a_run(tmp_path):
   data = GENOME[:300].lower() + b'N' * 70 + GENOME[300:500] + b'R' + b'ACGT'
-  path = write(tmp_path / 'a.fa', {'one': data, 'two': GENOME[500:600]})
+  records = {'one': data, 'two': GENOME[500:600], 'three': GENOME[600:]}
+  path = write(tmp_path / 'a.fa', records)
   config = fasta.Fasta(path=path, piece=200, min_bases=5)
-  found = [data for split in SPLITS for data in documents(config, split)]
+  found = documents(config, 'train')[:4]
   want = [(0, 200), (200, 300), (300, 500), (500, 600)]
   assert found == [GENOME[a:b] for a, b in want]
 
