@@ -12,7 +12,8 @@ is trained with the three losses for `_STEPS` steps of 16 rows. On 200 held-out
 sequences, at half as many tokens as bases: how many bases are restored; the
 mean length of tokens in the repeat over that in the random half; how many more
 bases per place the third pass masks in the random half than in the repeat; and
-the first ratio of the same model with random pairs, trained alike.
+the first ratio of the same model with random pairs, which do not depend on
+training (a quarter of the steps).
 """
 
 import pathlib

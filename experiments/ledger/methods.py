@@ -38,7 +38,10 @@ FOLDERS: dict[str, frozenset[str]] = {
     }
   ),
   'jaxtok/models': frozenset(
-    {'base', 'classifier', 'int_byte_lm', 'level', 'transformer'}
+    {
+      *('base', 'classifier', 'int_byte_lm', 'level', 'merge_layer'),
+      'transformer',
+    }
   ),
   'jaxtok/objectives': frozenset(
     {
