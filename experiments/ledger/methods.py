@@ -41,15 +41,20 @@ FOLDERS: dict[str, frozenset[str]] = {
   ),
   'jaxtok/models': frozenset(
     {
-      *('base', 'dit', 'hnet_stage', 'int_byte_lm', 'level', 'mamba_level'),
-      *('patcher', 'transformer', 'word_layout'),
+      *('base', 'classifier', 'dit', 'hnet_stage', 'int_byte_lm', 'level'),
+      *('mamba_level', 'merge_layer', 'patcher', 'transformer', 'word_layout'),
     }
   ),
-  'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
+  'jaxtok/objectives': frozenset(
+    {
+      *('base', 'classification', 'cross_entropy', 'masked_lm'),
+      *('merged_tokens', 'next_token'),
+    }
+  ),
   'jaxtok/tokenizers': frozenset(
     {
       *('arithmetic', 'base', 'bytelevel', 'bytes', 'code_units', 'coded'),
-      'concat',
+      *('concat', 'dna'),
       *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
       *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
       *('word_bytes', 'words'),

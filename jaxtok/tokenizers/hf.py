@@ -93,6 +93,9 @@ class Train:
         f'vocab_size={self.vocab_size} is too small: the 256 bytes and 3 '
         'special tokens (pad, bos, eos) take 259 ids. Use at least 260.'
       )
+    self._check_limits()
+
+  def _check_limits(self) -> None:
     for name in ('min_frequency', 'max_bytes', 'max_token_bytes'):
       if getattr(self, name) < 0:
         raise ValueError(f'{name} must be >= 0, got {getattr(self, name)}.')
@@ -111,9 +114,9 @@ class Train:
     self.__post_init__()  # Fields may have been set since.
     if documents is None:
       raise ValueError(
-        'hf.Train trains on text: call make(documents), with a function that '
-        'returns the documents. To read a trained vocabulary, use '
-        'jaxtok.tokenizers.load(folder).'
+        f'{type(self).__name__} trains on text: call make(documents), with a '
+        'function that returns the documents. To read a trained vocabulary, '
+        'use jaxtok.tokenizers.load(folder).'
       )
     if cache_dir is None:
       return self._train(documents())

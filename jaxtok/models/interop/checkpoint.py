@@ -14,6 +14,7 @@ from jaxtok.models import transformer
 from jaxtok.models.interop import (
   bert,
   blt,
+  dnabert2,
   gpt2,
   llada,
   llama,
@@ -77,7 +78,7 @@ def load(
 
   Returns:
     The config that the checkpoint describes, and the model: of `transformer`,
-    or of `blt`.
+    of `blt` or of `dnabert2`.
 
   Raises:
     FileNotFoundError: If there is no checkpoint.
@@ -89,6 +90,8 @@ def load(
   family = FAMILIES.get(raw['model_type'])
   if raw['model_type'] == 'blt':
     family = blt.BLT
+  if dnabert2.is_one(raw):
+    family = dnabert2.DNABERT2
   if family is None:
     raise mapping.Unsupported(
       f'{os.fspath(path)} is of type {raw["model_type"]!r}; can be loaded: '
