@@ -58,7 +58,8 @@ def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   config = config_path.load(f'{path}:tiny')
   config.steps = config.log_every = 2
   config.mesh.data = 1
-  config.data.source = text.Stdlib(max_bytes=200_000)
+  if isinstance(config.data.source, text.Stdlib):
+    config.data.source = text.Stdlib(max_bytes=200_000)
   for each in config.evals.values():
     each.every_steps = 2
     each.max_bytes = 2_000

@@ -1,0 +1,58 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""MrT5 on strings to be rewritten: which bytes does it learn to delete?
+
+  python -m experiments.byte_lm --workdir=runs/mrt5_edits \\
+      --config=experiments/byte_lm/configs/mrt5_edits.py:tiny \\
+      --config.data.source.kind=contextual
+
+Kinds of `tasks.edits`: vowels, contextual, merge. In 'vowels', every vowel can
+be deleted before the later blocks, 20 % of the letters. With softmax1 the task
+alone teaches that; the controller begins after two thirds of the steps.
+Sizes: tiny, small, paper (9 + 3 layers, width 512, strings of 64 ids, batches
+of 128, 30,000 steps, the controller from step 10,000 on).
+"""
+
+import dataclasses
+
+from experiments import sizes
+from experiments.byte_lm.configs import mrt5
+from jaxtok import train
+from jaxtok.data import pairs
+from jaxtok.nn import rate_control, shorteners
+from jaxtok.tasks import edits
+
+
+def get_config(size: str = 'small') -> train.Config:
+  """A run of the given size."""
+  length, batch_size, steps, delay, shape = sizes.pick(
+    size,
+    tiny=(24, 32, 100, 66, (96, 3, 2, 4, 24, 192, 1)),
+    small=(24, 32, 3500, 2300, (96, 3, 2, 4, 24, 192, 1)),
+    paper=(64, 128, 30_000, 10_000, (512, 9, 3, 8, 64, 1024, 3)),
+  )
+  dim, encoder_layers, layers, heads, head_dim, mlp_dim, at = shape
+  config = mrt5.get_config('tiny')
+  config.data = pairs.Config(
+    source=edits.Edits(length=length), source_len=length, target_len=length
+  )
+  rate = rate_control.PI(
+    target=0.25, ki=1e-5 if size == 'paper' else 1e-3, delay=delay
+  )
+  config.model = dataclasses.replace(
+    config.model,
+    dim=dim,
+    num_encoder_layers=encoder_layers,
+    num_layers=layers,
+    num_heads=heads,
+    head_dim=head_dim,
+    mlp_dim=mlp_dim,
+    shorten_at=at,
+    shortener=shorteners.Gate(rate=rate),
+  )
+  config.batch_size, config.steps = batch_size, steps
+  config.optim.warmup_steps = min(100, steps // 10)
+  config.evals['val'].every_steps = config.checkpoint_every = max(steps // 7, 1)
+  config.evals['val'].max_bytes = 0
+  config.log_every = max(steps // 35, 1)
+  return config
