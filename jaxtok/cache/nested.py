@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Num
 
-from jaxtok.cache import kv, slots
+from jaxtok.cache import slots
 
 
 @jax.tree_util.register_dataclass
@@ -32,8 +32,8 @@ class NestedCache:
     num_units_bs: Units of the trunk up to and including each slot.
     length_b: Tokens appended so far; more than there is room for after an
       overflow.
-    local: Caches of the byte level, one per stack. One with n times `max_len`
-      slots has n of them for each token.
+    local: Caches of the byte level, one per stack: `kv.KVCache`, `SlotCache`.
+      One with n times `max_len` slots has n of them for each token.
     trunk: Cache of the trunk, of units; nested itself if the trunk has levels.
     states: What else a model keeps, by name: arrays [b, slots or units, ...].
       Like keys, they are overwritten behind the end.
@@ -43,14 +43,14 @@ class NestedCache:
   segment_ids_bs: Any
   num_units_bs: Any
   length_b: Any
-  local: tuple[kv.KVCache, ...]
+  local: tuple[Any, ...]
   trunk: Any
   states: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   @classmethod
   def empty(
     cls,
-    local: tuple[kv.KVCache, ...],
+    local: tuple[Any, ...],
     trunk: Any,
     states: dict[str, Any] | None = None,
     max_len: int | None = None,

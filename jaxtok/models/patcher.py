@@ -95,9 +95,9 @@ def threshold(
 
 
 class TokenPatcher(nnx.Module):
-  """A rule of `segmenters`, whose positions end patches."""
+  """A `segmenters.Segmenter`, whose positions end patches."""
 
-  def __init__(self, rule: segmenters.Segmenter):
+  def __init__(self, rule: Any):
     self.rule = rule
 
   def __call__(
