@@ -6,10 +6,12 @@
   python -m experiments.diffusion_lm.sample runs/mdlm --scorer=runs/transformer
 
 Samplers: ancestral, remask (ReMDM, rescaled), first_hitting (one token per
-call). Printed beside the samples: calls of the denoiser per sample; unigram
-entropy, of the samples and of held-out text of the same length; and with
---scorer, a run of experiments.byte_lm, the generative perplexity of both. A low
-perplexity means nothing where the entropy is low too.
+call); block for BD3-LM (first-hitting inside blocks, with a cache); rates for
+GenMD4; timed for models that are told the time. Printed beside the samples:
+calls of the denoiser per sample; unigram entropy, of the samples and of
+held-out text of the same length; and with --scorer, a run of
+experiments.byte_lm, the generative perplexity of both. A low perplexity means
+nothing where the entropy is low too.
 """
 
 import argparse
@@ -23,7 +25,11 @@ import numpy as np
 from jaxtok import runs
 from jaxtok.diffusion import (
   ancestral,
+  bd3lm,
+  block_cache,
   denoisers,
+  first_hitting,
+  genmd4,
   remasking,
   samplers,
   schedules,
@@ -31,7 +37,7 @@ from jaxtok.diffusion import (
 )
 from jaxtok.evals import generation
 
-SAMPLERS = ('ancestral', 'remask', 'first_hitting')
+SAMPLERS = ('ancestral', 'remask', 'first_hitting', 'block', 'rates', 'timed')
 
 
 def sample(
@@ -40,38 +46,60 @@ def sample(
   """Rows of the length the model was trained on.
 
   Raises:
-    ValueError: If the run's objective has no mask token.
+    ValueError: If the sampler does not fit the run's objective.
   """
+  check(run, sampler)
+  objective, length = run.config.objective, run.config.data.seq_len
+  tokens = jnp.zeros((num_rows, length), jnp.int32)
+  canvas = samplers.start(
+    tokens, jnp.ones(tokens.shape, bool), objective.mask_id
+  )
+  block = getattr(objective, 'block', 0)
+  mask = bd3lm.block_mask(block) if block else None
+  kind = denoisers.Timed if sampler == 'timed' else denoisers.OfModel
+  denoiser = kind.make(run.model, mask=mask)
+  rngs = samplers.row_rngs(jax.random.key(seed), num_rows)
+  times = schedules.grid(steps)
+  alphas = schedules.Linear().alpha(times)
+  options = dict(mask_id=objective.mask_id)
+  one_by_one = dict(prompt_len=0, temperature=1.0, **options)
+  ways = {
+    'ancestral': lambda d, c: ancestral.decode(d, c, alphas, rngs, **options),
+    'remask': lambda d, c: ancestral.decode(
+      d, c, alphas, rngs, remask=remasking.Rescale(0.015), **options
+    ),
+    'first_hitting': lambda d, c: samplers.decode(
+      d, c, selectors.Random(1), rngs, **one_by_one
+    ),
+    'block': lambda d, c: block_cache.decode(
+      d, c, selectors.Random(1), rngs, kind='exact', block=block, **one_by_one
+    ),
+    'timed': lambda d, c: first_hitting.decode(d, c, rngs, **options)[0],
+    'rates': lambda d, c: genmd4.decode(d, run.model.rates(), c, times, rngs),
+  }
+  return jax.jit(ways[sampler])(denoiser, canvas)
+
+
+def check(run: runs.Run, sampler: str) -> None:
+  """Raises ValueError if the sampler does not fit the run's objective."""
   objective = run.config.objective
+  name = type(objective).__module__
   if not hasattr(objective, 'mask_id'):
     raise ValueError(
-      f'{run.workdir} was trained with {type(objective).__module__}, which '
-      'has no mask token. Use a run of experiments.diffusion_lm.'
+      f'{run.workdir} was trained with {name}, which has no mask token. Use a '
+      'run of experiments.diffusion_lm.'
     )
-  mask_id, length = objective.mask_id, run.config.data.seq_len
-  tokens = jnp.zeros((num_rows, length), jnp.int32)
-  canvas = samplers.start(tokens, jnp.ones(tokens.shape, bool), mask_id)
-  rngs = samplers.row_rngs(jax.random.key(seed), num_rows)
-  denoiser = denoisers.OfModel.make(run.model)
-
-  def decode(denoiser, canvas):
-    if sampler == 'first_hitting':
-      return samplers.decode(
-        denoiser,
-        canvas,
-        selectors.Random(1),
-        rngs,
-        prompt_len=0,
-        mask_id=mask_id,
-        temperature=1.0,
-      )
-    alphas = schedules.Linear().alpha(schedules.grid(steps))
-    rule = remasking.Rescale(0.015) if sampler == 'remask' else ancestral.never
-    return ancestral.decode(
-      denoiser, canvas, alphas, rngs, mask_id=mask_id, remask=rule
+  special = {bd3lm.Config: 'block', genmd4.Config: 'rates'}
+  want = special.get(type(objective))
+  if getattr(objective, 'is_timed', False):
+    want = 'timed'
+  general = [s for s in SAMPLERS if s not in (*special.values(), 'timed')]
+  fitting = [want] if want else general
+  if sampler not in fitting:
+    raise ValueError(
+      f'sampler={sampler!r} does not fit {name}. Use --sampler='
+      f'{" or ".join(fitting)}.'
     )
-
-  return jax.jit(decode)(denoiser, canvas)
 
 
 def held_out(run: runs.Run, num_rows: int) -> np.ndarray:

@@ -78,6 +78,24 @@ class OfModel:
     )
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Timed(OfModel):
+  """`OfModel` of a model that is told the time, for `first_hitting`."""
+
+  def __call__(
+    self, tokens_bt: Int[Array, 'b t'], times_b: Float[Array, 'b']
+  ) -> Float[Array, 'b t v']:
+    model = nnx.merge(self.graph, self.params)
+    output = model(
+      tokens_bt,
+      segment_ids=self.segment_ids_bt,
+      mask=self.mask,
+      context=times_b,
+    )
+    return model.logits(output.hidden_btd)
+
+
 def logits_in_window(
   model: Any,
   tokens_bw: Int[Array, 'b w'],
