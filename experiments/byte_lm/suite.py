@@ -28,7 +28,15 @@ from absl import app, flags
 
 from experiments import cli, finished
 from experiments.byte_lm import measures, outcome
-from experiments.byte_lm.configs import bpe, hat, spacebyte, transformer
+from experiments.byte_lm.configs import (
+  blt,
+  bpe,
+  hat,
+  hnet,
+  spacebyte,
+  transformer,
+  word_pooled,
+)
 from jaxtok import runs
 from jaxtok.data import noise, source
 from jaxtok.runs import files
@@ -41,7 +49,10 @@ MODELS: dict[str, Any] = {
   'bytes': transformer,
   'bpe': bpe,
   'spacebyte': spacebyte,
+  'blt': blt,
+  'hnet': hnet,
   'hat': hat,
+  'word_pooled': word_pooled,
 }
 NOISE = ('case', 'typo', 'spaces')
 _RATE = 0.1  # Of each kind of noise.
