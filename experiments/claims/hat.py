@@ -72,9 +72,17 @@ def measure(
 def _noisy_bpb(run, config) -> float:
   """Bits per byte of the same held-out text with deleted letters."""
   source = noise.Noisy(source=config.data.source, kind='delete', rate=0.1)
+  evaluate = bpb.Config(max_bytes=config.evals['val'].max_bytes).make(
+    context(run, config, source)
+  )
+  return evaluate(run.model, jax.random.key(0))['bpb']
+
+
+def context(run, config, source) -> base.Context:
+  """What evals of a trained model need, on text of a source."""
   data = text.Config(source=source, seq_len=config.data.seq_len)
   data = data.make(run.tokenizer)
-  context = base.Context(
+  return base.Context(
     tokenizer=run.tokenizer,
     batches=lambda split, max_bytes: data.eval_batches(
       split, batch_size=config.batch_size, max_bytes=max_bytes
@@ -83,5 +91,3 @@ def _noisy_bpb(run, config) -> float:
     objective=config.objective.make(),
     workdir=run.workdir,
   )
-  evaluate = bpb.Config(max_bytes=config.evals['val'].max_bytes).make(context)
-  return evaluate(run.model, jax.random.key(0))['bpb']
