@@ -4,7 +4,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +14,25 @@ from jaxtok.decoding import text as text_decoding
 from jaxtok.evals import base, bpb
 
 _PROMPTS, _PROMPT_BYTES = 8, 32
+
+
+def context(run: runs.Run, data: Callable[[], Any]) -> base.Context:
+  """What evals of a trained model need.
+
+  Args:
+    run: Gives tokenizer, objective and rows.
+    data: Returns the text, a `data.text.Text`; asked for in each evaluation.
+  """
+  size = run.config.batch_size
+  return base.Context(
+    tokenizer=run.tokenizer,
+    batches=lambda split, max_bytes: data().eval_batches(
+      split, batch_size=size, max_bytes=max_bytes
+    ),
+    corpus_id=lambda split, max_bytes: data().corpus_id(split, max_bytes),
+    objective=run.config.objective.make(),
+    workdir=run.workdir,
+  )
 
 
 class Judge:
@@ -31,14 +50,8 @@ class Judge:
     """
     self._run = run
     self._data: Any = None
-    context = base.Context(
-      tokenizer=run.tokenizer,
-      batches=self._batches,
-      corpus_id=lambda split, size: self._data.corpus_id(split, size),
-      objective=run.config.objective.make(),
-      workdir=run.workdir,
-    )
-    self._evaluate = bpb.Config(max_bytes=max_bytes).make(context)
+    config = bpb.Config(max_bytes=max_bytes)
+    self._evaluate = config.make(context(run, lambda: self._data))
 
   def __call__(self, model: Any, source: Any) -> float:
     """Bits per byte of a source's validation split, per byte of that text.
@@ -50,11 +63,6 @@ class Judge:
     data = dataclasses.replace(self._run.config.data, source=source)
     self._data = data.make(self._run.tokenizer)
     return float(self._evaluate(model, jax.random.key(0))['bpb'])
-
-  def _batches(self, split: str, max_bytes: int) -> Iterator[Any]:
-    return self._data.eval_batches(
-      split, batch_size=self._run.config.batch_size, max_bytes=max_bytes
-    )
 
 
 def bytes_per_position(run: runs.Run) -> float:

@@ -21,11 +21,11 @@ import pathlib
 
 import jax
 
+from experiments.byte_lm import measures
 from experiments.byte_lm.configs import transformer, word_pooled
 from experiments.claims import spacebyte
 from jaxtok import train
-from jaxtok.data import text
-from jaxtok.evals import base, word_accuracy
+from jaxtok.evals import word_accuracy
 from jaxtok.models import base as model_base
 
 TITLE = 'Learn Your Tokens'
@@ -68,17 +68,8 @@ def measure(
 
 def words(run, config) -> dict[str, float]:
   """Word accuracy of a trained model on held-out files."""
-  data = text.Config(source=config.data.source, seq_len=config.data.seq_len)
-  data = data.make(run.tokenizer)
-  context = base.Context(
-    tokenizer=run.tokenizer,
-    batches=lambda split, max_bytes: data.eval_batches(
-      split, batch_size=config.batch_size, max_bytes=max_bytes
-    ),
-    corpus_id=data.corpus_id,
-    objective=config.objective.make(),
-    workdir=run.workdir,
-  )
+  data = config.data.make(run.tokenizer)
+  context = measures.context(run, lambda: data)
   measured = word_accuracy.Config(max_bytes=60_000, num_continued=64)
   values = measured.make(context)(run.model, jax.random.key(0))
   return {

@@ -1,0 +1,144 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Classification of programs: where the programs and their labels come from.
+
+modules  Functions of Python's standard library, by the module they are in.
+         The modules' names do not occur in what is shown but by chance.
+defects  Java methods before and after a fix (CodeXGLUE, code refinement,
+         small): which of the two it is. Reads `code/codexglue.zip` in the
+         folder that the environment variable JAXTOK_DATA names. Both of a
+         pair are on the same side of the split.
+"""
+
+import ast
+import dataclasses
+import os
+import pathlib
+import sysconfig
+import zipfile
+
+import numpy as np
+
+from jaxtok.config import configclass
+from jaxtok.tokenizers import base, code_units
+
+KINDS = ('modules', 'defects')
+_MODULES = (
+  *('argparse', 'ast', 'datetime', 'inspect', 'ipaddress'),
+  *('pickle', 'statistics', 'tarfile', 'turtle', 'typing'),
+)
+
+
+@configclass
+class Config:
+  """Which programs, and how many."""
+
+  kind: str = 'modules'
+  num_examples: int = 2000  # In all.
+  test_share: float = 0.2
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise ValueError(f'kind={self.kind!r} must be one of {", ".join(KINDS)}.')
+    if self.num_examples < 10:
+      raise ValueError(f'num_examples={self.num_examples} must be >= 10.')
+    if not 0 < self.test_share < 1:
+      raise ValueError(f'test_share={self.test_share} must be in (0, 1).')
+
+  @property
+  def num_classes(self) -> int:
+    return len(_MODULES) if self.kind == 'modules' else 2
+
+  def load(self, seed: int) -> tuple[list[bytes], np.ndarray, int]:
+    """Programs, labels, and how many of them, the first, are for training."""
+    groups = _modules() if self.kind == 'modules' else _defects()
+    order = np.random.default_rng(seed).permutation(len(groups))
+    size = len(groups[0])
+    order = order[: self.num_examples // size]
+    num_train = round(len(order) * (1 - self.test_share)) * size
+    rows = [example for i in order for example in groups[i]]
+    programs, labels = zip(*rows, strict=True)
+    return list(programs), np.array(labels, np.int32), num_train
+
+
+def _modules() -> list[list[tuple[bytes, int]]]:
+  """Functions with at least five lines, each a group of its own."""
+  root = pathlib.Path(sysconfig.get_path('stdlib'))
+  groups = []
+  for label, name in enumerate(_MODULES):
+    path = root / f'{name}.py'
+    if not path.exists():  # A package in later versions of Python.
+      path = root / name / '__init__.py'
+    source = path.read_text('utf-8')
+    for node in ast.walk(ast.parse(source)):
+      if not isinstance(node, ast.FunctionDef):
+        continue
+      text = ast.get_source_segment(source, node)
+      if text and text.count('\n') >= 4:
+        groups.append([(text.encode(), label)])
+  return groups
+
+
+def _defects() -> list[list[tuple[bytes, int]]]:
+  """Pairs of a method with a defect (1) and without (0)."""
+  folder = os.environ.get('JAXTOK_DATA')
+  if not folder:
+    raise ValueError(
+      "kind='defects' reads code/codexglue.zip in the folder that JAXTOK_DATA "
+      "names, which is not set. Use kind='modules' without it."
+    )
+  path = pathlib.Path(folder) / 'code' / 'codexglue.zip'
+  with zipfile.ZipFile(path) as archive:
+    lines = {
+      kind: archive.read(f'refinement_small/valid.{kind}').splitlines()
+      for kind in ('buggy', 'fixed')
+    }
+  return [
+    [(buggy.strip(), 1), (fixed.strip(), 0)]
+    for buggy, fixed in zip(lines['buggy'], lines['fixed'], strict=True)
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Programs as arrays of one width.
+
+  Attributes:
+    tokens_bt: [CLS], then tokens; cut at the width.
+    units_bt: The unit of each, -1 for padding.
+    labels_b: Classes.
+  """
+
+  tokens_bt: np.ndarray
+  units_bt: np.ndarray
+  labels_b: np.ndarray
+
+  def take(self, index: np.ndarray) -> 'Rows':
+    """Some of the rows."""
+    return Rows(
+      self.tokens_bt[index], self.units_bt[index], self.labels_b[index]
+    )
+
+  @property
+  def units_per_token(self) -> float:
+    """Units for each token, [CLS] not counted."""
+    num_units = self.units_bt.max(axis=1)  # [CLS] is unit 0.
+    return float(num_units.sum() / ((self.units_bt >= 0).sum(1) - 1).sum())
+
+
+def rows(
+  tokenizer: base.Tokenizer,
+  programs: list[bytes],
+  labels: np.ndarray,
+  length: int,
+) -> Rows:
+  """Encodes programs, each with [CLS], the token `tokenizer.vocab_size`."""
+  tokens_bt = np.zeros((len(programs), length), np.int32)
+  units_bt = np.full((len(programs), length), -1, np.int32)
+  tokens_bt[:, 0], units_bt[:, 0] = tokenizer.vocab_size, 0
+  for i, program in enumerate(programs):
+    ids, unit = code_units.units(tokenizer, program)
+    num = min(len(ids), length - 1)
+    tokens_bt[i, 1 : num + 1] = ids[:num]
+    units_bt[i, 1 : num + 1] = unit[:num] + 1
+  return Rows(tokens_bt, units_bt, labels)
