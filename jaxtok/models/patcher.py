@@ -187,7 +187,8 @@ def _load(path: str, config: transformer.Config) -> Any:
   from jaxtok.models import interop
 
   found, model = interop.load(path)
-  shapes = lambda m: jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(m)))
+  state = lambda m: nnx.to_pure_dict(nnx.state(m))
+  shapes = lambda m: jax.tree.map(lambda x: x.shape, state(m))
   wanted = dataclasses.replace(config, vocab_multiple=1)
   if shapes(model) != shapes(nnx.eval_shape(lambda: wanted.make(nnx.Rngs(0)))):
     raise ValueError(

@@ -49,37 +49,43 @@ def scan(
     split(y.astype(jnp.float32)) for y in (x_btnh, log_decay_btn, b_btm, c_btm)
   )
   segments_biq = split(segment_ids_bt)
-  sum_biqn = jnp.cumsum(log_decay, axis=2)
-  y = _inside(x, sum_biqn, b, c, segments_biq)
-  y = y + _handed_on(x, sum_biqn, b, c, segments_biq)
+  y = _inside(x, log_decay, b, c, segments_biq)
+  y = y + _handed_on(x, log_decay, b, c, segments_biq)
   return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :t]
 
 
-def _inside(x_biqnh, sum_biqn, b_biqm, c_biqm, segments_biq):
+def _inside(x_biqnh, log_decay_biqn, b_biqm, c_biqm, segments_biq):
   """What positions get from their own chunk."""
   same_biqk = segments_biq[..., :, None] == segments_biq[..., None, :]
-  seen_biqk = same_biqk & jnp.tri(x_biqnh.shape[2], dtype=bool)
-  decay_biqkn = sum_biqn[:, :, :, None] - sum_biqn[:, :, None]
+  size = x_biqnh.shape[2]
+  # Summed anew from each k on: differences of sums from the chunk's beginning
+  # would be small numbers taken from large ones.
+  is_later_qk1 = jnp.tri(size, k=-1, dtype=bool)[..., None]
+  decay_biqkn = jnp.where(is_later_qk1, log_decay_biqn[:, :, :, None], 0.0)
+  decay_biqkn = jnp.cumsum(decay_biqkn, axis=2)
+  seen_biqk = same_biqk & jnp.tri(size, dtype=bool)
   decay_biqkn = jnp.where(seen_biqk[..., None], decay_biqkn, -jnp.inf)
   score_biqk = jnp.einsum('biqm,bikm->biqk', c_biqm, b_biqm)
   weight_biqkn = score_biqk[..., None] * jnp.exp(decay_biqkn)
   return jnp.einsum('biqkn,biknh->biqnh', weight_biqkn, x_biqnh)
 
 
-def _handed_on(x_biqnh, sum_biqn, b_biqm, c_biqm, segments_biq):
+def _handed_on(x_biqnh, log_decay_biqn, b_biqm, c_biqm, segments_biq):
   """What positions get from the state before their chunk."""
   last_bi = segments_biq[:, :, -1]
   before_bi = jnp.pad(last_bi, ((0, 0), (1, 0)))[:, :-1]
   is_last_biq = segments_biq == last_bi[..., None]
-  left_biqn = jnp.exp(sum_biqn[:, :, -1:] - sum_biqn) * is_last_biq[..., None]
+  sum_biqn = jnp.cumsum(log_decay_biqn, axis=2)
+  after_biqn = jnp.flip(jnp.cumsum(jnp.flip(log_decay_biqn, 2), axis=2), 2)
+  after_biqn = jnp.pad(after_biqn, ((0, 0), (0, 0), (0, 1), (0, 0)))[:, :, 1:]
+  left_biqn = jnp.exp(after_biqn) * is_last_biq[..., None]
   add_binhm = jnp.einsum('biqn,biqnh,biqm->binhm', left_biqn, x_biqnh, b_biqm)
   is_same_bi = last_bi == before_bi
   keep_bin = jnp.exp(sum_biqn[:, :, -1]) * is_same_bi[..., None]
 
   def step(state_bnhm, inputs):
     keep_bn, add_bnhm = inputs
-    after_bnhm = keep_bn[..., None, None] * state_bnhm + add_bnhm
-    return after_bnhm, state_bnhm
+    return keep_bn[..., None, None] * state_bnhm + add_bnhm, state_bnhm
 
   chunks_first = lambda x: jnp.swapaxes(x, 0, 1)
   _, state_ibnhm = jax.lax.scan(

@@ -75,12 +75,13 @@ def look(cross, x_qd, y_sd):
 
 
 def loop_over_patches(model, tokens):
-  x_td = model.embed(tokens)
+  x_td = model.embed(jnp.asarray(tokens))
   for t in range(len(tokens)):
     for i, n in enumerate((2, 4)):
       window = [0] * n + list(map(int, tokens[: t + 1]))
       prime = ngram_hash.PRIMES[0]
-      row = sum(x * prime**j for j, x in enumerate(window[-n:])) % 32
+      total = sum(x * prime**j for j, x in enumerate(window[-n:])) % 2**64
+      row = (total - (2**64 if total >= 2**63 else 0)) % 32
       x_td = x_td.at[t].add(model.hashes.table[row + 32 * i])
   x_td, begin, patches, ends = stack(model.encoder, x_td), 0, [], []
   for length in LENGTHS:

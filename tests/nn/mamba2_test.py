@@ -67,8 +67,9 @@ def test_flops_count_the_projections_and_the_scan():
   segments = jnp.ones((4, 64), jnp.int32)
   call = jax.jit(lambda params: nnx.merge(graph, params)(x, segments))
   found = call.lower(params).cost_analysis()['flops']
-  # XLA also counts masks, decays, the convolution and the like.
-  assert 1 < found / c.flops(4 * 64) < 1.2
+  # XLA also counts the convolution, decays and, for each pair of positions,
+  # their sums (64 additions per pair and head, beside 128 in the products).
+  assert 1 < found / c.flops(4 * 64) < 1.6
 
 
 def test_an_inner_width_that_heads_do_not_fill_is_refused():

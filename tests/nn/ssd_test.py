@@ -47,9 +47,8 @@ def test_the_scan_equals_the_recurrence(t, chunk):
   arrays = draw(t)
   got = jax.jit(lambda *a: call(*a, chunk=chunk))(*arrays)
   assert got.dtype == jnp.float32
-  # Sums of up to 21 * 5 products of order 1, below 100, in another order; an
-  # exponent of up to 200 in magnitude is rounded by 1e-5, but only exponents
-  # near 0 leave weights of order 1.
+  # Sums of up to 21 * 5 products of order 1, below 100, in another order; sums
+  # of decays are rounded relative to themselves, and exp(-a) a 1e-7 < 1e-7.
   np.testing.assert_allclose(got, recurrence(*arrays), atol=1e-4)
 
 

@@ -165,9 +165,8 @@ def _describe(
       f'model_type={model_type!r} must be one of {", ".join(FAMILIES)}.'
     )
   if not isinstance(config, transformer.Config):
-    raise mapping.Unsupported(
-      f'models of {config_lib.type_name(type(config))} can be read, not written.'
-    )
+    kind = config_lib.type_name(type(config))
+    raise mapping.Unsupported(f'a {kind} can be read, not written.')
   misfits = []
   for name in [model_type] if model_type else FAMILIES:
     family = FAMILIES[name]
