@@ -12,7 +12,6 @@ with one rollout of Threshold(0.7) per group of 8. Numbers are of the best
 validation on 128 prompts; the rule itself is right on all of them.
 """
 
-import dataclasses
 import pathlib
 
 from experiments.unmasking import experiment, training
@@ -40,7 +39,7 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   numbers = {}
   for name, num_experts in {'without': 0, 'with': 1}.items():
     learn = rl.Config(alpha=1.0, num_experts=num_experts, lr=3e-3, steps=300)
-    policy = dataclasses.replace(config.policy, learn=learn, clone=None)
+    policy = training.Config(learn=learn, clone=None)
     lesson = training.Lesson(config.task, found, policy, seed, job.log)
     _, history = lesson.stage(lesson.start(), 1.0)
     best = max(history, key=lambda row: row['reward'])

@@ -11,7 +11,6 @@ updates with each reward, and the policy after the last one. Numbers are of 128
 validation prompts, decoded as at test time.
 """
 
-import dataclasses
 import pathlib
 
 from experiments.unmasking import experiment, training
@@ -41,7 +40,7 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   numbers = {}
   for kind in rl.Reward:
     learn = rl.Config(alpha=1.0, reward=kind, lr=3e-3, steps=100)
-    policy = dataclasses.replace(config.policy, learn=learn, clone=None)
+    policy = training.Config(learn=learn, clone=None)
     lesson = training.Lesson(config.task, found, policy, seed, job.log)
     _, history = lesson.stage(lesson.start(), 1.0)
     numbers[f'{kind.value}_accuracy'] = history[-1]['accuracy']

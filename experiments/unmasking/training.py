@@ -4,7 +4,7 @@
 
 A policy starts as a clone of a threshold rule. Each speed pressure then starts
 from the best policy of the one before: "best" is the highest mean reward on
-fixed validation prompts, decoded as at test time.
+fixed validation prompts, decoded as at test time, at the best temperature.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Config:
   expert_threshold: float = 0.7  # Of the rule that is cloned or steers.
   num_validation: int = 128
   validate_every: int = 20
-  temperature: float = 0.25  # Of the policy when it is validated.
+  temperatures: tuple[float, ...] = (0.25,)  # Of validation; the best counts.
 
   def __post_init__(self):
     num = len(self.alphas or (self.learn.alpha,))
@@ -58,6 +58,10 @@ class Config:
       raise ValueError(
         f'policy.temperings={self.temperings} must have one number for each '
         f'of the {num} alphas, or none at all.'
+      )
+    if not self.temperatures or min(self.temperatures) <= 0:
+      raise ValueError(
+        f'policy.temperatures={self.temperatures} must be > 0 and not empty.'
       )
     if min(self.temperings, default=1) <= 0:
       raise ValueError(f'policy.temperings={self.temperings} must be > 0.')
@@ -102,10 +106,10 @@ class Lesson:
       return model
     begin = time.perf_counter()
     model, nats = cloning.clone(model, self._demonstrations(), c.clone)
-    point = self.judge.point('clone', policy.Policy(model, c.temperature))
+    found = self._validate(model, 0, 1.0)
     self.log(
-      f'clone: {nats:.4f} nats/position, accuracy {point.accuracy:.3f} at '
-      f'{point.calls:.1f} calls, {time.perf_counter() - begin:.0f} s'
+      f'clone: {nats:.4f} nats/position, accuracy {found["accuracy"]:.3f} at '
+      f'{found["calls"]:.1f} calls, {time.perf_counter() - begin:.0f} s'
     )
     return model
 
@@ -167,23 +171,30 @@ class Lesson:
       self.log(
         f'seed {self.seed} alpha {alpha:g} update {done}/{c.steps}: train '
         f'{train["accuracy"]:.2f} at {train["calls"]:.1f}, validation '
-        f'{numbers["accuracy"]:.3f} at {numbers["calls"]:.2f} calls, '
+        f'{numbers["accuracy"]:.3f} at {numbers["calls"]:.2f} calls '
+        f'(temperature {numbers["temperature"]:g}), '
         f'{time.perf_counter() - begin:.0f} s'
       )
     return best[1], history
 
   def _validate(self, model, step: int, alpha: float) -> dict[str, float]:
-    selector = policy.Policy(model, jnp.asarray(self.config.temperature))
-    right, calls = self.judge.judged(selector, self.judge.rows_nt)
-    reward = rl.rewards(
-      right, calls, self.task.answer_len, alpha, self.config.learn.reward
-    )
-    return dict(
-      step=step,
-      reward=float(reward.mean()),
-      accuracy=float(right.mean()),
-      calls=float(calls.mean()),
-    )
+    """Numbers at the temperature of the highest reward."""
+    found = []
+    for temperature in self.config.temperatures:
+      selector = policy.Policy(model, jnp.asarray(temperature))
+      right, calls = self.judge.judged(selector, self.judge.rows_nt)
+      reward = rl.rewards(
+        right, calls, self.task.answer_len, alpha, self.config.learn.reward
+      )
+      numbers = dict(
+        step=step,
+        reward=float(reward.mean()),
+        accuracy=float(right.mean()),
+        calls=float(calls.mean()),
+        temperature=temperature,
+      )
+      found.append(numbers)
+    return max(found, key=lambda numbers: numbers['reward'])
 
 
 def trained(

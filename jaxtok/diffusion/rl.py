@@ -80,7 +80,7 @@ class Config:
   entropy: float = 0.0  # Bonus per nat of a step's mean entropy per position.
   lr: float = 1e-3
   warmup_steps: int = 10
-  is_cosine: bool = True  # Learning rate falls to 0; else it is constant.
+  is_cosine: bool = True  # After the warm-up lr falls to 0; else it stays.
   weight_decay: float = 0.1
   clip_norm: float = 0.2
   block: int = 0  # Of the decoding; 0 decodes all at once.
@@ -130,16 +130,22 @@ class Config:
     share = min(1.0, step / max(self.steps / 2, 1))
     return self.alpha_start + (self.alpha - self.alpha_start) * share
 
+  def schedule(self) -> optax.Schedule:
+    """Learning rate of each update, from a tenth of `lr`."""
+    start, warmup = 0.1 * self.lr, self.warmup_steps
+    if self.is_cosine:
+      return optax.warmup_cosine_decay_schedule(
+        start, self.lr, warmup, self.steps * self.num_inner
+      )
+    if not warmup:
+      return optax.constant_schedule(self.lr)
+    return optax.warmup_constant_schedule(start, self.lr, warmup)
+
   def optimizer(self) -> optax.GradientTransformation:
     """AdamW behind a bound on the norm of the gradient."""
-    lr: Any = self.lr
-    if self.is_cosine:
-      lr = optax.warmup_cosine_decay_schedule(
-        0.1 * self.lr, self.lr, self.warmup_steps, self.steps * self.num_inner
-      )
     return optax.chain(
       optax.clip_by_global_norm(self.clip_norm),
-      optax.adamw(lr, weight_decay=self.weight_decay),
+      optax.adamw(self.schedule(), weight_decay=self.weight_decay),
     )
 
 

@@ -384,6 +384,19 @@ def test_bad_settings_are_refused(field, value):
     rl.Config(**{field: value})
 
 
+def test_the_learning_rate_warms_up_then_stays_or_falls():
+  at = lambda step, **fields: float(
+    rl.Config(lr=1.0, steps=100, **fields).schedule()(step)
+  )
+  for step, want in [(0, 0.1), (5, 0.55), (10, 1.0), (99, 1.0)]:
+    got = at(step, warmup_steps=10, is_cosine=False)
+    assert got == pytest.approx(want)
+  assert at(0, warmup_steps=0, is_cosine=False) == 1.0
+  assert at(0, warmup_steps=10) == pytest.approx(0.1)
+  assert at(10, warmup_steps=10) == pytest.approx(1.0)
+  assert at(100, warmup_steps=10) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_bound_is_for_one_update_per_batch():
   with pytest.raises(ValueError, match=r'but rl\.num_inner=2\. Use 1'):
     rl.Config(max_kl=0.1, num_inner=2)

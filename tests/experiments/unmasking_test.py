@@ -25,9 +25,19 @@ TINY = experiment.Config(
   policy=training.Config(
     model=policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8),
     clone=cloning.Config(steps=20),
-    learn=rl.Config(steps=2, warmup_steps=1, num_prompts=2, group=2),
+    learn=rl.Config(
+      steps=2,
+      warmup_steps=1,
+      num_prompts=2,
+      group=2,
+      credit=rl.Credit.UNTIL_FAULT,
+      max_kl=0.1,
+      max_calls=2,
+    ),
     alphas=(1.0, 2.0),
+    temperings=(0.5, 2.0),
     num_validation=8,
+    temperatures=(0.25, 1.0),
   ),
   seeds=(0,),
   num_test=16,
@@ -121,6 +131,8 @@ def test_there_is_one_tempering_per_stage():
     training.Config(alphas=(1.0, 2.0), temperings=(0.5,))
   with pytest.raises(ValueError, match='must be > 0'):
     training.Config(alphas=(1.0,), temperings=(0.0,))
+  with pytest.raises(ValueError, match='not empty'):
+    training.Config(temperatures=())
 
 
 def test_the_bound_is_exact_where_the_model_is():

@@ -24,14 +24,14 @@ def get_config(size: str = 'small') -> experiment.Config:
     policy=training.Config(
       clone=cloning.Config(steps=600, batch_size=128, smoothing=0.02),
       learn=rl.Config(
-        steps=sizes.pick(size, tiny=20, small=30),
+        steps=sizes.pick(size, tiny=30, small=40),
         num_prompts=16,
         group=8,
         credit=rl.Credit.UNTIL_FAULT,
         lr=2e-3,
         max_kl=0.03,
         is_cosine=False,
-        warmup_steps=0,
+        warmup_steps=10,
         weight_decay=0.0,
         clip_norm=1.0,
         max_calls=14,  # The cloned rule needs 12.
@@ -39,6 +39,7 @@ def get_config(size: str = 'small') -> experiment.Config:
       alphas=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0),
       temperings=(0.67, 1.0, 1.0, 2.0, 1.0, 1.0),
       validate_every=10,
+      temperatures=(0.25, 1.0),
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
     temperatures=(0.1, 0.5, 1.0),
