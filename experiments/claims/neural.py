@@ -9,9 +9,8 @@ of them, they reach 1.47 to 0.99. Longer windows are harder.
 
 Check: M2 of 0.4 M parameters on tokens of 8 bits, 1,200 steps of 1,024 tokens
 of Python's standard library, M1 an order-3 table counted on the same text; nats
-per token on held-out files. (After 600 steps the second token of a window is
-just being learned: in three seeds it was 0.005, 0.049 and -0.124 nats from the
-first, and in three before a change of summation order -0.03, -0.14 and -0.22.)
+per token on held-out files. (600 steps are too few: the second token of a
+window is just being learned then, 0.005, 0.049 and -0.124 nats from the first.)
 What a token's own frequency tells is subtracted: the gain is the unigram
 entropy of the evaluated tokens less the cross-entropy.
 

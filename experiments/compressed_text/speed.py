@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Times the coders: dictionary, stream with a table, windows with M1.
+"""Times the coders: dictionary, stream with a table, windows with M1, files.
 
   JAXTOK_DATA=DATA python -m experiments.compressed_text.speed
 
@@ -8,6 +8,7 @@ Each figure is the best of a few passes after one that compiles, in wall time.
 """
 
 import functools
+import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,15 @@ import numpy as np
 
 from experiments import cli
 from experiments.compressed_text import texts
-from jaxtok.entropy import documents, shipped, stream, table, trie, window
+from jaxtok.entropy import (
+  container,
+  documents,
+  shipped,
+  stream,
+  table,
+  trie,
+  window,
+)
 from jaxtok.entropy.formats import WindowFormat
 
 _LANES, _LANE_BYTES = 1024, 4096  # Of the stream coder.
@@ -110,6 +119,27 @@ def window_decoder(text: bytes) -> None:
   )
 
 
+def files(text: bytes) -> None:
+  """kB/s of `jaxtok.entropy compress` and `decompress` with M1."""
+  model, coded = shipped.model(), io.BytesIO()
+
+  def compress():
+    coded.seek(0)
+    coded.truncate()
+    container.compress(io.BytesIO(text), coded, model, verify=False)
+
+  def decompress():
+    coded.seek(0)
+    container.decompress(coded, io.BytesIO(), model)
+
+  rates = [len(text) / best(x, passes=1) / 1e3 for x in (compress, decompress)]
+  print(
+    f'files of {len(text)} bytes, M1: compress {rates[0]:.0f} kB/s without '
+    f'verifying, decompress {rates[1]:.0f} kB/s',
+    flush=True,
+  )
+
+
 @cli.one_line_errors()
 def main() -> None:
   """Prints all speeds."""
@@ -117,6 +147,7 @@ def main() -> None:
   dictionary(novel)
   stream_coder(novel)
   window_decoder(novel)
+  files(novel[:1_000_000])
 
 
 if __name__ == '__main__':

@@ -12,6 +12,11 @@ model that comes with the package, for English prose, or with --model=MODEL.npz.
 The model is not stored in the compressed file, only its SHA-256: decompressing
 needs the same model, on any machine. An output file appears only when it is
 complete; a damaged input is named as such and leaves nothing behind.
+
+The model of the package is a neural network: prose like novels gets a tenth
+smaller than with xz -9e, markup and text without case get larger than with it,
+and the speed is kilobytes per second, not megabytes. `fit` counts tables, which
+are a hundred times as fast.
 """
 
 import argparse
@@ -19,6 +24,8 @@ import contextlib
 import difflib
 import os
 import pathlib
+import signal
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -34,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if unknown:
     parser.error(_unknown(unknown[0], args))
   try:
-    args.run(args)
+    with _ending_cleanly():
+      args.run(args)
   except (ValueError, OSError, RuntimeError) as error:
     if args.debug:
       raise
@@ -44,6 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     print('interrupted; nothing was written.', file=sys.stderr)
     return 130
   return 0
+
+
+@contextlib.contextmanager
+def _ending_cleanly() -> Iterator[None]:
+  """Signals that end a process become exceptions, so that files are removed."""
+
+  def end(number, frame):
+    raise SystemExit(128 + number)
+
+  numbers = (signal.SIGTERM, signal.SIGHUP)
+  before = [signal.signal(number, end) for number in numbers]
+  try:
+    yield
+  finally:
+    for number, handler in zip(numbers, before, strict=True):
+      signal.signal(number, handler)
 
 
 def _unknown(word: str, args: argparse.Namespace) -> str:
@@ -77,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
   for name, run in (('compress', _compress), ('decompress', _decompress)):
     sub = command(name, run, f'{name} a file')
-    sub.add_argument('input', metavar='FILE')
+    sub.add_argument('input', metavar='FILE', help='any file; no pipe')
     sub.add_argument(
       '--model', help='model file (npz); by default that of the package'
     )
@@ -109,6 +133,13 @@ def _open(name: str, path: str) -> Any:
     OSError: If it is no file that can be read; says what to do.
   """
   try:
+    # Not opened before it is looked at: opening a pipe waits for a writer.
+    mode = pathlib.Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+      raise OSError(
+        f'{name}={path} is a pipe or a device; it must be a file. Write what '
+        'comes from it to a file first.'
+      )
     return pathlib.Path(path).open('rb')
   except FileNotFoundError:
     raise FileNotFoundError(
@@ -139,9 +170,24 @@ def _naming(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _written(output: str, force: bool) -> Iterator[Any]:
-  """A file that appears under its name only if the block succeeds."""
-  path = pathlib.Path(output)
+def _written(
+  output: str, force: bool, inputs: Sequence[str] = ()
+) -> Iterator[Any]:
+  """A file that appears under its name only if the block succeeds.
+
+  Args:
+    output: Its name; what a symbolic link points to is written, not the link.
+    force: Whether it may replace a file.
+    inputs: Files that it may not replace.
+  """
+  path = pathlib.Path(output).resolve()
+  if output == '-' or (path.exists() and not (path.is_file() or path.is_dir())):
+    raise OSError(
+      f'--output={output} is no file, and an output appears only when it is '
+      'complete. Name a file.'
+    )
+  if path.exists() and any(path.samefile(x) for x in inputs):
+    raise ValueError(f'--output={output} is the input. Name another file.')
   if path.is_dir():
     raise IsADirectoryError(
       f'--output={path} is a folder; it must be a file. Name a file in it.'
@@ -193,7 +239,7 @@ def _compress(args: argparse.Namespace) -> None:
 
   with (
     _open('FILE', args.input) as source,
-    _written(args.output, args.force) as target,
+    _written(args.output, args.force, [args.input]) as target,
     _progress(
       os.fstat(source.fileno()).st_size, args.quiet, 'compress'
     ) as update,
@@ -221,7 +267,7 @@ def _decompress(args: argparse.Namespace) -> None:
   with (
     _naming(args.input),
     _open('FILE', args.input) as source,
-    _written(args.output, args.force) as target,
+    _written(args.output, args.force, [args.input]) as target,
     _progress(size, args.quiet, 'decompress') as update,
   ):
     container.decompress(source, target, model, progress=update)
@@ -233,10 +279,9 @@ def _decompress(args: argparse.Namespace) -> None:
 def _info_of(path: str) -> dict[str, Any]:
   """Facts about a compressed file, each chunk's checksum included."""
   from jaxtok.entropy import container
-  from jaxtok.entropy.header import StreamHeader
 
   with _naming(path), _open('FILE', path) as file:
-    header = StreamHeader.read(file)
+    header = container.read_header(file)
     chunks = [
       (chunk.kind.name, chunk.raw_bytes)
       for chunk in container.read_chunks(file)
@@ -259,8 +304,9 @@ def _info_of(path: str) -> dict[str, Any]:
 def _info(args: argparse.Namespace) -> None:
   from jaxtok.entropy import model_file
 
-  if args.input.endswith('.npz'):
-    _open('FILE', args.input).close()
+  with _open('FILE', args.input) as file:
+    is_model = file.read(4) == b'PK\x03\x04'  # Models are zip files.
+  if is_model:
     model = model_file.load_model(args.input)
     facts = {
       'model': type(model).__name__,
@@ -279,8 +325,12 @@ def _fit(args: argparse.Namespace) -> None:
 
   for name in args.input:
     _open('TEXT', name).close()
+  if not any(pathlib.Path(name).stat().st_size for name in args.input):
+    raise ValueError(
+      f'TEXT={" ".join(args.input)} must hold at least one byte to count.'
+    )
   documents = (pathlib.Path(name).read_bytes() for name in args.input)
-  with _written(args.output, args.force) as target:
+  with _written(args.output, args.force, args.input) as target:
     model = table.fit(documents, order=args.order, num_rows=args.num_rows)
     model_file.save_model(model, target)
   if not args.quiet:

@@ -158,7 +158,7 @@ def decode_chunk(chunk: Chunk, model: NextByteModel) -> bytes:
       raise FormatError('the file is damaged: a chunk has a wrong length.')
     return chunk.payload
   wrong = FormatError('the file is damaged: the lanes of a chunk do not fit.')
-  if not 0 < chunk.raw_bytes <= _MAX_CHUNK or chunk.lane_bytes < 1:
+  if not all(0 < x <= _MAX_CHUNK for x in (chunk.raw_bytes, chunk.lane_bytes)):
     raise wrong
   lengths = _lane_lengths(chunk.raw_bytes, chunk.lane_bytes)
   if len(chunk.payload) < 4 * len(lengths) or len(chunk.payload) % 2:
@@ -215,6 +215,21 @@ def compress(
   target.write(Chunk(Kind.END, 0, 0, end).to_bytes())
 
 
+def read_header(source: Any) -> StreamHeader:
+  """The header of a compressed file.
+
+  Raises:
+    FormatError: If it is none, or that of something else.
+  """
+  header = StreamHeader.read(source)
+  if header.coder != 'stream':
+    raise FormatError(
+      f'this holds words of a {header.coder} coder, not a compressed file. '
+      'Decode it with the tokenizer that wrote it.'
+    )
+  return header
+
+
 def read_chunks(source: Any) -> Iterator[Chunk]:
   """All chunks; the last one is the end, after which nothing follows."""
   while (chunk := Chunk.read(source)).kind != Kind.END:
@@ -239,7 +254,7 @@ def decompress(
     FormatError: If the data is damaged, cut off or something else.
     NotDecodableError: If it was compressed with another model.
   """
-  StreamHeader.read(source).check(model)
+  read_header(source).check(model)
   digest, total = hashlib.sha256(), 0
   for chunk in read_chunks(source):
     if chunk.kind != Kind.END:

@@ -97,6 +97,10 @@ class StreamHeader:
       FormatError: If there is no valid header.
     """
     start = file.read(len(MAGIC) + 2)
+    if not start:
+      raise FormatError(
+        'the file is empty; even a compressed empty text is not.'
+      )
     if start[: len(MAGIC)] != MAGIC:
       raise FormatError(
         f'the file starts with {start[:4]!r}, not with {MAGIC!r}: it was not '

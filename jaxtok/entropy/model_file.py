@@ -78,7 +78,7 @@ def read_arrays(path: Any) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
       return dict(file)
   except Exception as e:  # Damaged zip files raise errors of many kinds.
-    raise ModelFileError(f'{path} is not a model file ({e}).') from e
+    raise ModelFileError(f'{path} is not a model file of jaxtok.') from e
 
 
 def check_fingerprint(

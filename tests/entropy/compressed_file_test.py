@@ -4,7 +4,10 @@
 
 import contextlib
 import io
+import os
 import random
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from jaxtok.entropy import __main__ as cli
 from jaxtok.entropy import container, model_file, table
 from jaxtok.entropy.determinism import DeterminismLevel, NotDecodableError
+from jaxtok.entropy.formats import WindowFormat
 from jaxtok.entropy.header import FormatError
 from tests.entropy import coding_oracle as oracle
 
@@ -136,10 +140,17 @@ def test_checksummed_nonsense_inside_a_chunk_is_refused(model):
     bad = container.Chunk(chunk.kind, 256, 64, payload)
     with pytest.raises(FormatError, match='lanes'):
       container.decode_chunk(bad, model)
-  with pytest.raises(FormatError, match='lanes'):
-    container.decode_chunk(
-      container.Chunk(chunk.kind, 0, 64, chunk.payload), model
-    )
+  for raw_bytes, lane_bytes in ((0, 64), (256, 0), (256, 0xFFFFFFFF)):
+    bad = container.Chunk(chunk.kind, raw_bytes, lane_bytes, chunk.payload)
+    with pytest.raises(FormatError, match='lanes'):
+      container.decode_chunk(bad, model)
+
+
+def test_words_of_windows_are_no_compressed_file(model):
+  header = container.StreamHeader.of(model, window=WindowFormat()).to_bytes()
+  coded = header + compressed(TEXT, model)[len(header) :]
+  with pytest.raises(FormatError, match='words of a window coder'):
+    decompressed(coded, model)
 
 
 def test_a_model_that_changes_is_caught_while_compressing(model, monkeypatch):
@@ -224,6 +235,15 @@ ERRORS = {
   'cut off': ('decompress', '@cut.jtz', '-o', '@x', '--model=@model.npz'),
   'checksum': ('decompress', '@bad.jtz', '-o', '@x', '--model=@model.npz'),
   'FILE=': ('info', '@cut.jtz'),
+  'is a pipe': ('compress', '@pipe', '-o', '@x', '--model=@model.npz'),
+  'is no file': (
+    *('compress', '@text', '-o', '@pipe'),
+    *('--force', '--model=@model.npz'),
+  ),
+  'output=- is no file': ('compress', '@text', '-o', '-'),
+  'is the input': ('compress', '@text', '-o', '@text', '--force'),
+  'is empty': ('decompress', '@none.jtz', '-o', '@x', '--model=@model.npz'),
+  'at least one byte': ('fit', '@none.jtz', '-o', '@x'),
   'order=9': ('fit', '@text', '-o', '@x', '--order=9'),
 }
 
@@ -238,6 +258,8 @@ def test_errors_are_one_line_and_leave_nothing_behind(
   bad = bytearray(coded)
   bad[len(bad) // 2] ^= 1
   (files / 'bad.jtz').write_bytes(bytes(bad))
+  (files / 'none.jtz').touch()
+  os.mkfifo(files / 'pipe')
   before = sorted(x.name for x in files.iterdir())
   assert run(files, *ERRORS[message]) == 1
   shown = capsys.readouterr().err
@@ -255,6 +277,31 @@ def test_interrupting_leaves_nothing_behind(files, monkeypatch):
   coding = ('@text', '-o', '@text.jtz', '--model=@model.npz')
   assert run(files, 'compress', *coding) == 130
   assert sorted(x.name for x in files.iterdir()) == before
+
+
+def test_being_ended_leaves_nothing_behind(files, monkeypatch):
+  def end(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+  monkeypatch.setattr(container, 'encode_chunk', end)
+  before = sorted(x.name for x in files.iterdir())
+  handler = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(SystemExit) as error:
+    run(files, 'compress', '@text', '-o', '@a.jtz', '--model=@model.npz')
+  assert error.value.code == 128 + signal.SIGTERM
+  assert sorted(x.name for x in files.iterdir()) == before
+  assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_link_is_followed(files):
+  (files / 'target').write_bytes(b'old')
+  (files / 'link').symlink_to(files / 'target')
+  args = ('@text', '-o', '@link', '--model=@model.npz', '--quiet')
+  assert run(files, 'compress', *args) == 1
+  assert run(files, 'compress', *args, '--force') == 0
+  assert (files / 'link').is_symlink()
+  assert (files / 'target').read_bytes()[:3] == b'jtz'
 
 
 def test_an_existing_output_is_replaced_only_by_a_whole_one(files):

@@ -3,13 +3,14 @@
 """The model in the package: what it is, and that its ids never change."""
 
 import hashlib
+import io
 import pathlib
 import random
 
 import numpy as np
 import pytest
 
-from jaxtok.entropy import dictionary, documents, quantize, shipped
+from jaxtok.entropy import container, dictionary, documents, quantize, shipped
 from jaxtok.entropy.__main__ import main
 from jaxtok.entropy.formats import WindowFormat
 from jaxtok.tokenizers import arithmetic, neural
@@ -18,6 +19,15 @@ CARD = pathlib.Path(__file__).parents[2] / 'docs/compressed_text_model.md'
 TEXT = (
   b'There was a hand-bill, a candle, and the sound of wheels; she went to the '
   b'window and looked out. for i in range(10): print(i)\n\x00\xff' * 2
+)
+
+
+# The first 107 bytes of TEXT, compressed once and for all.
+GOLDEN = bytes.fromhex(
+  '6a747a011e000200100000000000000000000000adf38cc7c5021e30609cb0d838f4f91a'
+  'c3c41660016b000000004000001e0000000d000000724a5bf395df99255a7be43e36700b'
+  '3d140f1e2d54c2577a992d1669e57b000000000000000000280000006b00000000000000'
+  '7f41fc15d27a411524345ea20a8cc0772b58908258b6302d3ee0cda8aacddbf0fa31576a'
 )
 
 
@@ -103,3 +113,23 @@ def test_ids_are_those_of_all_other_machines():
   ids = neural.NeuralCompressionTokenizer().encode(TEXT)
   digest = hashlib.sha256(ids.astype('<i4').tobytes()).hexdigest()
   assert digest in CARD.read_text()
+
+
+def test_files_of_today_can_be_read_for_ever():
+  target = io.BytesIO()
+  container.decompress(io.BytesIO(GOLDEN), target, shipped.model())
+  assert target.getvalue() == TEXT[:107]
+
+
+@pytest.mark.slow  # The windows of the dictionary are pinned above.
+@pytest.mark.parametrize(
+  ('config', 'want'),
+  [
+    (neural.Config(window_bits=64), '44f4b25593c29d1be10e759a0c9bbc67'),
+    (arithmetic.Config(), '3a272c58e692fc2c932cafb92901d371'),
+  ],
+  ids=['b=64', 'arithmetic'],
+)
+def test_ids_of_the_integer_model_never_change(config, want):
+  ids = np.asarray(config.make().encode(TEXT)).astype('<i4')
+  assert hashlib.sha256(ids.tobytes()).hexdigest()[:32] == want
