@@ -156,7 +156,9 @@ def test_the_model_is_the_inner_one_and_a_step_counts_two_masks():
   np.testing.assert_allclose(model.rates(), RATES, rtol=1e-5)
   fresh = genmd4.Model(inner=INNER, num_tokens=3).make(nnx.Rngs(0))
   np.testing.assert_allclose(fresh.rates(), np.ones(3), rtol=1e-6)
-  asked = types.SimpleNamespace(flops=lambda shape: {'all': shape.b * shape.t})
+  asked = types.SimpleNamespace(
+    flops=lambda shape: {'all': 1.0 * shape.b * shape.t}
+  )
   assert CONFIG.make().flops(asked, base.Shape(b=3, t=5)) == {'all': 30}
 
 
