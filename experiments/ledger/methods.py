@@ -37,8 +37,18 @@ FOLDERS: dict[str, frozenset[str]] = {
       'selectors',
     }
   ),
-  'jaxtok/models': frozenset({'base', 'int_byte_lm', 'level', 'transformer'}),
-  'jaxtok/objectives': frozenset({'base', 'cross_entropy', 'next_token'}),
+  'jaxtok/models': frozenset(
+    {
+      *('base', 'classifier', 'int_byte_lm', 'level', 'merge_layer'),
+      'transformer',
+    }
+  ),
+  'jaxtok/objectives': frozenset(
+    {
+      *('base', 'classification', 'cross_entropy', 'masked_lm'),
+      *('merged_tokens', 'next_token'),
+    }
+  ),
   'jaxtok/tokenizers': frozenset(
     {
       *('arithmetic', 'base', 'bytelevel', 'bytes', 'coded', 'concat'),

@@ -18,7 +18,7 @@ CONFIGS = sorted(
   if path.name != '__init__.py'
 )
 # Experiments that are more than one training run have tests of their own.
-OWN_TESTS = {'unmasking'}
+OWN_TESTS = {'dna', 'unmasking'}
 # Like another one but for a tokenizer or objective with tests of its own.
 ALIKE = {
   *('compressed_text/arithmetic', 'compressed_text/static_arithmetic'),

@@ -7,7 +7,8 @@
 
 A checkpoint is a folder with config.json and safetensors files. Families:
 Llama, Qwen 2 and 3, GPT-2, BERT, T5 and ByT5; LLaDA and Dream, which
-`transformers` reads with code that comes with their checkpoints.
+`transformers` reads with code that comes with their checkpoints; DNABERT-2,
+which is read only.
 """
 
 from jaxtok.models.interop.checkpoint import (

@@ -13,6 +13,7 @@ from jaxtok import config as config_lib
 from jaxtok.models import transformer
 from jaxtok.models.interop import (
   bert,
+  dnabert2,
   gpt2,
   llada,
   llama,
@@ -65,7 +66,7 @@ def load(
   *,
   dtype: str = 'float32',
   shardings: mapping.Shardings | None = None,
-) -> tuple[transformer.Config, transformer.Transformer]:
+) -> tuple[Any, nnx.Module]:
   """Loads a model, one tensor after the other.
 
   Args:
@@ -75,7 +76,8 @@ def load(
       then gets its part straight from the file. None is the default device.
 
   Returns:
-    The config that the checkpoint describes, and the model.
+    The config that the checkpoint describes, and the model: of `transformer`,
+    or of `dnabert2`.
 
   Raises:
     FileNotFoundError: If there is no checkpoint.
@@ -85,6 +87,8 @@ def load(
   """
   raw = read_config(path)
   family = FAMILIES.get(raw['model_type'])
+  if dnabert2.is_one(raw):
+    family = dnabert2.DNABERT2
   if family is None:
     raise mapping.Unsupported(
       f'{os.fspath(path)} is of type {raw["model_type"]!r}; can be loaded: '

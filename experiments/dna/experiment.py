@@ -1,0 +1,124 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pre-trains an encoder, then fine-tunes it on each task.
+
+  <workdir>/pretrain/            a run directory, see `jaxtok.runs`
+  <workdir>/tasks/NAME.json      scores by start and seed
+  <workdir>/table.md
+
+What is there is not computed again, so the same command continues.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from experiments.dna import finetune as finetune_lib
+from experiments.dna import naive_bayes
+from jaxtok import config as config_lib
+from jaxtok import train
+from jaxtok.config import configclass
+from jaxtok.runs import files, table
+
+FLOOR = 'naive Bayes'
+STARTS = ('pretrained', 'random')
+
+
+@configclass
+class Config:
+  """An experiment."""
+
+  pretrain: train.Config
+  finetune: finetune_lib.Config = dataclasses.field(
+    default_factory=finetune_lib.Config
+  )
+  tasks: dict[str, finetune_lib.Task] = dataclasses.field(default_factory=dict)
+  seeds: tuple[int, ...] = (0,)  # Of fine-tuning.
+  starts: tuple[str, ...] = STARTS  # 'random' shows what pre-training gives.
+
+  def __post_init__(self):
+    if unknown := set(self.starts) - set(STARTS):
+      raise ValueError(f'starts={unknown} must be among {STARTS}.')
+
+
+@dataclasses.dataclass
+class Experiment:
+  """A config and a run directory.
+
+  Attributes:
+    config: The config.
+    workdir: Where files go.
+  """
+
+  config: Config
+  workdir: pathlib.Path
+
+  def __post_init__(self):
+    self.workdir = pathlib.Path(self.workdir)
+    self.begin = time.perf_counter()
+    path = self.workdir / 'config.json'
+    now = config_lib.to_dict(self.config)
+    if not path.exists():
+      self.workdir.mkdir(parents=True, exist_ok=True)
+      files.write_json(path, now)
+    elif files.read_json(path) != now:
+      raise ValueError(
+        f'{path} holds another config. Choose another --workdir, or delete '
+        'this one.'
+      )
+
+  def log(self, text: str) -> None:
+    print(f'[{time.perf_counter() - self.begin:5.0f} s] {text}', flush=True)
+
+  @functools.cached_property
+  def encoder(self) -> finetune_lib.Encoder:
+    """The pre-trained encoder; trains it if need be."""
+    run = train.run(self.config.pretrain, self.workdir / 'pretrain')
+    params = nnx.to_pure_dict(nnx.state(run.model, nnx.Param))
+    return finetune_lib.Encoder(run.model.config, run.tokenizer, params)
+
+  def task(self, name: str) -> dict[str, Any]:
+    """Scores of a task: `floor`, and a list by seed for each start."""
+    c, path = self.config, self.workdir / 'tasks' / f'{name}.json'
+    found = files.read_json(path) if path.exists() else {}
+    if 'floor' not in found:
+      found['floor'] = naive_bayes.score(c.tasks[name])
+    for start in c.starts:
+      done = found.setdefault(start, [])
+      for seed in c.seeds[len(done) :]:
+        encoder = self.encoder
+        if start == 'random':
+          encoder = dataclasses.replace(encoder, params=None)
+        task = c.tasks[name]
+        done.append(finetune_lib.finetune(encoder, task, c.finetune, seed=seed))
+        files.write_json(path, found)
+        shown = f'{task.metric} {done[-1][task.metric]:.3f}'
+        self.log(f'{name} from {start} weights, seed {seed}: {shown}')
+    return found
+
+  def run(self) -> str:
+    """Everything; writes table.md and returns it as plain text."""
+    header = ['task', 'metric', FLOOR, *self.config.starts, 'cut']
+    rows = []
+    for name, task in self.config.tasks.items():
+      found = self.task(name)
+      cells = [_shown([found['floor'][task.metric]])]
+      for start in self.config.starts:
+        cells.append(_shown([one[task.metric] for one in found[start]]))
+      cut = found[self.config.starts[0]][0]['cut']
+      rows.append([name, task.metric, *cells, f'{cut:.1%}'])
+    text = table.markdown(header, rows)
+    files.write_atomic(self.workdir / 'table.md', text)
+    return table.plain(header, rows)
+
+
+def _shown(values: list[float]) -> str:
+  mean = f'{np.mean(values):.3f}'
+  if len(values) < 2:
+    return mean
+  return f'{mean} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.3f}'
