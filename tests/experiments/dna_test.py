@@ -12,7 +12,7 @@ from experiments.dna import experiment, finetune, naive_bayes, tasks
 from experiments.dna.configs import dnabert2 as dnabert2_config
 from jaxtok.data import planted
 
-CONFIGS = ('dnabert2', 'overlapping_6mers')
+CONFIGS = ('dnabert2', 'overlapping_6mers', 'mergedna')
 DATA = dict(length=40, num_words=3, num_planted=1, mutation=0.0)
 
 
