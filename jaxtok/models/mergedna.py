@@ -27,6 +27,7 @@ Axes: b rows, t bases, w tokens, d width, v vocabulary.
 """
 
 import dataclasses
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -392,13 +393,20 @@ class MergeDna(nnx.Module):
     return states_bwd, local.tokens.valid_bw
 
   def flops(self, shape: base.Shape) -> dict[str, float]:
-    """Matmul FLOPs of a reconstruction, forward, by part; rooms are full."""
+    """Matmul FLOPs of one reconstruction, forward, by part; rooms are full.
+
+    The objective's three passes are not counted as such.
+    """
     c, b = self.config, shape.b
     rooms = c.rooms(shape.t)
-    one = c.level(1)
+    part = lambda room: c.level(1).block().flops(b * room, c.window)
+    # The MLP comes after the merge.
     local = sum(
-      one.flops(b * room, c.window) + 2.0 * b * room * c.dim * c.group_dim
-      for room in rooms[:-1]
+      sum(part(before).values())
+      - part(before)['mlp']
+      + part(after)['mlp']
+      + 2.0 * b * before * c.dim * c.group_dim
+      for before, after in itertools.pairwise(rooms)
     )
     rows = b * shape.t
     width = rooms[-1]

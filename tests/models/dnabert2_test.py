@@ -93,6 +93,7 @@ def test_logits_equal_the_formulas(model):
     np.testing.assert_allclose(got[b, :length], want, atol=2e-5)
 
 
+@pytest.mark.slow  # Compiles two programs.
 def test_recomputing_layers_changes_no_gradient(model):
   tokens = jnp.arange(8)[None] % model_suite.VOCAB
   graph, params = nnx.split(model)
