@@ -79,7 +79,10 @@ def style() -> Iterator[None]:
   with mpl.rc_context():
     mpl.rcdefaults()
     mpl.rcParams.update(_STYLE)
-    mpl.rcParams['axes.prop_cycle'] = mpl.cycler(color=_COLORS)
+    # Where there are more lines than colours, the others are dotted.
+    mpl.rcParams['axes.prop_cycle'] = mpl.cycler(
+      linestyle=['-', ':']
+    ) * mpl.cycler(color=_COLORS)
     yield
 
 
