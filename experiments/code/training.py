@@ -81,7 +81,7 @@ def run(config: Config, parts: Any = None) -> dict[str, float]:
   model = model_config.make(nnx.Rngs(config.seed))
   _fit(config, model, train)
   mean = base.Shape(b=1, t=round((train.units_bt >= 0).sum(1).mean()))
-  units = float((train.units_bt.max(1) + 1).mean())
+  units = round((train.units_bt.max(1) + 1).mean())
   full = base.Shape(b=1, t=config.length)
   return {
     'accuracy': _accuracy(model, test),

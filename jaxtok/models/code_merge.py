@@ -150,7 +150,7 @@ class CodeMerge(nnx.Module):
     return self.out(y_bd, jnp.float32)
 
   def flops(
-    self, shape: base.Shape, units: float | None = None
+    self, shape: base.Shape, units: int | None = None
   ) -> dict[str, float]:
     """Matmul FLOPs of one forward pass, by part.
 
