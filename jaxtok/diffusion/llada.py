@@ -89,6 +89,7 @@ def corrupt_answers(
   batch: dict[str, Array], rng: Array, eps: float
 ) -> losses.Corruption:
   """`corrupt` with weights over the number of tokens of the row's answer."""
-  is_masked_bt, weights_bt = corrupt(batch, rng, eps)
+  drawn = corrupt(batch, rng, eps)
   length_b1 = (batch['loss_mask_bt'] > 0).sum(-1, keepdims=True)
-  return losses.Corruption(is_masked_bt, weights_bt / jnp.maximum(length_b1, 1))
+  weights_bt = drawn.weights_bt / jnp.maximum(length_b1, 1)
+  return drawn._replace(weights_bt=weights_bt)

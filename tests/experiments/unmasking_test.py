@@ -112,14 +112,16 @@ def test_equal_prompts_are_decoded_once_and_counted_as_often():
 
 
 def test_with_chance_each_prompt_is_decoded_as_often():
-  task = TINY.task
-  rows = base.batch(task, 0, 0, 40)
+  # Three of six tokens at once: a triple is wrong if all of it is among them.
+  task = free_choice_task.FreeChoice(num_groups=2)
+  rows = base.batch(task, 0, 0, 200)
   judge = selection.Judge(task, training.exact_denoiser(task), rows)
-  found = judge.point('', selectors.Random(jnp.asarray(2)))
-  num = selection.MAX_DRAWS  # Five prompts: they occur often enough.
+  found = judge.point('', selectors.Random(jnp.asarray(3)))
+  num = selection.MAX_DRAWS  # 25 prompts: they occur often enough.
   np.testing.assert_allclose(found.correct_n * num % 1, 0, atol=1e-9)
-  for salt in range(5):
-    assert len(set(found.correct_n[rows[:, 0] == salt])) == 1
+  _, prompt_n = np.unique(rows[:, :2], axis=0, return_inverse=True)
+  for prompt in range(prompt_n.max() + 1):
+    assert len(set(found.correct_n[prompt_n == prompt])) == 1
   assert 0 < found.accuracy < 1
 
 
