@@ -50,5 +50,5 @@ def test_tokens_are_drawn_with_weight_one_over_the_square_of_their_group():
 
 
 def test_negative_weights_are_refused():
-  with pytest.raises(ValueError, match='latent_weight=-1.0'):
+  with pytest.raises(ValueError, match=r'latent_weight=-1\.0'):
     merged_tokens.Config(latent_weight=-1.0)
