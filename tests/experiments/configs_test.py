@@ -19,8 +19,9 @@ CONFIGS = sorted(
 )
 # Experiments that are more than one training run have tests of their own.
 OWN_TESTS = {'unmasking'}
-# Like another one but for a tokenizer or objective with tests of its own.
+# Like another one but for data, tokenizer or objective with their own tests.
 ALIKE = {
+  'byte_lm/mrt5_edits',
   *('compressed_text/arithmetic', 'compressed_text/static_arithmetic'),
   *('diffusion_lm/llada', 'diffusion_lm/md4', 'diffusion_lm/sedd'),
 }
