@@ -117,7 +117,7 @@ def load(
 
 
 def save(
-  model: transformer.Transformer,
+  model: Any,
   path: str | os.PathLike,
   *,
   model_type: str = '',
@@ -157,7 +157,7 @@ def save(
 
 
 def _describe(
-  config: transformer.Config, model_type: str
+  config: Any, model_type: str
 ) -> tuple[mapping.Family, dict[str, Any]]:
   """The family that can express a config, and its config.json."""
   if model_type and model_type not in FAMILIES:

@@ -47,8 +47,8 @@ def settings(dim=32, **fields):
     ),
     local_attention_window_len=9,
     encoder_hash_byte_group_vocab=101,
-    # Entropies of random models are near ln 60 = 4.09.
-    patching_threshold=2.5,
+    # Entropies of the patchers below lie between 0 and 2 nats.
+    patching_threshold=0.75,
   )
   return sizes | fields
 
