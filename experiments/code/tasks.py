@@ -69,13 +69,17 @@ def _modules() -> list[list[tuple[bytes, int]]]:
     path = root / f'{name}.py'
     if not path.exists():  # A package in later versions of Python.
       path = root / name / '__init__.py'
-    source = path.read_text('utf-8')
+    source = path.read_bytes()
+    lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
       if not isinstance(node, ast.FunctionDef):
         continue
-      text = ast.get_source_segment(source, node)
-      if text and text.count('\n') >= 4:
-        groups.append([(text.encode(), label)])
+      # Columns count bytes of UTF-8.
+      own = lines[node.lineno - 1 : node.end_lineno]
+      own[-1] = own[-1][: node.end_col_offset]
+      own[0] = own[0][node.col_offset :]
+      if len(own) >= 5:
+        groups.append([(b''.join(own), label)])
   return groups
 
 
@@ -88,6 +92,11 @@ def _defects() -> list[list[tuple[bytes, int]]]:
       "names, which is not set. Use kind='modules' without it."
     )
   path = pathlib.Path(folder) / 'code' / 'codexglue.zip'
+  if not path.exists():
+    raise FileNotFoundError(
+      f'JAXTOK_DATA={folder} has no code/codexglue.zip. Set it to the folder '
+      "of the data, or use kind='modules'."
+    )
   with zipfile.ZipFile(path) as archive:
     lines = {
       kind: archive.read(f'refinement_small/valid.{kind}').splitlines()

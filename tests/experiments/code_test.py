@@ -31,8 +31,7 @@ def test_rows_begin_with_a_token_of_their_own_and_end_with_padding():
 @pytest.mark.parametrize(
   'kind',
   [
-    # Each call reads and cuts the whole standard library.
-    pytest.param('modules', marks=pytest.mark.slow),
+    'modules',
     pytest.param(
       'defects',
       marks=pytest.mark.skipif(not HAS_DATA, reason='JAXTOK_DATA is not set'),
