@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtok.decoding import autoregressive
 from jaxtok.models import base, hnet, hnet_stage
 from jaxtok.nn import masks, ragged
-from tests.conformance import model_suite
+from tests.conformance import greedy, model_suite
 
 SMALL = dict(
   vocab_size=model_suite.VOCAB,
@@ -199,25 +198,8 @@ def test_generation_with_nested_caches_equals_arg_max_without():
   model.head.out.kernel[...] *= 20
   rng = np.random.default_rng(0)
   rows = [rng.integers(0, 24, n) for n in rng.integers(1, 14, 20)]
-  prompts, lengths = autoregressive.pad_prompts(rows)
-  num = 12
-  got = autoregressive.generate(model, prompts, lengths, num_tokens=num)
-  whole = np.zeros((20, prompts.shape[1] + num), np.int32)
-  for row, prompt, n, new in zip(
-    whole, prompts, lengths, np.asarray(got.tokens), strict=True
-  ):
-    row[:n], row[n : n + num] = prompt[:n], new
-  graph, params = nnx.split(model)
-
-  @jax.jit
-  def call(params, tokens):
-    model = nnx.merge(graph, params)
-    return model.logits(model(tokens).hidden_btd).argmax(-1)
-
-  best = np.asarray(call(params, whole))
-  for row, n, new in zip(best, lengths, np.asarray(got.tokens), strict=True):
-    np.testing.assert_array_equal(new, row[n - 1 : n - 1 + num])
-  assert len(np.unique(got.tokens)) > 10
+  new = greedy.generate(model, rows, 12)
+  assert len(np.unique(new)) > 10
 
 
 def test_flops_follow_the_room_of_each_stage():
