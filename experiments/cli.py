@@ -14,7 +14,7 @@ import logging as std_logging
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jaxtyping
@@ -162,6 +162,34 @@ def one_line_errors() -> Iterator[None]:
     yield
   except (ValueError, OSError) as error:
     sys.exit(f'error: {error}')
+
+
+@contextlib.contextmanager
+def run_errors() -> Iterator[None]:
+  """As `one_line_errors`, for commands that train runs of their own."""
+  from jaxtok.train import errors
+
+  try:
+    with one_line_errors():
+      yield
+  except errors.Preempted as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+  except errors.RunError as error:
+    sys.exit(f'error: {error}')
+
+
+def whole_numbers(flag: str, words: Sequence[str]) -> list[int]:
+  """The value of a list flag as numbers.
+
+  Raises:
+    ValueError: If one is no whole number, or there is none.
+  """
+  if not words or not all(word.isdecimal() for word in words):
+    raise ValueError(
+      f'--{flag}={",".join(words)} must be whole numbers, e.g. 0,1,2.'
+    )
+  return [int(word) for word in words]
 
 
 def list_configs(folder: pathlib.Path) -> str:

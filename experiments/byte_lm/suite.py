@@ -41,7 +41,7 @@ from jaxtok import runs
 from jaxtok.data import noise, source
 from jaxtok.runs import files
 from jaxtok.tokenizers import saved
-from jaxtok.train import errors, setup
+from jaxtok.train import setup
 
 FLAGS = flags.FLAGS
 
@@ -85,17 +85,13 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'error: {argv[1]!r} is not a flag. See --help.')
   cli.quiet_libraries()
-  try:
+  with cli.run_errors():
     root = pathlib.Path(FLAGS.workdir)
-    result = outcome.Outcome(measure_all(root, _plan(), FLAGS.models, _seeds()))
+    seeds = cli.whole_numbers('seeds', FLAGS.seeds)
+    result = outcome.Outcome(measure_all(root, _plan(), FLAGS.models, seeds))
     print(f'\n{result}')
     for path in result.save(root):
       print(f'wrote {path}')
-  except errors.Preempted as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-  except (ValueError, OSError, errors.RunError) as error:
-    sys.exit(f'error: {error}')
 
 
 def measure_all(
@@ -227,14 +223,6 @@ def _default(flag: str, path: str) -> str:
       f'{path}. Give --{flag}: a file, folder, glob or tfds:NAME.'
     )
   return str(whole)
-
-
-def _seeds() -> list[int]:
-  if not all(seed.isdecimal() for seed in FLAGS.seeds):
-    raise ValueError(
-      f'--seeds={",".join(FLAGS.seeds)} must be whole numbers, e.g. 0,1,2.'
-    )
-  return [int(seed) for seed in FLAGS.seeds]
 
 
 def define_flags() -> None:

@@ -20,7 +20,7 @@ from experiments import cli, finished
 from experiments.compressed_text import m2, methods, outcome
 from jaxtok import runs, train
 from jaxtok.data import source
-from jaxtok.train import errors, setup
+from jaxtok.train import setup
 
 FLAGS = flags.FLAGS
 
@@ -30,29 +30,16 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     sys.exit(f'error: {argv[1]!r} is not a flag. See --help.')
   cli.quiet_libraries()
-  try:
+  with cli.run_errors():
     root = pathlib.Path(FLAGS.workdir)
-    names, seeds = FLAGS.methods, _seeds()
+    names = FLAGS.methods
+    seeds = cli.whole_numbers('seeds', FLAGS.seeds)
     for name in names:  # Before anything is trained.
       methods.get_config(name, FLAGS.size)
-    found = train_all(root, names, seeds, FLAGS.match)
-    result = outcome.Outcome(found)
+    result = outcome.Outcome(train_all(root, names, seeds, FLAGS.match))
     print(f'\n{result}')
     for path in result.save(root):
       print(f'wrote {path}')
-  except errors.Preempted as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-  except (ValueError, OSError, errors.RunError) as error:
-    sys.exit(f'error: {error}')
-
-
-def _seeds() -> list[int]:
-  if not all(seed.isdecimal() for seed in FLAGS.seeds):
-    raise ValueError(
-      f'--seeds={",".join(FLAGS.seeds)} must be whole numbers, e.g. 0,1,2.'
-    )
-  return [int(seed) for seed in FLAGS.seeds]
 
 
 def train_all(

@@ -20,7 +20,6 @@ from experiments.byte_lm.configs import bpe, transformer
 from jaxtok import runs, train
 from jaxtok.data import source
 from jaxtok.runs import compare
-from jaxtok.train import errors
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +34,7 @@ def main(argv: list[str]) -> None:
   cli.quiet_libraries()
   start = time.perf_counter()
   root = pathlib.Path(FLAGS.workdir)
-  try:
+  with cli.run_errors():
     finished = [_train(name, root / name) for name in _CONFIGS]
     for run in finished:
       _show_sample(run)
@@ -43,11 +42,6 @@ def main(argv: list[str]) -> None:
     compare.main(
       [*map(str, (root / name for name in _CONFIGS)), f'--out={root}']
     )
-  except errors.Preempted as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-  except (ValueError, OSError, errors.RunError) as error:
-    sys.exit(f'error: {error}')
   _show_next(root, time.perf_counter() - start)
 
 
