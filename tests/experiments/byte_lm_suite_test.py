@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from experiments import finished
+from experiments import cli, finished
 from experiments.byte_lm import outcome, suite
+from jaxtok import runs
 from jaxtok.data import noise, text
 
 _ENGLISH = b'The boats of the village went out before it was light. ' * 120
@@ -38,15 +39,22 @@ def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
   adapted, facts = written['adapted'], written['model']
   assert facts['bytes_per_position'] == pytest.approx(1, rel=0.1)
   assert rows[0].run.metrics('train')[-1]['flops'] <= plan.budget
-  assert adapted['second_after'] != adapted['second_before']
   assert result.value('bytes', 'noise', 'case')[0] == pytest.approx(
     written['noise']['case'] - facts['bpb']
   )
   assert 'bytes' in str(result)
-  # The model of the run itself is what is judged.
-  clean = suite.measures.Judge(rows[0].run, plan.max_bytes)
-  quiet = noise.Noisy(source=plan.first, kind='case', rate=0.0)
-  assert clean(rows[0].run.model, quiet) == pytest.approx(facts['bpb'])
+  # The numbers are those of the right model on the right text.
+  run = rows[0].run
+  after = runs.load(f'{run.workdir}-adapted')
+  judge = suite.measures.Judge(run, plan.max_bytes)
+  assert judge(run.model, plan.first) == pytest.approx(facts['bpb'])
+  for kind in suite.NOISE:
+    noisy = noise.Noisy(source=plan.first, kind=kind, rate=0.1)
+    assert judge(run.model, noisy) == written['noise'][kind]
+  assert judge(run.model, plan.second) == adapted['second_before']
+  assert judge(after.model, plan.second) == adapted['second_after']
+  assert judge(after.model, plan.first) == adapted['first_after']
+  assert len({*adapted.values(), facts['bpb']}) == 4
   monkeypatch.setattr(finished.train, 'run', _never)
   monkeypatch.setattr(suite.measures, 'bytes_per_second', _never)
   again = suite.measure_all(tmp_path / 'runs', plan, ['bytes'], [0])
@@ -66,3 +74,10 @@ def test_unknown_models_and_missing_texts_are_named(
   monkeypatch.setenv('JAXTOK_DATA', str(tmp_path / 'none'))
   with pytest.raises(ValueError, match=r'--data is not given.*Give --data'):
     suite._default('data', 'english_text/novels_en.zip')
+
+
+def test_seeds_are_whole_numbers():
+  assert cli.whole_numbers('seeds', ['0', '12']) == [0, 12]
+  for words in (['a'], ['0', '-1'], []):
+    with pytest.raises(ValueError, match=r'--seeds=.* must be whole numbers'):
+      cli.whole_numbers('seeds', words)

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
+import numpy as np
 import pytest
 
 from jaxtok import tokenizers
-from jaxtok.tokenizers import base
+from jaxtok.tokenizers import base, hf, saved
 from jaxtok.tokenizers import bytes as byte_tokenizer
 
 NAME = 'jaxtok_tokenizer.json'
@@ -88,3 +89,16 @@ def test_public_names_are_listed_and_exist():
 
 def test_ids_are_stored_in_two_bytes_where_they_fit():
   assert byte_tokenizer.Config().make().storage_dtype == 'uint16'
+
+
+def test_a_run_takes_the_tokenizer_of_another(tmp_path):
+  text = b'the cat sat on the mat; the rat sat on the cat. ' * 20
+  trained = hf.Train(vocab_size=270).make(lambda: [text])
+  trained.save(tmp_path)
+  config = saved.Config(path=str(tmp_path))
+  # Not trained anew, whatever the text.
+  made = config.make(lambda: [b'other text'])
+  assert made.fingerprint == trained.fingerprint
+  np.testing.assert_array_equal(made.encode(text), trained.encode(text))
+  with pytest.raises(FileNotFoundError, match='no saved tokenizer'):
+    saved.Config(path=str(tmp_path / 'none')).make()
