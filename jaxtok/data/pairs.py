@@ -38,7 +38,7 @@ class Config:
         raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
 
   def documents(self, split: str) -> Iterator[bytes]:
-    """The strings of a split's first 1024 records."""
+    """What the encoder reads in a split's first 1024 records, at most."""
     rng = functools.partial(_rng, split, 0)
     for i in range(min(self.num_held_out, 1024)):
       yield self.source.draw(rng(i))[0]
@@ -121,7 +121,7 @@ class Pairs:
     return rows
 
   def num_bytes(self, split: str, max_bytes: int = 0) -> int:
-    """Bytes of the answers; of training as many as 1024 rows would have."""
+    """Bytes of the answers, estimated from 1024 rows if there are more."""
     rows = self.rows(split, max_bytes)
     count = min(len(rows), 1024)
     total = sum(int(rows.pair(i).num_bytes.sum()) for i in range(count))
