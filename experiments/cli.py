@@ -7,6 +7,7 @@ the user come out as one paragraph and exit code 1 (run) or 2 (command line);
 `--debug` shows the traceback.
 """
 
+import argparse
 import ast
 import contextlib
 import importlib.util
@@ -162,6 +163,13 @@ def one_line_errors() -> Iterator[None]:
     yield
   except (ValueError, OSError) as error:
     sys.exit(f'error: {error}')
+
+
+def no_arguments(doc: str | None) -> None:
+  """Shows `--help` of a command without arguments, and refuses any other."""
+  argparse.ArgumentParser(
+    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+  ).parse_args()
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ for bits per byte of a novel it has not seen, as it is and with random case
 flips, wrong letters and dropped spaces; for the speed at which it writes; and,
 trained further on German novels for a quarter of the budget, for bits per byte
 of both languages. Texts: `$JAXTOK_DATA/english_text/novels_en.zip` and
-`german_text/novels_de.zip`, or --data and --second (any text; `--second=`
-leaves the second language out).
+`german_text/novels_de.zip`, or --data and --second (any text). Without a second
+language (`--second=`, or --data alone) that part is left out.
 
 Ends with `suite.md`, `suite.json` and `suite.png` in the workdir. A second call
 measures only what is missing, and goes on with a run that was interrupted.
@@ -106,6 +106,8 @@ def measure_all(
     raise ValueError(
       f'model {unknown[0]!r} does not exist. Use some of: {", ".join(MODELS)}.'
     )
+  for name in names:  # Before anything is trained.
+    check_budget(name, plan)
   jobs = [(name, seed) for name in names for seed in seeds]
   rows = []
   for number, (name, seed) in enumerate(jobs, start=1):
@@ -146,6 +148,18 @@ def make_config(name: str, plan: Plan, seed: int) -> Any:
   config.data.source, config.seed = plan.first, seed
   config.evals['val'].max_bytes = plan.max_bytes
   return within(config, plan.budget)
+
+
+def check_budget(name: str, plan: Plan) -> None:
+  """Raises ValueError if the second language would not get a step."""
+  steps = make_config(name, plan, 0).steps
+  least = 1 / _ADAPTED if plan.second is not None else 1
+  if steps < least:
+    raise ValueError(
+      f'--budget={plan.budget:g} pays for {steps} steps of {name}; it must pay '
+      f'for {least:g}, as {_ADAPTED:.0%} of it go to the second language. '
+      'Raise it, or pass --second= to leave that out.'
+    )
 
 
 def within(config: Any, budget: float) -> Any:
@@ -202,7 +216,7 @@ def _plan() -> Plan:
   if FLAGS.budget <= 0:
     raise ValueError(f'--budget={FLAGS.budget} must be > 0 FLOPs.')
   second = FLAGS.second
-  if second is None:
+  if second is None and FLAGS.data is None:
     second = _default('second', 'german_text/novels_de.zip')
   first = FLAGS.data or _default('data', 'english_text/novels_en.zip')
   return Plan(
@@ -233,7 +247,7 @@ def define_flags() -> None:
   flags.DEFINE_list('models', list(MODELS), f'Some of {", ".join(MODELS)}.')
   flags.DEFINE_list('seeds', ['0'], 'Seeds of the runs.')
   flags.DEFINE_string('data', None, 'Own text: file, folder, glob, tfds:NAME.')
-  flags.DEFINE_string('second', None, 'Own text in a second language.')
+  flags.DEFINE_string('second', None, 'Text in a second language, with --data.')
   flags.DEFINE_integer(
     'max_bytes', 50_000, 'Of each text that is evaluated; 0: all.'
   )

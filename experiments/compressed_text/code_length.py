@@ -63,6 +63,7 @@ def compare(model: Any, text: bytes) -> tuple[int, int, float]:
 @cli.one_line_errors()
 def main() -> None:
   """Prints the lengths."""
+  cli.no_arguments(__doc__)
   text = texts.novel()[:_NUM_BYTES]
   models = {'M1': shipped.model(), 'order-1 table': table.fit([text], order=1)}
   for name, model in models.items():

@@ -143,6 +143,7 @@ def files(text: bytes) -> None:
 @cli.one_line_errors()
 def main() -> None:
   """Prints all speeds."""
+  cli.no_arguments(__doc__)
   novel = texts.novel()
   dictionary(novel)
   stream_coder(novel)

@@ -2,17 +2,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """The suite of token-free models: every stage, resume, and its table."""
 
+import dataclasses
 import json
+import types
 
 import pytest
 
 from experiments import cli, finished
 from experiments.byte_lm import outcome, suite
+from experiments.byte_lm.configs import transformer
 from jaxtok import runs
 from jaxtok.data import noise, text
 
 _ENGLISH = b'The boats of the village went out before it was light. ' * 120
 _GERMAN = b'Die Boote des Dorfes fuhren hinaus, ehe es hell war. ' * 120
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  """Collectives of eight devices on two cores may wait for ever."""
+
+  def get_config(size):
+    config = transformer.get_config(size)
+    config.mesh.data = 1
+    return config
+
+  models = {'bytes': types.SimpleNamespace(get_config=get_config)}
+  monkeypatch.setattr(suite, 'MODELS', models)
 
 
 @pytest.fixture
@@ -71,6 +87,10 @@ def test_unknown_models_and_missing_texts_are_named(
 ):
   with pytest.raises(ValueError, match=r"model 'byts' does not exist.*bytes"):
     suite.measure_all(tmp_path, plan, ['byts'], [0])
+  poor = dataclasses.replace(plan, budget=1e9)
+  with pytest.raises(ValueError, match=r'pays for 1 steps of bytes; .* for 4'):
+    suite.measure_all(tmp_path / 'poor', poor, ['bytes'], [0])
+  assert not (tmp_path / 'poor').exists()
   monkeypatch.setenv('JAXTOK_DATA', str(tmp_path / 'none'))
   with pytest.raises(ValueError, match=r'--data is not given.*Give --data'):
     suite._default('data', 'english_text/novels_en.zip')
