@@ -113,11 +113,10 @@ class Config:
       )
     if not 0 <= self.dropout < 1:
       raise ValueError(f'dropout={self.dropout} must be in [0, 1).')
-    if self.num_encoder_layers and not self.is_causal:
+    if self.is_encoder_decoder and not self.is_causal:
       raise ValueError(
-        f'num_encoder_layers={self.num_encoder_layers} makes an '
-        'encoder-decoder, whose decoder is causal: set is_causal=True, or '
-        'num_encoder_layers=0 for an encoder alone.'
+        f'num_encoder_layers={self.num_encoder_layers} needs a causal decoder: '
+        'set is_causal=True, or num_encoder_layers=0 for an encoder alone.'
       )
 
   @property
@@ -134,6 +133,10 @@ class Config:
     if self.mlp_dim:
       return self.mlp_dim
     return -(-self.dim * 8 // 24) * 8 if self.gated else 4 * self.dim
+
+  @property
+  def is_encoder_decoder(self) -> bool:
+    return self.num_encoder_layers > 0
 
   @property
   def vocab_rows(self) -> int:
@@ -287,7 +290,7 @@ class Transformer(nnx.Module):
       dtype=c.dtype,
       rngs=rngs,
     )
-    num_encoder, has_encoder = c.num_encoder_layers, c.num_encoder_layers > 0
+    num_encoder, has_encoder = c.num_encoder_layers, c.is_encoder_decoder
     self.encoder = (
       self._stack(num_encoder, False, False, rngs) if has_encoder else None
     )
@@ -403,8 +406,7 @@ class Transformer(nnx.Module):
     """Runs the encoder of an encoder-decoder, without a causal mask."""
     if self.encoder is None:
       raise ValueError(
-        'context was given to a model without an encoder '
-        '(num_encoder_layers=0).'
+        'context was given to a model without an encoder (no encoder layers).'
       )
     embed_rng, stack_rng = block.split(rng, 2)
     shared = self._context(
@@ -453,13 +455,11 @@ class Transformer(nnx.Module):
     Attention counts all pairs of queries and keys, seen or not. Norms,
     activations, softmax and look-ups count nothing.
     """
-    c, rows = self.config, shape.b * shape.t
-    rows_s = shape.b * shape.s
-    block_parts = c.block_config(c.num_encoder_layers > 0).flops(
-      rows, shape.kv or shape.t, rows_s, shape.s
-    )
-    parts = {k: c.num_layers * value for k, value in block_parts.items()}
-    if c.num_encoder_layers:
+    c, rows, rows_s = self.config, shape.b * shape.t, shape.b * shape.s
+    own, keys = c.block_config(c.is_encoder_decoder), shape.kv or shape.t
+    own = own.flops(rows, keys, rows_s, shape.s)
+    parts = {k: c.num_layers * value for k, value in own.items()}
+    if c.is_encoder_decoder:
       encoder = c.block_config(False).flops(rows_s, shape.s)
       parts['encoder'] = c.num_encoder_layers * sum(encoder.values())
     head = c.vocab_rows + c.head_transform * c.dim

@@ -154,7 +154,7 @@ class Run:
         'continue a text token by token. Use python -m '
         f'experiments.diffusion_lm.sample {self.workdir}.'
       )
-    if getattr(self.config.model, 'num_encoder_layers', 0):
+    if getattr(self.config.model, 'is_encoder_decoder', False):
       raise ValueError(
         f'{self.workdir} holds an encoder-decoder, which does not continue a '
         'text. Fill blanks with jaxtok.decoding.fill_spans.fill(run.model, '

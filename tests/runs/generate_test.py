@@ -4,12 +4,15 @@ import dataclasses
 
 import pytest
 
+from experiments.byte_lm.configs import blt, byt5, hnet, mrt5, spacebyte
+from experiments.byte_lm.configs import transformer as transformer_config
+from jaxtok import config as config_lib
 from jaxtok import runs, train
 from jaxtok.data import text
 from jaxtok.diffusion import mdlm
 from jaxtok.models import transformer
 from jaxtok.objectives import next_token
-from jaxtok.runs import generate
+from jaxtok.runs import files, generate
 from jaxtok.tokenizers import bytes as byte_tokenizer
 from jaxtok.train import sharding
 
@@ -102,3 +105,20 @@ def test_a_model_that_fills_in_masks_continues_nothing(
     runs.load(workdir).generate(b'ab')
   assert generate.main([f'--workdir={workdir}', '--prompt=ab']) == 1
   assert 'experiments.diffusion_lm.sample' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('module', [transformer_config, spacebyte, hnet, blt])
+def test_models_that_write_from_left_to_right_are_accepted(module, tmp_path):
+  files.write_json(
+    tmp_path / 'config.json', config_lib.to_dict(module.get_config('tiny'))
+  )
+  runs.load(tmp_path).check_continues()
+
+
+@pytest.mark.parametrize('module', [byt5, mrt5])
+def test_encoder_decoders_are_sent_to_what_they_can_do(module, tmp_path):
+  files.write_json(
+    tmp_path / 'config.json', config_lib.to_dict(module.get_config('tiny'))
+  )
+  with pytest.raises(ValueError, match='holds an encoder-decoder'):
+    runs.load(tmp_path).check_continues()
