@@ -1,21 +1,32 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One compiled loop against a Python loop over steps, same model, same result.
+"""One compiled loop against loops in Python, same model, same result.
 
-Public code for masked diffusion decodes with a loop in Python: one call of the
+Public code for masked diffusion decodes with a loop in Python: a call of the
 model per step, then tokens are chosen by array operations one after another,
-and the loop asks after each step whether anything is still masked.
+row by row where the number to choose differs (LLaDA, arXiv:2502.09992, and
+Fast-dLLM, arXiv:2505.22618, take a top-k of each row), and the loop asks after
+each step whether anything is still masked.
 
 Check: 64 rows of the dice task (20 tokens), Threshold(0.9), a random-weight
 transformer of 64 x 3. (a) `samplers.decode`, compiled as a whole; (b) the loop
-in Python: the model is compiled, the rest are calls of jax.numpy. Both must
-write the same tokens at the same number of calls. The number is the ratio of
-the median times of 7 repetitions; tokens_per_second is that of (a). retraces
-counts compilations of (a) over 10 further batches of equal shape, 640 prompts.
-(A loop whose model is not compiled either took 94 s instead of the 0.6 s of
-(b), once; it says nothing about loops and is left out.)
+in Python, which chooses for all rows at once: the model is compiled, the rest
+are calls of jax.numpy. Both must write the same tokens at the same number of
+calls. speedup is the ratio of the median times of 7 repetitions,
+speedup_one_row the same for a single row, tokens_per_second that of (a) at 64.
+speedup_over_rows is over one run of the loop that chooses row by row in
+jax.numpy, as public code does in torch; how slow that is says more about
+indexing outside of compiled code than about loops, so no threshold asks for it.
+
+retraces counts compilations of (a) over 10 further batches of equal shape, 640
+prompts. batch_to_slowest: number of steps of a batch over the calls of its
+slowest row, at Threshold(0.5): 1 means that no step is made for nobody.
+
+Why 64 rows gain little: a call is 0.5 GFLOP, about 7 ms of arithmetic on two
+cores in either loop, and what a step of the Python loop adds is 1 to 2 ms.
 """
 
+import functools
 import pathlib
 import statistics
 import time
@@ -32,29 +43,45 @@ TITLE = 'Compiled sampler'
 PAPER = ''
 CLAIM = 'A compiled decoding loop is at least three times as fast as Python.'
 THRESHOLD = {
-  'speedup': '>= 3',  # Over (b).
+  'speedup': '>= 3',
   'rows_that_differ': 'every <= 0',
   'retraces': 'every <= 0',
+  'batch_to_slowest': 'every <= 1.3',
 }
-SEEDS = (0, 1, 2)
+SEEDS = (0,)
 _THRESHOLD, _ROWS, _REPEATS = 0.9, 64, 7
 
 
-def python_loop(model, tokens, masked, first: int, mask_id: int):
+def python_loop(choose, model, tokens, masked, first: int, mask_id: int):
   """The same decoding, step by step; returns tokens and calls per row."""
   calls = np.zeros(len(tokens), int)
   while bool(masked.any()):
     logits = model(tokens)[:, first:].at[..., mask_id].set(-jnp.inf)
     probs = jax.nn.softmax(logits, axis=-1)
     confidence = jnp.where(masked[:, first:], probs.max(-1), -jnp.inf)
-    best = jax.nn.one_hot(confidence.argmax(-1), confidence.shape[1])
-    chosen = (confidence >= _THRESHOLD) | (best > 0)
-    chosen = jnp.pad(chosen & masked[:, first:], ((0, 0), (first, 0)))
+    chosen = choose(confidence) & masked[:, first:]
+    chosen = jnp.pad(chosen, ((0, 0), (first, 0)))
     drawn = jnp.pad(logits.argmax(-1), ((0, 0), (first, 0)))
     calls += np.asarray(masked.any(-1))
     tokens = jnp.where(chosen, drawn, tokens)
     masked = masked & ~chosen
   return tokens, calls
+
+
+def choose_rows(confidence):
+  """Row by row: those above the threshold, and the most confident one."""
+  chosen = jnp.zeros(confidence.shape, bool)
+  for row in range(len(confidence)):
+    number = max(int((confidence[row] >= _THRESHOLD).sum()), 1)
+    _, places = jax.lax.top_k(confidence[row], number)
+    chosen = chosen.at[row, places].set(True)
+  return chosen
+
+
+def choose_all(confidence):
+  """The same, all rows at once."""
+  best = jax.nn.one_hot(confidence.argmax(-1), confidence.shape[1])
+  return (confidence >= _THRESHOLD) | (best > 0)
 
 
 def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
@@ -68,29 +95,46 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   canvas = judge.canvas(rows)
   args = canvas.tokens_bt, canvas.is_masked_bt, task.prompt_len, task.mask_id
   compiled = jax.jit(lambda model, tokens: model(tokens))
+  call = functools.partial(compiled, model)
+  # A row of its own for a batch of one.
+  one = jax.tree.map(lambda x: x[:1], (args[0], args[1]))
   ways = {
     'compiled': lambda: judge.decode(rule, rows),
-    'python': lambda: python_loop(lambda t: compiled(model, t), *args),
+    'all': lambda: python_loop(choose_all, call, *args),
+    'compiled_one': lambda: judge.decode(rule, rows[:1]),
+    'one': lambda: python_loop(choose_all, call, *one, *args[2:]),
+    'rows': lambda: python_loop(choose_rows, call, *args),
   }
-  out, (tokens, calls) = ways['compiled'](), ways['python']()
-  is_same = (np.asarray(out.tokens_bt) == tokens).all(-1)
-  is_same &= np.asarray(out.num_calls_b) == calls
-  seconds = {name: _median(way) for name, way in ways.items()}
+  out = ways['compiled']()
+  differs = np.zeros(_ROWS, bool)
+  for name in ('all', 'rows'):
+    tokens, calls = ways[name]()
+    differs |= (np.asarray(out.tokens_bt) != tokens).any(-1)
+    differs |= np.asarray(out.num_calls_b) != calls
+  repeats = {name: _REPEATS for name in ways} | {'rows': 1}
+  seconds = {name: _median(way, repeats[name]) for name, way in ways.items()}
   before = selection.decode_rows._cache_size()
   for start in range(10):
     judge.decode(rule, base.batch(task, seed + 1, start * _ROWS, _ROWS))
+  retraces = selection.decode_rows._cache_size() - before
+  loose = judge.decode(selectors.Threshold(jnp.asarray(0.5)), rows)
+  steps = int(loose.reveal_step_bt.max()) + 1
   return {
-    'speedup': seconds['python'] / seconds['compiled'],
-    'rows_that_differ': float((~is_same).sum()),
-    'retraces': float(selection.decode_rows._cache_size() - before),
+    'speedup': seconds['all'] / seconds['compiled'],
+    'speedup_one_row': seconds['one'] / seconds['compiled_one'],
+    'speedup_over_rows': seconds['rows'] / seconds['compiled'],
+    'rows_that_differ': float(differs.sum()),
+    'retraces': float(retraces),
+    'batch_to_slowest': steps / float(loose.num_calls_b.max()),
     'tokens_per_second': _ROWS * task.answer_len / seconds['compiled'],
     'calls': float(calls.mean()),
   }
 
 
-def _median(way) -> float:
+def _median(way, repeats: int) -> float:
+  jax.block_until_ready(jax.tree.leaves(way()))  # Compiles.
   times = []
-  for _ in range(_REPEATS):
+  for _ in range(repeats):
     begin = time.perf_counter()
     jax.block_until_ready(jax.tree.leaves(way()))
     times.append(time.perf_counter() - begin)
