@@ -14,9 +14,9 @@ after the other in one process: without a cache over with it.
 
 Check, accuracy: the denoiser of the dice task (64 x 3, 5000 steps, as in the
 claim `policy`), 512 test prompts of 13 kinds, Threshold(0.9), the 20 tokens of
-the answer in blocks of 4: right answers with the cache less without it. The rows
-are short, so old keys are a larger part of what is seen than in the paper. The
-sizes are the smallest at which a call is mostly arithmetic.
+the answer in blocks of 4: right answers with the cache less without it. The
+rows are short, so old keys are a larger part of what is seen than in the paper.
+The sizes are the smallest at which a call is mostly arithmetic.
 
 The denoiser has to be good at its task: after 2500 steps it is right in 0.48
 without a cache, and the dual cache, at fewer calls, costs another 0.23 (the
