@@ -38,7 +38,7 @@ from jaxtyping import Array, Int
 
 from jaxtok.cache import kv
 from jaxtok.config import configclass
-from jaxtok.models import base, transformer
+from jaxtok.models import base, interop, transformer
 from jaxtok.nn import block, cross, masks, ragged, score_excess, shorteners
 from jaxtok.objectives.base import Mean
 
@@ -403,6 +403,19 @@ class MrT5(transformer.Transformer):
     """Lets the shortener's controller see a training step."""
     if hasattr(self.shortener, 'advance'):
       self.shortener.advance(metrics)
+
+  def new_parts(self, source: Any) -> tuple[str, ...]:
+    """The shortener, if weights come from a T5 or ByT5; see `models.base`."""
+    if type(source) is not transformer.Config:
+      return ()
+    changes = interop.differences(
+      source, transformer.Config(**_fields(self.config))
+    )
+    if changes:
+      raise ValueError(
+        f'its weights would compute something else here:\n{changes}'
+      )
+    return ('shortener',)
 
   def flops(
     self, shape: base.Shape, kept: float | None = None
