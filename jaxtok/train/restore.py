@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 
@@ -165,7 +166,8 @@ def _read_foreign(job: Job, source: str, path: str) -> tuple[Any, dict]:
   own = job.config.model
   if type(own) is transformer.Config is type(config):
     _refuse(source, interop.differences(config, own))
-  return config, nnx.to_pure_dict(nnx.state(model))
+  # As from a run: each process puts its part where it belongs.
+  return config, jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
 
 
 def _own_parts(
