@@ -52,7 +52,9 @@ def define_flags(*, is_training: bool = True) -> None:
     'Own text instead of the config\'s: a file, folder, glob or "tfds:NAME".',
   )
   flags.DEFINE_string(
-    'init_from', None, 'Start from the weights of this run: RUN or RUN@STEP.'
+    'init_from',
+    None,
+    'Start from these weights: RUN, RUN@STEP or a folder of safetensors files.',
   )
   flags.DEFINE_bool(
     'allow_config_change', False, 'Resume although the config has changed.'

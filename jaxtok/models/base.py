@@ -108,3 +108,8 @@ class SequenceModel(Protocol):
   # A model with controllers (`nn.rate_control`) also has
   # `advance(metrics) -> None`: the training step calls it once per step with
   # the metrics of the whole batch, name to `objectives.base.Mean`.
+  #
+  # One that can start from the weights of another kind has `new_parts(source)
+  # -> tuple[str, ...]`, by the config of that other model: its own parts that
+  # keep their initial values. It raises a ValueError if these weights would
+  # compute something else here.

@@ -19,14 +19,18 @@ a chunk, with probability 1 exactly, so nothing is averaged over documents.
 Encoders and decoders are layers of Mamba-2, as in the paper, or blocks of
 attention (in a window) with MLPs; the main network is of these blocks.
 
-Differs from the paper: all learning rates are the same; initial scales are
-those of `models.level`; the ratio loss is of each row, not of the batch.
+The paper trains outer stages with larger learning rates: `Config.lr_scales`
+for `train.optim`.
+
+Differs from the paper: initial scales are those of `models.level`; the ratio
+loss is of each row, not of the batch.
 
 Axes: b rows, t positions of a stage, s stored ones, w chunks, d width of a
 stage, D of the next one.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -113,6 +117,30 @@ class Config:
   def vocab_rows(self) -> int:
     """Rows of the token table, with padding."""
     return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+  def lr_scales(self, token_bytes: float = 4.6) -> dict[str, float]:
+    """Factors of the learning rate by stage; see `train.optim`.
+
+    A learning rate grows with the square root of the positions in a batch, and
+    falls with that of the width. Relative to a model of the main network's
+    width over tokens, stage s has `token_bytes / (l_1 ... l_s)` times as many
+    positions, l being the wanted lengths. (For two stages of 3 public code has
+    3.0, 1.7 and 0.9.)
+
+    Args:
+      token_bytes: Bytes per token of the model whose learning rate is given.
+
+    Returns:
+      By name of parameters: '' for the first stage, 'stage.inner' for what is
+      inside, and so on.
+    """
+    scales, share = {}, token_bytes
+    for stage, dim in enumerate(self.dims):
+      name = '.'.join(['stage'] + ['inner'] * stage) if stage else ''
+      scales[name] = math.sqrt(share * self.dims[-1] / dim)
+      if stage < self.num_stages:
+        share /= self.lengths[stage]
+    return scales
 
   def level(self, stage: int) -> level.Config:
     """The config of one stack of a stage, or of the main network."""

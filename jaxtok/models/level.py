@@ -37,6 +37,7 @@ class Config:
   dim: int = 128  # Width d.
   num_layers: int = 2
   num_heads: int = 2
+  num_kv_heads: int = 0  # 0 means num_heads.
   mlp_dim: int = 0  # 0 means 8/3 dim if gated, else 4 dim; a multiple of 8.
   activation: str = 'silu'
   gated: bool = True
@@ -66,6 +67,10 @@ class Config:
     return self.dim // self.num_heads
 
   @property
+  def kv_heads(self) -> int:
+    return self.num_kv_heads or self.num_heads
+
+  @property
   def mlp_width(self) -> int:
     if self.mlp_dim:
       return self.mlp_dim
@@ -78,7 +83,7 @@ class Config:
       attention=attention.Config(
         dim=self.dim,
         num_heads=self.num_heads,
-        num_kv_heads=self.num_heads,
+        num_kv_heads=self.kv_heads,
         head_dim=self.head_dim,
         out_std=1 / math.sqrt(self.dim * num_branches),
         norm_eps=self.norm_eps,
@@ -108,7 +113,7 @@ class Config:
       num_layers=self.num_layers,
       batch_size=batch_size,
       max_len=max_len,
-      num_kv_heads=self.num_heads,
+      num_kv_heads=self.kv_heads,
       head_dim=self.head_dim,
       dtype=self.dtype,
     )

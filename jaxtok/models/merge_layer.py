@@ -96,7 +96,9 @@ class LocalLayer(nnx.Module):
       key = jax.random.key(number) if rng is None else rng
       score_bw = jax.random.uniform(key, can_bw.shape)
     else:
-      g_bwd = self.group(tokens.x_bwd)
+      is_apart = c.relaxation == 'top_k'  # As DTEM: groups alone learn from it.
+      x_bwd = tokens.x_bwd
+      g_bwd = self.group(jax.lax.stop_gradient(x_bwd) if is_apart else x_bwd)
       score_bw = merge.cosine(g_bwd, jnp.roll(g_bwd, -1, axis=1))
     pairs_bw = merge.adjacent_pairs(
       jax.lax.stop_gradient(score_bw),
@@ -105,12 +107,21 @@ class LocalLayer(nnx.Module):
       window=c.window,
       scope=c.scope,
     )
+    if c.relaxation == 'top_k':
+      weight_bw = merge.soft_top_k(
+        score_bw,
+        can_bw,
+        num_b,
+        rounds=c.most_pairs(tokens.size_bw.shape[1]),
+        temperature=c.temperature,
+      )
+      return merge.merge_adjacent(tokens, pairs_bw, weight_bw, room, can_bw)
     edge_b1 = merge.threshold(score_bw, pairs_bw, can_bw)
     soft_bw = jax.nn.sigmoid(
       (score_bw - jax.lax.stop_gradient(edge_b1)) / c.temperature
     )
     weight_bw = soft_bw
-    if not c.soft:
+    if c.relaxation == 'straight':
       weight_bw = 1 + soft_bw - jax.lax.stop_gradient(soft_bw)
     return merge.merge_adjacent(tokens, pairs_bw, weight_bw, room)
 

@@ -9,9 +9,14 @@ local decoder restores the bases. Nothing of the input but its tokens reaches
 the decoder. The objective is `objectives.merged_tokens`.
 
 A merge: `s = cos(g_i, g_(i+1))` with `g = x W`, between neighbours of a window;
-the best pairs of a row become averages weighted by size. The weight of the
-second of a pair is 1, with the gradient of `sigmoid((s - threshold) / T)`
-(`soft=False`), or that sigmoid itself (`soft=True`), so that W learns.
+the best pairs of a row become averages weighted by size. So that W learns, the
+weight of the second of a pair is, by `relaxation`,
+
+  straight  1, with the gradient of `sigmoid((s - threshold) / T)`
+  sigmoid   that sigmoid itself
+  top_k     how much s is among the best (`merge.soft_top_k`), as DTEM does;
+            then pairs that are not merged mix too, by their weight, and g is
+            of states without their gradient
 
 How many tokens are left is drawn for each training step (`nn.rate_control`);
 evaluation and `features` take the mean. There is room for the most that can be
@@ -21,7 +26,8 @@ Where the paper leaves it open, and what differs from it: pairs alternate
 between even and odd slots from layer to layer; similar tokens of the latent
 encoder are merged after each block, by their states; when tokens are spread,
 the place of a base in its token is embedded; RoPE turns by the first base of a
-token. There is no second relaxation (DTEM's soft top-k).
+token. A token has one neighbour to join in each layer, so that DTEM's choice
+among the three best partners has nothing to choose.
 
 Axes: b rows, t bases, w tokens, d width, v vocabulary.
 """
@@ -50,6 +56,8 @@ from jaxtok.nn import (
 )
 from jaxtok.objectives.base import Mean
 
+RELAXATIONS = ('straight', 'sigmoid', 'top_k')
+
 
 @configclass
 class Config:
@@ -67,7 +75,7 @@ class Config:
   window: int = 16  # Tokens that local attention and merges see.
   group_dim: int = 64  # Width of g.
   scope: str = 'sequence'  # Or 'window': as many merges in each window.
-  soft: bool = False  # Weights of merges; see the module.
+  relaxation: str = 'straight'  # Of the choice of pairs; see the module.
   temperature: float = 0.1  # T.
   learns_groups: bool = True  # False: random pairs, the ablation.
   latent_share: float = 0.5  # Tokens that latent merging leaves.
@@ -90,6 +98,11 @@ class Config:
     if self.scope not in merge.SCOPES:
       raise ValueError(
         f'scope={self.scope!r} must be one of {", ".join(merge.SCOPES)}.'
+      )
+    if self.relaxation not in RELAXATIONS:
+      raise ValueError(
+        f'relaxation={self.relaxation!r} must be one of '
+        f'{", ".join(RELAXATIONS)}.'
       )
     if not 0.5 <= self.latent_share <= 1:
       raise ValueError(
@@ -121,6 +134,16 @@ class Config:
     return _between(
       length, math.ceil(self.target.high * length), self.num_local
     )
+
+  def latent_rooms(self, width: int) -> tuple[int, ...]:
+    """Slots before and after each block of a latent encoder that merges."""
+    return _between(
+      width, math.ceil(self.latent_share * width), self.num_latent
+    )
+
+  def most_pairs(self, width: int) -> int:
+    """Pairs of `width` tokens that a local layer may merge, at most."""
+    return min(width // 2, math.ceil((1 - self.target.low) * width))
 
   def make(self, rngs: nnx.Rngs) -> 'MergeDna':
     """Builds the model with random parameters."""
@@ -267,7 +290,7 @@ class MergeDna(nnx.Module):
     group_bw = jnp.where(tokens.valid_bw, jnp.arange(w), -1)
     now, num_b = tokens, tokens.num_b
     removed_b = num_b - jnp.ceil(c.latent_share * num_b).astype(jnp.int32)
-    rooms = _between(w, math.ceil(c.latent_share * w), c.num_latent)
+    rooms = c.latent_rooms(w)
     gone_b = overflow_b = jnp.zeros_like(num_b)
     for i, blk in enumerate(self.latent_encoder):
       rng, key = block.split(rng, 2)
@@ -392,10 +415,15 @@ class MergeDna(nnx.Module):
     states_bwd = self.latent(local.tokens, rng=rngs[1]).states_bwd
     return states_bwd, local.tokens.valid_bw
 
-  def flops(self, shape: base.Shape) -> dict[str, float]:
+  def flops(
+    self, shape: base.Shape, *, merges: bool = False
+  ) -> dict[str, float]:
     """Matmul FLOPs of one reconstruction, forward, by part; rooms are full.
 
-    The objective's three passes are not counted as such.
+    Args:
+      shape: Sizes of the call.
+      merges: Whether the latent encoder merges; 'matching' is then the
+        comparison of all its tokens.
     """
     c, b = self.config, shape.b
     rooms = c.rooms(shape.t)
@@ -405,17 +433,24 @@ class MergeDna(nnx.Module):
       sum(part(before).values())
       - part(before)['mlp']
       + part(after)['mlp']
-      + 2.0 * b * before * c.dim * c.group_dim
+      + 2.0 * b * before * c.dim * c.group_dim * c.learns_groups
       for before, after in itertools.pairwise(rooms)
     )
-    rows = b * shape.t
-    width = rooms[-1]
-    latent = c.level(c.num_latent + c.num_latent_decoder)
-    return {
+    rows, width = b * shape.t, rooms[-1]
+    widths = [width] * c.num_latent
+    if merges:
+      widths = c.latent_rooms(width)[:-1]
+    latent = sum(c.level(1).flops(b * w, w) for w in widths)
+    latent += c.level(c.num_latent_decoder).flops(b * width, width)
+    parts = {
       'local': float(local),
-      'latent': float(latent.flops(b * width, width)),
+      'latent': float(latent),
       'local_decoder': float(
         c.level(c.num_local_decoder).flops(rows, c.window)
       ),
       'head': 2.0 * rows * c.dim * c.vocab_rows,
     }
+    if merges:
+      pairs = sum(-(-w // 2) * (w // 2) for w in widths)
+      parts['matching'] = 2.0 * b * pairs * c.dim
+    return parts

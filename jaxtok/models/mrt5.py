@@ -15,6 +15,9 @@ that is low everywhere would change nothing. The slot of the gate also takes the
 shorteners of the paper's baselines (`nn.shorteners`, `nn.pooling_shorteners`);
 without one the model is the ByT5 that it is compared with.
 
+`score_weight` penalises attention scores above `score_limit`, an option of the
+paper's code for training from scratch: its weight is 0.5 there.
+
 The number of survivors differs from row to row; there is room for as many as
 `capacity` says. Evaluation loses none: where they do not fit, the whole length
 is taken. Speed-ups follow the row with most survivors (`longest_kept`).
@@ -35,8 +38,8 @@ from jaxtyping import Array, Int
 
 from jaxtok.cache import kv
 from jaxtok.config import configclass
-from jaxtok.models import base, transformer
-from jaxtok.nn import block, cross, masks, ragged, shorteners
+from jaxtok.models import base, interop, transformer
+from jaxtok.nn import block, cross, masks, ragged, score_excess, shorteners
 from jaxtok.objectives.base import Mean
 
 DELETIONS = ('soft', 'hard', 'off')
@@ -54,6 +57,10 @@ class Config(transformer.Config):
   evaluation: str = 'hard'  # Deletion without an rng: 'hard', 'soft', 'off'.
   hard_share: float = 0.0  # Of training steps that delete hard.
   hard_keeps_bias: bool = False  # Survivors keep their gate, as softly.
+  # Of the mean excess of attention scores, without the gate, over the limit:
+  # encoder from block l on, and cross-attention. In training; 0: not computed.
+  score_weight: float = 0.0
+  score_limit: float = 5.0
   capacity: ragged.Capacity = dataclasses.field(
     default_factory=lambda: ragged.Capacity(policy='bucket')
   )
@@ -71,6 +78,11 @@ class Config(transformer.Config):
       )
     if not 0 <= self.hard_share <= 1:
       raise ValueError(f'hard_share={self.hard_share} must be in [0, 1].')
+    if self.score_weight < 0:
+      raise ValueError(
+        f'score_weight={self.score_weight} must be >= 0 (0 turns the penalty '
+        'off).'
+      )
 
   def block_config(self, has_cross: bool) -> block.Config:
     """See `transformer.Config`."""
@@ -106,14 +118,16 @@ def adopt(
     **fields: Of `Config`; with `softmax_one=False` and `evaluation='off'` it
       computes what the model does.
   """
-  kept = {
-    f.name: getattr(model.config, f.name)
-    for f in dataclasses.fields(transformer.Config)
-  }
-  config = Config(**kept | fields)
+  config = Config(**_fields(model.config) | fields)
   adopted = config.make(rngs)
   nnx.update(adopted, nnx.state(model, nnx.Param))
   return adopted
+
+
+def _fields(config: transformer.Config) -> dict[str, Any]:
+  """What a config has in common with that of a T5."""
+  names = [f.name for f in dataclasses.fields(transformer.Config)]
+  return {name: getattr(config, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +195,7 @@ class MrT5(transformer.Transformer):
       return decode(context=context)
     early, mode = self._early(context, encoder_rng), self._mode(deletion, rng)
     sizes = self._sizes(early, rng is not None)
-    soft = lambda: decode(context=self._late(early, mode))
+    soft = lambda: self._finish(decode, early, mode)
     hard = lambda: self._hard(decode, early, sizes, cache is not None)
     share = 0.0 if deletion or rng is None else self.config.hard_share
     if mode == 'soft' and share:
@@ -190,6 +204,8 @@ class MrT5(transformer.Transformer):
     else:
       output = hard() if mode == 'hard' else soft()
     aux = {} if mode == 'off' else self._aux(early, sizes[-1])
+    if 'excess_b' in output.aux:
+      aux = self._with_excess(aux, early, output.aux['excess_b'])
     return dataclasses.replace(output, aux=aux)
 
   def encode(
@@ -210,7 +226,7 @@ class MrT5(transformer.Transformer):
     source = base.Source(tokens_bs, segment_ids, positions)
     early, mode = self._early(source, rng), self._mode(deletion, rng)
     if mode != 'hard':
-      return self._late(early, mode)
+      return self._late(early, mode)[0]
     return self._widest(early, self._sizes(early, rng is not None))
 
   def _mode(self, deletion: str, rng: Any) -> str:
@@ -259,8 +275,13 @@ class MrT5(transformer.Transformer):
       )
     return _Early(x_bsd, positions_bs, segment_ids_bs, short, rng)
 
-  def _late(self, early: _Early, mode: str, size: int = 0) -> cross.Encoded:
-    """The other blocks, over `size` survivors (static) if deletion is hard."""
+  def _late(
+    self, early: _Early, mode: str, size: int = 0
+  ) -> tuple[cross.Encoded, Any]:
+    """The other blocks, over `size` survivors (static) if deletion is hard.
+
+    Also how far their scores exceed the limit, summed over blocks [b], or None.
+    """
     x_bwd, positions_bw = early.x_bsd, early.positions_bs
     segment_ids_bw, bias_bw, short = early.segment_ids_bs, None, early.short
     if mode == 'soft':
@@ -281,21 +302,59 @@ class MrT5(transformer.Transformer):
       masks.Segments(),
       segment_ids_bw,
     )
+    own_bias, excess_b = shared.bias, None
     if bias_bw is not None:
       shared = dataclasses.replace(shared, bias=_add(shared.bias, bias_bw))
-    x_bwd, _ = self.encoder.run(
-      x_bwd, shared, start=self.config.shorten_at, rng=early.rng
-    )
+    given = dict(start=self.config.shorten_at, rng=early.rng)
+    if self._measures(early.rng):
+      x_bwd, excess_b = score_excess.run(
+        self.encoder,
+        x_bwd,
+        shared,
+        bias=own_bias,
+        limit=self.config.score_limit,
+        **given,
+      )
+    else:
+      x_bwd, _ = self.encoder.run(x_bwd, shared, **given)
     norm = self.encoder.norm
     x_bwd = x_bwd if norm is None else norm(x_bwd)
-    return cross.Encoded(x_bwd, segment_ids_bw, bias_bw)
+    return cross.Encoded(x_bwd, segment_ids_bw, bias_bw), excess_b
+
+  def _measures(self, rng: Any) -> bool:
+    return rng is not None and self.config.score_weight > 0
+
+  def _decode(self, x_btd, shared, cache, cross_kvs, rng) -> base.Output:
+    if cache is not None or not self._measures(rng):
+      return super()._decode(x_btd, shared, cache, cross_kvs, rng)
+    x_btd, excess_b = score_excess.run(
+      self.stack,
+      x_btd,
+      shared,
+      cross_kvs=cross_kvs,
+      rng=rng,
+      limit=self.config.score_limit,
+    )
+    norm = self.stack.norm
+    x_btd = x_btd if norm is None else norm(x_btd)
+    return base.Output(x_btd, aux={'excess_b': excess_b})
+
+  def _finish(self, decode, early, mode, size=0) -> base.Output:
+    """The other blocks and the decoder; in `aux` their mean excess, if any."""
+    encoded, excess_b = self._late(early, mode, size)
+    output, c = decode(context=encoded), self.config
+    if excess_b is None or 'excess_b' not in output.aux:
+      return output
+    num = c.num_encoder_layers - c.shorten_at + c.num_layers
+    mean_b = (excess_b + output.aux['excess_b']) / num
+    return dataclasses.replace(output, aux={'excess_b': mean_b})
 
   def _hard(self, decode, early, sizes, has_cache) -> base.Output:
     """The output of `decode` with the least size that holds all survivors."""
     if has_cache:  # Its arrays have one size.
       return decode(context=self._widest(early, sizes))
     return ragged.dispatch(
-      lambda size: decode(context=self._late(early, 'hard', size)),
+      lambda size: self._finish(decode, early, 'hard', size),
       sizes,
       early.short.keep_bs.sum(axis=1),
     )
@@ -304,7 +363,7 @@ class MrT5(transformer.Transformer):
     """The survivors, with empty places up to the largest size."""
 
     def call(size):
-      encoded = self._late(early, 'hard', size)
+      encoded, _ = self._late(early, 'hard', size)
       pad = lambda x: jnp.pad(
         x, [(0, 0), (0, sizes[-1] - size), *[(0, 0)] * (x.ndim - 2)]
       )
@@ -329,10 +388,34 @@ class MrT5(transformer.Transformer):
       'metrics': short.metrics | metrics,
     }
 
+  def _with_excess(self, aux, early, excess_b) -> dict[str, Any]:
+    """The penalty on scores added to each row's targets, and its metric."""
+    shape, weight = early.x_bsd.shape[:2], self.config.score_weight
+    is_row_b = (_documents(early.segment_ids_bs, shape) != 0).any(axis=1)
+    is_row_b = is_row_b.astype(jnp.float32)
+    metrics = {'score_excess': Mean(excess_b * is_row_b, is_row_b)}
+    return {
+      'penalty_bt': weight * excess_b[:, None] + aux.get('penalty_bt', 0.0),
+      'metrics': aux.get('metrics', {}) | metrics,
+    }
+
   def advance(self, metrics: dict[str, Mean]) -> None:
     """Lets the shortener's controller see a training step."""
     if hasattr(self.shortener, 'advance'):
       self.shortener.advance(metrics)
+
+  def new_parts(self, source: Any) -> tuple[str, ...]:
+    """The shortener, if weights come from a T5 or ByT5; see `models.base`."""
+    if type(source) is not transformer.Config:
+      return ()
+    changes = interop.differences(
+      source, transformer.Config(**_fields(self.config))
+    )
+    if changes:
+      raise ValueError(
+        f'its weights would compute something else here:\n{changes}'
+      )
+    return ('shortener',)
 
   def flops(
     self, shape: base.Shape, kept: float | None = None

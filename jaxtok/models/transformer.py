@@ -386,12 +386,12 @@ class Transformer(nnx.Module):
     )
     positions = slots_bt if positions is None else positions
     x_btd = self._embed(tokens_bt, positions, embed_rng)
+    shared = dataclasses.replace(shared, cross_layout=cross_layout)
+    return self._decode(x_btd, shared, cache, cross_kvs, stack_rng)
+
+  def _decode(self, x_btd, shared, cache, cross_kvs, rng) -> base.Output:
     x_btd, cache = self.stack(
-      x_btd,
-      dataclasses.replace(shared, cross_layout=cross_layout),
-      cache=cache,
-      cross_kvs=cross_kvs,
-      rng=stack_rng,
+      x_btd, shared, cache=cache, cross_kvs=cross_kvs, rng=rng
     )
     return base.Output(hidden_btd=x_btd, cache=cache)
 

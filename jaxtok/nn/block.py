@@ -144,15 +144,30 @@ class Block(nnx.Module):
     Returns:
       The new residual stream and the cache.
     """
+    x_btd, cache = self.attend(
+      x_btd, context, layer=layer, cache=cache, rng=rng
+    )
     rngs = split(rng, 3)
-    attend = lambda x: self._self_attention(x, context, layer, cache)
-    x_btd, cache = self._branch(x_btd, self.attention_norm, attend, rngs[0])
     if self.cross is not None:
       look = lambda x: (self._cross_attention(x, context, cross_kv), None)
       x_btd, _ = self._branch(x_btd, self.cross_norm, look, rngs[1])
     think = lambda x: (self.mlp(x), None)
     x_btd, _ = self._branch(x_btd, self.mlp_norm, think, rngs[2])
     return x_btd, cache
+
+  def attend(
+    self,
+    x_btd: Float[Array, 'b t d'],
+    context: Context,
+    *,
+    layer: int = 0,
+    cache: Any = None,
+    rng: Array | None = None,
+  ) -> tuple[Float[Array, 'b t d'], Any]:
+    """The first branch, self-attention, alone; see `__call__`."""
+    attend = lambda x: self._self_attention(x, context, layer, cache)
+    key = split(rng, 3)[0]
+    return self._branch(x_btd, self.attention_norm, attend, key)
 
   def _branch(self, x_btd, norm, branch, rng):
     """Pre-norm or post-norm residual around `branch`."""

@@ -143,11 +143,54 @@ def threshold(
   return jnp.where(jnp.isfinite(middle_b1), middle_b1, 0.0)
 
 
+def soft_top_k(
+  score_bw: Float[Array, 'b w'],
+  can_bw: Bool[Array, 'b w'],
+  num_b: Int[Array, 'b'],
+  *,
+  rounds: int,
+  temperature: float = 0.1,
+) -> Float[Array, 'b w']:
+  """How much each score is among the `num_b` highest, with gradients to all.
+
+  Each round is a softmax over what the rounds before have left (Xie and Ermon
+  2019, arXiv:1901.10517, as DTEM uses it: Lee and Hong 2024): `p = softmax(s /
+  T)`, then `s += log(1 - p)`. At low temperatures the result is the mask of the
+  highest.
+
+  Args:
+    score_bw: Scores.
+    can_bw: Which of them take part.
+    num_b: Rounds that count in each row; at most the scores that take part.
+    rounds: Rounds that are computed; static.
+    temperature: T.
+
+  Returns:
+    The sum over rounds, at most 1; 0 for what does not take part.
+  """
+  score_bw = jnp.where(can_bw, score_bw.astype(jnp.float32), -jnp.inf)
+  num_b = jnp.minimum(num_b, can_bw.sum(axis=1))
+
+  def step(carry, i):
+    left_bw, sum_bw = carry
+    is_on_b1 = (i < num_b)[:, None]
+    # Rows that are done, or have nothing to choose, take no part: no NaN.
+    safe_bw = jnp.where(is_on_b1, left_bw / temperature, 0.0)
+    prob_bw = jnp.where(is_on_b1, jax.nn.softmax(safe_bw, axis=1), 0.0)
+    rest_bw = jnp.log(jnp.maximum(1 - prob_bw, _EPS))
+    return (left_bw + rest_bw, sum_bw + prob_bw), None
+
+  zeros_bw = jnp.zeros_like(score_bw)
+  (_, sum_bw), _ = jax.lax.scan(step, (score_bw, zeros_bw), jnp.arange(rounds))
+  return jnp.minimum(sum_bw, 1.0)
+
+
 def merge_adjacent(
   tokens: Tokens,
   pairs_bw: Bool[Array, 'b w'],
   weight_bw: Float[Array, 'b w'],
   capacity: int,
+  takes_bw: Bool[Array, 'b w'] | None = None,
 ) -> tuple[Tokens, Int[Array, 'b w'], Int[Array, 'b']]:
   """Each left token takes in the next: `(m x + m' a x') / (m + m' a)`.
 
@@ -156,6 +199,8 @@ def merge_adjacent(
     pairs_bw: Left tokens; no token is in two pairs.
     weight_bw: a, at the left token.
     capacity: Room for tokens; static.
+    takes_bw: Left tokens whose state takes in the next although that may stay
+      (a soft merge); None means `pairs_bw`.
 
   Returns:
     The new tokens, the new slot of each old one, and how many found no room.
@@ -167,7 +212,8 @@ def merge_adjacent(
     tokens.size_bw[..., None] * tokens.x_bwd
     + share_bw[..., None] * after(tokens.x_bwd)
   ) / total_bw[..., None]
-  x_bwd = jnp.where(pairs_bw[..., None], mixed_bwd, tokens.x_bwd)
+  takes_bw = pairs_bw if takes_bw is None else takes_bw
+  x_bwd = jnp.where(takes_bw[..., None], mixed_bwd, tokens.x_bwd)
   size_bw = tokens.size_bw + pairs_bw * after(tokens.size_bw)
   is_taken_bw = jnp.pad(pairs_bw[:, :-1], ((0, 0), (1, 0)))
   keep_bw = tokens.valid_bw & ~is_taken_bw

@@ -146,6 +146,70 @@ class Whitespace:
 
 
 @configclass
+class Words:
+  """`tokenizers.words.uax29_words`, decided at the first byte of each word.
+
+  HAT's rule of appendix C: a single space belongs to the word behind it,
+  punctuation to the one before it; words end before capitals in lower case. On
+  ASCII the units are the same words. Where Unicode's tables would be needed, so
+  that a word would be decided by bytes still to come, it is simpler: other
+  characters are letters, except that those with first byte 0xE4 to 0xE9, most
+  ideographs, are words of their own.
+  """
+
+  offset: int = 0  # The id of byte 0.
+
+  def __call__(self, tokens_bt, segment_ids_bt=None):
+    byte_bt = _bytes(tokens_bt, self.offset)
+    z, y, x = (_back(byte_bt, n, segment_ids_bt) for n in (1, 2, 3))
+    # A text or punctuation joins one space; not two, which are a word.
+    is_after_space_bt = (z == 0x20) & (y != 0x20)
+    joins_bt = jnp.where(
+      _is_punctuation(byte_bt),
+      ~_is_space(z) | is_after_space_bt,
+      is_after_space_bt & ~_is_space(byte_bt),
+    )
+    is_case_bt = _between(z, 0x61, 0x7A) & _between(byte_bt, 0x41, 0x5A)
+    joins_bt |= _is_letter(z) & _is_letter(byte_bt) & ~is_case_bt
+    joins_bt |= (z == 0x20) & (byte_bt == 0x20)
+    joins_bt |= (z == 0x0D) & (byte_bt == 0x0A)
+    is_inside_bt = _between(byte_bt, 0x80, 0xBF)
+    is_ideograph_bt = _between(byte_bt, 0xE4, 0xE9) & ~is_after_space_bt
+    is_ideograph_bt |= _between(x, 0xE4, 0xE9) & ~_is_punctuation(byte_bt)
+    joins_bt = (joins_bt & ~is_ideograph_bt) | is_inside_bt
+    # Behind what is no byte, and at it, a unit begins.
+    start_bt = ~joins_bt | (byte_bt < 0) | (z < 0)
+    return _finish(start_bt, segment_ids_bt)
+
+
+def _between(byte_bt: Int[Array, 'b t'], low: int, high: int) -> Start:
+  return (byte_bt >= low) & (byte_bt <= high)
+
+
+def _is_space(byte_bt: Int[Array, 'b t']) -> Start:
+  return (byte_bt == 0x20) | _between(byte_bt, 0x09, 0x0D)
+
+
+def _is_letter(byte_bt: Int[Array, 'b t']) -> Start:
+  """ASCII letters and digits, and all that is not ASCII."""
+  between = lambda low, high: _between(byte_bt, low, high)
+  return (
+    between(0x30, 0x39)
+    | between(0x41, 0x5A)
+    | between(0x61, 0x7A)
+    | (byte_bt >= 0x80)
+  )
+
+
+def _is_punctuation(byte_bt: Int[Array, 'b t']) -> Start:
+  """Of ASCII; `$+<=>^|~` and the grave accent are symbols."""
+  is_one_bt = jnp.zeros(byte_bt.shape, bool)
+  for char in b'!"#%&\'()*,-./:;?@[\\]_{}':
+    is_one_bt |= byte_bt == char
+  return is_one_bt
+
+
+@configclass
 class Spacelike:
   """A unit begins at a spacelike byte that follows another byte.
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
+from jaxtok.models import base as models
 from jaxtok.objectives import base, cross_entropy
 
 
@@ -108,6 +109,15 @@ class MergedTokens:
   ) -> dict[str, base.Mean]:
     """The metrics of each row, without dropout, at the mean compression."""
     return _metrics(self._passes(model, batch, rng, False), 1)
+
+  def flops(self, model: Any, shape: models.Shape) -> dict[str, float]:
+    """Forward FLOPs of the three passes; the second has no local encoder."""
+    whole, few = model.flops(shape), model.flops(shape, merges=True)
+    few.pop('local')
+    return {
+      name: 2 * whole.get(name, 0.0) + few.get(name, 0.0)
+      for name in whole | few
+    }
 
   def _passes(self, model, batch, rng, is_training) -> dict[str, Any]:
     tokens_bt, segments_bt = batch['tokens_bt'], batch['segment_ids_bt']

@@ -52,8 +52,10 @@ def run(
     config: Everything that determines the run.
     workdir: The run directory; continued if it has a checkpoint. May be None
       in a dry run.
-    init_from: 'RUN' or 'RUN@STEP': a run directory whose weights this run
-      starts from, unless it has a checkpoint of its own.
+    init_from: What this run starts from, unless it has a checkpoint of its
+      own: the weights of a run ('RUN' or 'RUN@STEP'), or of a folder that
+      `models.interop` loads. A model of another kind is taken if `model`
+      says so (`new_parts` of `models.base`), e.g. a ByT5 by MrT5.
     allow_config_change: Continue although model, tokenizer, data or seed are
       not those that the run began with.
     eval_only: Restore, run all evals, and stop.

@@ -6,6 +6,7 @@ Loshchilov and Hutter 2019, arXiv:1711.05101 (decoupled weight decay); WSD
 (warm up, stay, decay) is Hu et al. 2024, arXiv:2404.06395, section 4.
 """
 
+import dataclasses
 import enum
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,10 @@ class Config:
   weight_decay: float = 0.1  # Of matrices; see `decay_mask`.
   decay_embeddings: bool = False  # Whether embedding tables decay too.
   clip_norm: float = 1.0  # Global gradient norm; 0 turns clipping off.
+  # Factors of `lr` by the beginning of a parameter's name; see `lr_scale_tree`.
+  lr_scales: dict[str, float] = dataclasses.field(
+    default_factory=dict, hash=False
+  )
 
   def __post_init__(self):
     ranges = {
@@ -58,6 +63,11 @@ class Config:
       if not ok:
         raise ValueError(
           f'optim.{name} must be {rule}, got {getattr(self, name)}.'
+        )
+    for prefix, scale in self.lr_scales.items():
+      if not scale >= 0:
+        raise ValueError(
+          f'optim.lr_scales[{prefix!r}] must be >= 0, got {scale}.'
         )
 
   def learning_rate(self, steps: int) -> Callable[[Any], Any]:
@@ -86,13 +96,17 @@ class Config:
 
     return learning_rate
 
-  def make(self, steps: int, mask: Any = None) -> optax.GradientTransformation:
+  def make(
+    self, steps: int, mask: Any = None, scales: Any = None
+  ) -> optax.GradientTransformation:
     """Builds the optimizer.
 
     Args:
       steps: Length of the run, which sets the length of the schedule.
       mask: Tree of booleans like the parameters: which ones decay; None means
         all of them. See `decay_mask`.
+      scales: Tree of numbers like the parameters, which multiply the learning
+        rate, also of the decay; None means 1. See `lr_scale_tree`.
     """
     adamw = optax.adamw(
       self.learning_rate(steps),
@@ -102,9 +116,62 @@ class Config:
       weight_decay=self.weight_decay,
       mask=mask,
     )
-    if not self.clip_norm:
-      return adamw
-    return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
+    parts = [adamw]
+    if self.clip_norm:
+      parts.insert(0, optax.clip_by_global_norm(self.clip_norm))
+    if scales is not None:
+      parts.append(_scaled(scales))
+    return optax.chain(*parts) if len(parts) > 1 else adamw
+
+
+def _scaled(scales: Any) -> optax.GradientTransformation:
+  """Multiplies each update by a number."""
+
+  def update(updates, params):
+    del params
+    return jax.tree.map(lambda x, scale: x * scale, updates, scales)
+
+  return optax.stateless(update)
+
+
+def lr_scale_tree(params: Any, scales: dict[str, float]) -> Any:
+  """The factor of each parameter's learning rate.
+
+  The longest prefix that a parameter's dotted name begins with counts, in whole
+  parts: 'stage.in' is no prefix of 'stage.inner'; '' is one of all. Parameters
+  without one have 1.
+
+  Args:
+    params: Tree of parameters or of their shapes.
+    scales: Prefix to factor.
+
+  Returns:
+    A tree of floats; None if there are no scales.
+
+  Raises:
+    ValueError: If no parameter's name begins with one of the prefixes.
+  """
+  if not scales:
+    return None
+  leaves, treedef = jax.tree.flatten_with_path(params)
+  names = [
+    jax.tree_util.keystr(path, simple=True, separator='.') for path, _ in leaves
+  ]
+  begins = lambda name, prefix: f'{name}.'.startswith(
+    prefix + '.' * (prefix > '')
+  )
+  factors = [1.0] * len(names)
+  for prefix in sorted(scales, key=len):
+    found = [i for i, name in enumerate(names) if begins(name, prefix)]
+    if not found:
+      parts = sorted({name.split('.')[0] for name in names})
+      raise ValueError(
+        f'optim.lr_scales has {prefix!r}, with which no parameter begins. '
+        f'Parts of this model: {", ".join(parts)}.'
+      )
+    for i in found:
+      factors[i] = float(scales[prefix])
+  return jax.tree.unflatten(treedef, factors)
 
 
 def decay_mask(params: Any, axes: Any, *, embeddings: bool = False) -> Any:

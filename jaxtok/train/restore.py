@@ -1,15 +1,22 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where a run begins: its last checkpoint, another run's weights, or chance."""
+"""Where a run begins: its last checkpoint, other weights, or chance.
+
+Other weights are those of another run, or of a checkpoint folder of
+`models.interop` (config.json and safetensors files).
+"""
 
 import dataclasses
 import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax import nnx
 
+from jaxtok.models import interop, transformer
 from jaxtok.runs import run as run_lib
 from jaxtok.train import checkpoint, errors, setup, tally
 from jaxtok.train import state as state_lib
@@ -45,7 +52,8 @@ def begin(
     job: The run.
     checkpoints: Of its workdir; they come before `init_from`.
     batches: The data iterator.
-    init_from: 'RUN' or 'RUN@STEP', or None.
+    init_from: 'RUN', 'RUN@STEP', a checkpoint folder of `models.interop`, or
+      None.
 
   Raises:
     CheckpointError: If no checkpoint can be read.
@@ -84,19 +92,29 @@ def check_weights(workdir: str | os.PathLike, init_from: str | None) -> None:
 
 
 def locate(init_from: str) -> tuple[str, int | None]:
-  """Splits 'RUN' or 'RUN@STEP'.
+  """Splits 'RUN' or 'RUN@STEP'; a checkpoint folder has no steps.
 
   Raises:
-    ConfigError: If it is neither.
-    FileNotFoundError: If RUN is not a run directory.
+    ConfigError: If it is none of them.
+    FileNotFoundError: If there is nothing like that.
   """
   path, _, step = init_from.partition('@')
   if '@' in init_from and not step.isdigit():
     raise errors.ConfigError(
       f'init_from={init_from!r} must be RUN or RUN@STEP, e.g. runs/a@500.'
     )
-  run_lib.load(path)
+  run = run_lib.load(path)
+  if step and _is_foreign(run):
+    raise errors.ConfigError(
+      f'init_from={init_from!r}: {path} is a checkpoint folder, which has no '
+      f'steps. Leave out @{step}.'
+    )
   return path, int(step) if step else None
+
+
+def _is_foreign(run: run_lib.Run) -> bool:
+  """Whether a folder is a checkpoint of `models.interop`, not a run."""
+  return 'model_type' in run.raw_config
 
 
 def _with_weights(
@@ -105,36 +123,83 @@ def _with_weights(
   """Replaces the weights, and the averages, by those of another run."""
   path, step = locate(source)
   run = run_lib.load(path)
+  config, found = (
+    _read_foreign(job, source, path)
+    if _is_foreign(run)
+    else _read_run(job, source, run, step)
+  )
+  model = job.layout.model(state)
+  own = _own_parts(source, model, config, found)
+  _check_shapes(source, found, job.layout.shapes, own)
+  nnx.update(model, found)
+  _, params, rest = nnx.split(model, nnx.Param, ...)
+  put = lambda tree, like: jax.device_put(
+    nnx.to_pure_dict(tree), jax.tree.map(lambda x: x.sharding, like)
+  )
+  shapes = job.layout.shapes
+  params = put(params, shapes.params)
+  return dataclasses.replace(
+    state,
+    params=params,
+    rest=put(rest, shapes.rest),
+    # A copy, because both are donated to the step.
+    ema=jax.tree.map(jnp.copy, params) if state.ema else {},
+  )
+
+
+def _read_run(
+  job: Job, source: str, run: run_lib.Run, step: int | None
+) -> tuple[Any, dict]:
+  """Config and variables of another run's model."""
   if run.tokenizer.fingerprint != job.tokenizer.fingerprint:
     raise errors.ConfigError(
       f'init_from={source}: that run has another tokenizer '
       f'({run.tokenizer!r}, here {job.tokenizer!r}), so its ids mean other '
       'bytes. Use the same tokenizer.'
     )
-  found = checkpoint.restore_params(path, step)
-  _check_shapes(source, found, job.layout.shapes)
-  _, params, rest = nnx.split(_filled(job, found), nnx.Param, ...)
-  put = lambda tree, like: jax.device_put(
-    nnx.to_pure_dict(tree), jax.tree.map(lambda x: x.sharding, like)
-  )
-  shapes = job.layout.shapes
-  return dataclasses.replace(
-    state,
-    params=put(params, shapes.params),
-    rest=put(rest, shapes.rest),
-    ema=put(params, shapes.params) if state.ema else {},
-  )
+  return run.config.model, checkpoint.restore_params(run.workdir, step)
 
 
-def _filled(job: Job, values: dict) -> nnx.Module:
-  model = job.layout.model(job.layout.shapes)
-  nnx.update(model, values)
-  return model
+def _read_foreign(job: Job, source: str, path: str) -> tuple[Any, dict]:
+  """Config and variables of a checkpoint; its tokenizer is not known."""
+  config, model = interop.load(path)
+  own = job.config.model
+  if type(own) is transformer.Config is type(config):
+    _refuse(source, interop.differences(config, own))
+  # As from a run: each process puts its part where it belongs.
+  return config, jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(model)))
 
 
-def _check_shapes(source: str, found: dict, shapes: state_lib.State) -> None:
+def _own_parts(
+  source: str, model: nnx.Module, config: Any, found: dict
+) -> tuple[str, ...]:
+  """Parts of the model that the weights may lack; see `models.base`."""
+  if not hasattr(model, 'new_parts'):
+    return ()
+  try:
+    parts = model.new_parts(config)
+  except ValueError as e:
+    raise errors.ConfigError(f'init_from={source}: {e}') from e
+  return tuple(part for part in parts if part not in found)
+
+
+def _refuse(source: str, changes: str) -> None:
+  if changes:
+    raise errors.ConfigError(
+      f'init_from={source}: its weights would compute something else '
+      f'here:\n{changes}'
+    )
+
+
+def _check_shapes(
+  source: str, found: dict, shapes: state_lib.State, own: tuple[str, ...]
+) -> None:
   have = _shapes(found)
-  want = _shapes(shapes.params) | _shapes(shapes.rest)
+  want = {
+    name: shape
+    for name, shape in (_shapes(shapes.params) | _shapes(shapes.rest)).items()
+    if name.split('.')[0] not in own
+  }
   differ = [
     f'{name}: {have.get(name, "absent")} there, {want.get(name, "absent")} here'
     for name in sorted(have.keys() | want.keys())

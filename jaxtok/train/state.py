@@ -120,7 +120,8 @@ def plan(
   axes = sharding.parameter_axes(params)
   params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
   mask = optim.decay_mask(params, axes, embeddings=optimizer.decay_embeddings)
-  transform = optimizer.make(steps, mask)
+  scales = optim.lr_scale_tree(params, optimizer.lr_scales)
+  transform = optimizer.make(steps, mask, scales)
   shapes = jax.eval_shape(
     lambda p, r: _state(p, r, transform, ema), params, rest
   )

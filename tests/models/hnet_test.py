@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.byte_lm.configs import hnet as hnet_config
 from jaxtok.models import base, hnet, hnet_stage
 from jaxtok.nn import masks, ragged
+from jaxtok.train import optim
 from tests.conformance import greedy, model_suite
 
 SMALL = dict(
@@ -247,3 +249,21 @@ def test_impossible_configs_are_refused(fields, message):
 def test_arguments_without_meaning_are_refused():
   with pytest.raises(ValueError, match='takes no context'):
     make()(jnp.zeros((1, 3), jnp.int32), context=jnp.zeros((1, 3), jnp.int32))
+
+
+def test_learning_rates_fall_from_stage_to_stage():
+  """Positions and widths of the model with two stages called L."""
+  config = hnet_config.get_config('paper_two_stage')
+  got = config.optim.lr_scales
+  assert list(got) == ['', 'stage.inner', 'stage.inner.inner']
+  want = [(4.6 * 1.5) ** 0.5, (4.6 / 3 * 1.5) ** 0.5, (4.6 / 9) ** 0.5]
+  np.testing.assert_allclose(list(got.values()), want)
+  # All parameters of the model have one, the main network's the least.
+  model = nnx.eval_shape(lambda: hnet.Config(**DEEP).make(nnx.Rngs(0)))
+  params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+  scales = optim.lr_scale_tree(params, got)
+  inner = scales['stage']['inner']
+  assert set(jax.tree.leaves(inner['inner'])) == {want[2]}
+  assert set(jax.tree.leaves(inner['before'])) == {want[1]}
+  for part in (scales['embed'], scales['head'], scales['stage']['after']):
+    assert set(jax.tree.leaves(part)) == {want[0]}

@@ -211,3 +211,60 @@ def test_an_unknown_scope_is_refused():
   tokens = make_tokens()
   with pytest.raises(ValueError, match="scope='row' must be one of"):
     choose(tokens, np.zeros((B, W)), [1, 1], 4, 0, 'row')
+
+
+def test_soft_top_k_is_the_sum_of_its_rounds():
+  """Against the rounds in NumPy, with rows that stop earlier."""
+  rng = np.random.default_rng(0)
+  score = rng.normal(size=(3, 7))
+  can = rng.random((3, 7)) < 0.8
+  can[2] = False
+  num = np.array([3, 1, 2])
+  want = np.zeros((3, 7))
+  for row in range(3):
+    left = np.where(can[row], score[row], -np.inf)
+    for _ in range(num[row] if can[row].any() else 0):
+      p = np.exp((left - left.max()) / 0.5)
+      p /= p.sum()
+      want[row] += p
+      left = left + np.log(1 - p)
+  got = merge.soft_top_k(
+    jnp.asarray(score, jnp.float32),
+    jnp.asarray(can),
+    jnp.asarray(num),
+    rounds=4,
+    temperature=0.5,
+  )
+  np.testing.assert_allclose(got, np.minimum(want, 1), atol=1e-5)
+  assert not np.asarray(got)[~can].any()
+
+
+def test_soft_top_k_is_the_mask_of_the_best_when_it_is_cold():
+  score = jnp.asarray([[0.1, 0.9, 0.5, 0.7, 0.3]])
+  args = (jnp.ones((1, 5), bool), jnp.asarray([2]))
+  soft = lambda s: merge.soft_top_k(s, *args, rounds=3, temperature=0.01)
+  np.testing.assert_allclose(soft(score), [[0, 1, 0, 1, 0]], atol=1e-3)
+  # Warmer, all scores get a gradient.
+  soft = lambda s: merge.soft_top_k(s, *args, rounds=3)[0, 2]
+  grad = np.asarray(jax.grad(soft)(score))
+  assert np.isfinite(grad).all()
+  assert (grad[0, :4] != 0).all()
+
+
+def test_soft_merges_mix_pairs_that_stay():
+  tokens = merge.Tokens(
+    jnp.asarray([[[1.0], [3.0], [5.0], [9.0]]]),
+    jnp.asarray([[1.0, 1.0, 1.0, 2.0]]),
+    jnp.arange(4)[None],
+    jnp.ones((1, 4), jnp.int32),
+    jnp.ones((1, 4), bool),
+  )
+  pairs = jnp.asarray([[False, False, True, False]])
+  takes = jnp.asarray([[True, False, True, False]])
+  weight = jnp.asarray([[0.25, 0.0, 0.5, 0.0]])
+  kept, index, lost = merge.merge_adjacent(tokens, pairs, weight, 4, takes)
+  # (1 + 0.25 * 3) / 1.25; untouched; (5 + 2 * 0.5 * 9) / 2.
+  np.testing.assert_allclose(kept.x_bwd[0, :3, 0], [1.4, 3.0, 7.0])
+  np.testing.assert_array_equal(kept.size_bw[0], [1, 1, 3, 0])
+  np.testing.assert_array_equal(index, [[0, 1, 2, 2]])
+  assert not np.asarray(lost).any()

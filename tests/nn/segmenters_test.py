@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segmenters against loops over characters, and their promises."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,7 @@ RULES = [
   segmenters.Whitespace(),
   segmenters.Spacelike(),
   segmenters.Stride(size=3),
+  segmenters.Words(),
 ]
 named = pytest.mark.parametrize('rule', RULES, ids=lambda r: type(r).__name__)
 _jitted = jax.jit(lambda rule, x, s: rule(x, s), static_argnums=0)
@@ -47,6 +50,36 @@ def test_whitespace_units_are_the_words_of_the_host(seed):
   data = random_text(seed)
   want = [0, *words.whitespace_words(data)[:-1]]
   assert starts(RULES[0], data).tolist() == want
+
+
+# More of what is likely to meet: words, camel case, runs of spaces.
+_ASCII = [chr(c) for c in range(128)] + [*'aAbB 1 _.,\r\n '] * 8
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_units_of_words_are_those_of_the_host_on_ascii(seed):
+  rng = np.random.default_rng(seed)
+  data = ''.join(rng.choice(_ASCII, 400)).encode()
+  want = [0, *words.uax29_words(data)[:-1]]
+  assert starts(segmenters.Words(), data).tolist() == want
+
+
+@pytest.mark.parametrize(
+  'text, want',
+  [
+    ('Hello, world!', ['Hello,', ' world!']),
+    ("can't stop 3.14", ["can'", 't', ' stop', ' 3.', '14']),
+    ('howAreYou', ['how', 'Are', 'You']),
+    ('a  b', ['a', '  ', 'b']),
+    ('été là', ['été', ' là']),
+    ('日本 語.a', ['日', '本', ' 語.', 'a']),
+  ],
+)
+def test_units_of_words_by_examples(text, want):
+  data = text.encode()
+  edges = [*starts(segmenters.Words(), data), len(data)]
+  got = [data[i:j].decode() for i, j in itertools.pairwise(edges)]
+  assert got == want
 
 
 @pytest.mark.parametrize('seed', range(4))

@@ -117,3 +117,51 @@ def test_only_matrices_decay(embeddings):
 def test_bad_values_name_the_field_and_the_rule(field, value, rule):
   with pytest.raises(ValueError, match=f'optim.{field} must be .*{rule}'):
     optim.Config(**{field: value})
+
+
+def test_learning_rates_by_prefix_scale_updates_and_decay():
+  config = optim.Config(
+    lr=0.1,
+    warmup_steps=0,
+    schedule=optim.Schedule.CONSTANT,
+    lr_scales={'': 3.0, 'stage.inner': 0.5, 'stage.inner.gate': 2.0},
+  )
+  rng = np.random.default_rng(0)
+  draw = lambda: np.float32(rng.normal(size=(2, 2)))
+  params = {
+    'embed': draw(),
+    'stage': {
+      'inner': {'gate': draw(), 'mlp': [draw(), draw()]},
+      'inner_norm': draw(),
+    },
+  }
+  scales = optim.lr_scale_tree(params, config.lr_scales)
+  want = {
+    'embed': 3.0,
+    'stage': {'inner': {'gate': 2.0, 'mlp': [0.5, 0.5]}, 'inner_norm': 3.0},
+  }
+  assert scales == want
+  assert optim.lr_scale_tree(params, {}) is None
+  grads = jax.tree.map(lambda x: 0.01 * x + 0.02, params)
+
+  def updates(scales):
+    optimizer = config.make(10, None, scales)
+    return optimizer.update(grads, optimizer.init(params), params)[0]
+
+  plain = jax.tree.map(lambda x, scale: x * scale, updates(None), want)
+  jax.tree.map(np.testing.assert_array_equal, updates(scales), plain)
+
+
+@pytest.mark.parametrize(
+  'scales, message',
+  [
+    ({'decoder': 2.0}, "has 'decoder', with which no parameter .*: embed"),
+    ({'embe': 2.0}, "has 'embe'"),
+  ],
+)
+def test_prefixes_without_parameters_are_refused(scales, message):
+  params = {'embed': np.ones(2, np.float32)}
+  with pytest.raises(ValueError, match=message):
+    optim.lr_scale_tree(params, scales)
+  with pytest.raises(ValueError, match=r"lr_scales\['a'\] must be >= 0"):
+    optim.Config(lr_scales={'a': -1.0})

@@ -13,7 +13,8 @@ with 0.03, tiny had chunks of 3.1 bytes after 269 steps, 6.4 were asked for.
 Sizes: tiny, quickstart, small, and two_stage, which is tiny with chunks of
 chunks (3 positions each). `paper` and `paper_two_stage` have the widths and
 numbers of layers of the 1-stage and 2-stage models called L, whose encoders and
-decoders are Mamba-2. Elsewhere they are attention, which is faster on a CPU;
+decoders are Mamba-2, and whose learning rates fall from stage to stage
+(`lr_scales`). Elsewhere they are attention, which is faster on a CPU;
 `--config.model.mixer=mamba2` changes that.
 """
 
@@ -50,4 +51,6 @@ def get_config(size: str = 'small') -> train.Config:
     mixer='mamba2' if is_paper else 'attention',
     capacity=ragged.Capacity(policy='ratio', ratio=1 / 2 if is_deep else 1 / 4),
   )
+  if is_paper:
+    config.optim.lr_scales = config.model.lr_scales()
   return config

@@ -13,6 +13,7 @@ DNABERT-2, which are read only.
 
 from jaxtok.models.interop.checkpoint import (
   FAMILIES,
+  differences,
   load,
   read_config,
   save,
@@ -26,6 +27,7 @@ __all__ = [
   'MissingError',
   'Unsupported',
   'by_rules',
+  'differences',
   'load',
   'read_config',
   'save',

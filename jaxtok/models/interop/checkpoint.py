@@ -38,7 +38,10 @@ FAMILIES = {
 }
 
 # Settings that do not change the function that a model computes.
-_FREE = ('vocab_multiple', 'embed_std', 'dropout', 'remat', 'dtype')
+_FREE = (
+  *('vocab_multiple', 'embed_std', 'dropout', 'remat', 'dtype'),
+  'implementation',
+)
 
 
 def read_config(path: str | os.PathLike) -> dict[str, Any]:
@@ -184,6 +187,20 @@ def _describe(
     misfits.append((len(lost), f'{name!r} would change\n{changes}'))
   raise mapping.Unsupported(
     f'no family expresses this config; of those tried, {min(misfits)[1]}'
+  )
+
+
+def differences(old: transformer.Config, new: transformer.Config) -> str:
+  """Settings in which two configs describe different functions of weights.
+
+  The vocabulary's size is not looked at: 0 may stand for the tokenizer's.
+
+  Returns:
+    One line per setting; '' if there is none.
+  """
+  old = dataclasses.replace(old, vocab_size=new.vocab_size)
+  return config_lib.format_diff(
+    config_lib.diff(_canonical(old), _canonical(new))
   )
 
 

@@ -1,0 +1,247 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""HAT of 2026: the promises of all models, a loop over words, generation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.byte_lm.configs import hat as config_file
+from jaxtok.config import configclass
+from jaxtok.decoding import autoregressive
+from jaxtok.models import base, hat2
+from jaxtok.nn import masks, ragged, segmenters
+from tests.conformance import greedy, model_suite
+
+SMALL = dict(
+  vocab_size=model_suite.VOCAB,
+  dim=16,
+  char_dim=8,
+  head_dim=4,
+  num_kv_heads=2,
+  num_layers=1,
+  num_encoder_layers=1,
+  num_decoder_layers=2,
+  # Ids 9 to 13 are white space, of the suite's tokens too.
+  segmenter=segmenters.Whitespace(),
+)
+SPACE = 10
+
+
+class TestConformance(model_suite.CausalSuite):
+  case = model_suite.Case(hat2.Config(**SMALL))
+
+
+@pytest.mark.slow  # The other way to look, and a window.
+class TestFirst(model_suite.CausalSuite):
+  # Two layers of encoder and decoder with a window of 2 reach 4 places back,
+  # words reach further.
+  case = model_suite.Case(hat2.Config(**SMALL, looks='first', max_word=3))
+
+
+def make(seed=0, **fields):
+  """Embeddings of order 1, and a head that has favourites."""
+  fields = SMALL | dict(embed_std=1.0) | fields
+  model = hat2.Config(**fields).make(nnx.Rngs(seed))
+  model.head.out.kernel[...] *= 20
+  return model
+
+
+WORDS = ([1, 2, SPACE], [SPACE], [7, 8, 4, SPACE], [5, 6])
+ROW = [token for word in WORDS for token in word]
+
+
+def plain(part, x_td, window):
+  """A level over one sequence, without cache."""
+  x_btd, _ = part(
+    x_td[None],
+    positions_bt=jnp.arange(len(x_td))[None],
+    segment_ids_bt=None,
+    mask=masks.Causal() & masks.Window(window),
+  )
+  return x_btd[0]
+
+
+def vector(pool, x_td):
+  """Attention of one query to the bytes of one word."""
+  y_td = pool.norm(x_td)
+  query_nh, h = pool.query[...], pool.query.shape[1]
+  score_nt = jnp.einsum('nh,tnh->nt', query_nh, pool.k(y_td)) / np.sqrt(h)
+  mixed = jnp.einsum('nt,tnh->nh', jax.nn.softmax(score_nt), pool.v(y_td))
+  return pool.out(mixed[None])[0]
+
+
+def loop_over_words(model):
+  """States of all bytes: what each sees is written down word by word."""
+  c = model.config
+  x_td = plain(model.encoder, model.embed(jnp.asarray(ROW)), c.window)
+  vectors, looks, stop = [], [], 0
+  for word in WORDS:
+    u = model.first[...]
+    if vectors:
+      u = plain(model.backbone, jnp.stack(vectors), 100)[-1]
+    looks.append(jnp.tile(model.down(u), (len(word), 1)))
+    vectors.append(vector(model.pool, x_td[stop : stop + len(word)]))
+    stop += len(word)
+  looks = jnp.split(jnp.concatenate(looks), len(model.decoder), axis=-1)
+  for part, look_td in zip(model.decoder, looks, strict=True):
+    x_td = plain(part, x_td + look_td, c.window)
+  return x_td
+
+
+@pytest.mark.parametrize('looks', hat2.LOOKS)
+def test_states_equal_a_loop_over_words(looks):
+  graph, params = nnx.split(make(looks=looks, window=4))
+
+  @jax.jit
+  def both(params):
+    model = nnx.merge(graph, params)
+    row = jnp.asarray([ROW])
+    return model(row).hidden_btd[0], loop_over_words(model)
+
+  # States of order 1; sums over at most 10 places in another order.
+  np.testing.assert_allclose(*both(params), atol=2e-5)
+
+
+def test_words_are_seen_from_the_byte_on_that_ends_them():
+  """The first byte of a word gets the vector of the word before it."""
+  row = jnp.asarray([[1, SPACE, 2, 3, SPACE, SPACE, 4, *range(14, 23)]])
+  model = make(max_word=5)
+  words = model._words(row, jnp.ones_like(row), None, None)
+  np.testing.assert_array_equal(
+    words.seen_bt[0], [-1, -1, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3]
+  )
+  documents = jnp.asarray([[1, 1, 1, 1, 1, 2, 2, *[2] * 5, *[0] * 4]])
+  words = model._words(row, documents, None, None)
+  np.testing.assert_array_equal(
+    words.seen_bt[0, :12], [-1, -1, 0, 0, 0, -1, 1, 1, 1, 1, 1, 2]
+  )
+  assert words.is_end_bt[0].sum() == 3
+
+
+def random_rows(num, longest):
+  rng = np.random.default_rng(0)
+  rows = rng.integers(0, 24, (num, longest))
+  rows = np.where(rng.random(rows.shape) < 0.3, SPACE, rows)
+  lengths = rng.integers(1, longest, num)
+  return [row[:n] for row, n in zip(rows, lengths, strict=True)]
+
+
+def test_generation_with_nested_caches_equals_arg_max_without():
+  """50 prompts of different lengths; words end at white space."""
+  new = greedy.generate(make(), random_rows(50, 16), 10)
+  assert len(np.unique(new)) > 5
+  assert np.isin(new, range(9, 14)).any()  # Some words were completed.
+
+
+@configclass
+class Undecided:
+  """After white space a word begins, unless an odd id is the next but one."""
+
+  lookahead: int = 1
+
+  def __call__(self, tokens_bt, segment_ids_bt=None):
+    start_bt = segmenters.Whitespace()(tokens_bt, segment_ids_bt)
+    after_bt = jnp.pad(tokens_bt, ((0, 0), (0, 1)))[:, 1:]
+    own_bt = jnp.pad(segment_ids_bt, ((0, 0), (0, 1)))[:, 1:] == segment_ids_bt
+    is_not_bt = own_bt & (after_bt % 2 == 1)
+    is_first_bt = segmenters.first(tokens_bt, segment_ids_bt)
+    return (start_bt & ~is_not_bt) | is_first_bt
+
+
+def test_bytes_whose_word_changes_are_computed_again():
+  """Each new token is the arg max of an uncached call with its prefix."""
+  model = make(segmenter=Undecided())
+  rows, num = random_rows(50, 12), 8
+  prompts, lengths = autoregressive.pad_prompts(rows)
+  got = autoregressive.generate(model, prompts, lengths, num_tokens=num)
+  graph, params = nnx.split(model)
+  t = prompts.shape[1] + num
+
+  @jax.jit
+  def best(params, row_bt, length_b):
+    model = nnx.merge(graph, params)
+    segments_bt = (jnp.arange(t) < length_b[:, None]).astype(jnp.int32)
+    logits_btv = model.logits(model(row_bt, segment_ids=segments_bt).hidden_btd)
+    last_b11 = (length_b - 1)[:, None, None]
+    own_bv = jnp.take_along_axis(logits_btv, last_b11, axis=1)[:, 0]
+    return own_bv.argmax(-1)
+
+  whole, changes = np.zeros((len(rows), t), np.int32), 0
+  for row, prompt in zip(whole, rows, strict=True):
+    row[: len(prompt)] = prompt
+  split = jax.jit(lambda x, s: Undecided()(x, s))
+  for i in range(num):
+    want = np.asarray(best(params, whole, jnp.asarray(lengths + i)))
+    np.testing.assert_array_equal(np.asarray(got.tokens)[:, i], want)
+    parts = lambda n: np.asarray(split(whole, (np.arange(t) < n[:, None]) * 1))
+    before = parts(lengths + i)
+    whole[np.arange(len(rows)), lengths + i] = want
+    after, last = parts(lengths + i + 1), lengths + i - 1
+    changes += (before != after)[np.arange(len(rows)), last].sum()
+  assert changes > 5
+
+
+def test_training_leaves_out_what_comes_after_words_without_room():
+  tokens = jnp.asarray([[1, SPACE, 2, SPACE, 3, SPACE, 4, 6, 7, 8]])
+  capacity = ragged.Capacity(policy='ratio', ratio=0.2)
+  graph, params = nnx.split(make(capacity=capacity))
+
+  @jax.jit
+  def both(params):
+    model = nnx.merge(graph, params)
+    return model(tokens, rng=jax.random.key(0)), model(tokens)
+
+  trained, full = both(params)
+  np.testing.assert_array_equal(
+    trained.aux['target_mask_bt'], [[True] * 6 + [False] * 4]
+  )
+  assert 'target_mask_bt' not in full.aux
+  np.testing.assert_allclose(
+    trained.hidden_btd[:, :6], full.hidden_btd[:, :6], atol=1e-5
+  )
+  units = full.aux['metrics']['units_per_token']
+  assert (units.total, units.weight) == (3, 10)
+
+
+def test_flops_agree_with_xlas_count():
+  config = hat2.Config(vocab_size=264, dim=128, char_dim=64, head_dim=32)
+  model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+  counted = sum(model.flops(base.Shape(b=4, t=64)).values())
+  found = model_suite.xla_flops(config, jnp.zeros((4, 64), jnp.int32))
+  # XLA also counts norms, softmax and the like.
+  assert 1 < found / counted < 1.1
+
+
+def test_the_paper_size_has_the_published_parameters():
+  """7.19 B: encoder 119 M, backbone 6.98 B, decoder 94 M."""
+  config = dataclasses.replace(
+    config_file.get_config('paper_v2').model, vocab_size=256
+  )
+  model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+  num = lambda *parts: sum(
+    x.size for p in parts for x in jax.tree.leaves(nnx.state(p, nnx.Param))
+  )
+  assert num(model.backbone) == pytest.approx(6.98e9, rel=0.002)
+  encoder = num(model.embed, model.encoder, model.pool)
+  assert encoder == pytest.approx(119e6, rel=0.06)
+  decoder = num(model.decoder, model.down, model.head)
+  assert decoder == pytest.approx(94e6, rel=0.05)
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'head_dim': 3}, 'must be multiples of head_dim=3'),
+    ({'max_word': 0}, 'max_word=0 must be >= 1'),
+    ({'looks': 'last'}, "looks='last' must be one of each, first"),
+    ({'window': -1}, 'window=-1 must be >= 0'),
+  ],
+)
+def test_impossible_configs_are_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    hat2.Config(**(SMALL | fields))
