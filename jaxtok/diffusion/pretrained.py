@@ -150,6 +150,26 @@ def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:
 
 
 @dataclasses.dataclass(frozen=True)
+class Aligned:
+  """A model with shifted logits, for objectives: those of LLaDA fit Dream.
+
+  Attributes:
+    model: A bidirectional `SequenceModel` whose logits are for the next token.
+  """
+
+  model: Any
+
+  def __call__(self, tokens_bt: Int[Array, 'b t'], **options: Any) -> Any:
+    """The states of `model`, each from the position before."""
+    output = self.model(tokens_bt, **options)
+    return dataclasses.replace(output, hidden_btd=shifted(output.hidden_btd))
+
+  def logits(self, hidden_btd: Float[Array, 'b t d']) -> Float[Array, 'b t v']:
+    """See `model`."""
+    return self.model.logits(hidden_btd)
+
+
+@dataclasses.dataclass(frozen=True)
 class Denoiser:
   """The model as decoding wants it; two calls of it with guidance.
 
