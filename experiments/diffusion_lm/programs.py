@@ -9,6 +9,8 @@ them; as a program of its own, this module compiles what stdin asks for.
 """
 
 import dataclasses
+import math
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -109,7 +111,8 @@ class Plan:
     run: The program, `run(params, inputs)`.
     params: Shapes of the parameters, with shardings.
     inputs: Shapes of the other arguments, with shardings.
-    unsharded: Parameter axes that do not divide by the devices.
+    unsharded: Parameter axes that do not divide by the devices; those of all
+      layers together.
   """
 
   run: Callable[[Any, Any], Any]
@@ -143,7 +146,11 @@ def plan(config: Config, mesh: jax.sharding.Mesh) -> Plan:
   run, row = make(config, model)
   inputs = sharding.batch_shapes(row, config.rows, mesh)
   merged = lambda params, inputs: run(nnx.merge(graph, params, rest), inputs)
-  return Plan(merged, shapes, inputs, sharding.unsharded(params, axes, mesh))
+  unsharded = {
+    re.sub(r'\.\d+\.', '.*.', line)
+    for line in sharding.unsharded(params, axes, mesh)
+  }
+  return Plan(merged, shapes, inputs, sorted(unsharded))
 
 
 def _generate(config: Config, model: Model):
@@ -228,11 +235,7 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bytes_per_device(x: jax.ShapeDtypeStruct) -> int:
-  shape = x.sharding.shard_shape(x.shape)
-  size = 1
-  for n in shape:
-    size *= n
-  return size * x.dtype.itemsize
+  return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 if __name__ == '__main__':

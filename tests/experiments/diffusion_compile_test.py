@@ -5,6 +5,7 @@
 import dataclasses
 import importlib.util
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -160,6 +161,12 @@ def test_a_second_measurement_replaces_the_first(tmp_path):
     ('dual', 1),
     ('none', 90_000_000),
   ]
+
+
+def test_the_page_shows_what_was_measured():
+  docs = pathlib.Path(__file__).parents[2] / 'docs'
+  rows = json.loads((docs / 'diffusion' / 'memory.json').read_text())
+  assert compile_lib.table(rows) in (docs / 'diffusion.md').read_text()
 
 
 @pytest.mark.parametrize(
