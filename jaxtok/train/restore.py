@@ -113,7 +113,12 @@ def _with_weights(
     )
   found = checkpoint.restore_params(path, step)
   _check_shapes(source, found, job.layout.shapes)
-  _, params, rest = nnx.split(_filled(job, found), nnx.Param, ...)
+  # What controllers keep begins anew if that run had none.
+  model = job.layout.model(
+    dataclasses.replace(job.layout.shapes, rest=state.rest)
+  )
+  nnx.update(model, found)
+  _, params, rest = nnx.split(model, nnx.Param, ...)
   put = lambda tree, like: jax.device_put(
     nnx.to_pure_dict(tree), jax.tree.map(lambda x: x.sharding, like)
   )
@@ -126,15 +131,12 @@ def _with_weights(
   )
 
 
-def _filled(job: Job, values: dict) -> nnx.Module:
-  model = job.layout.model(job.layout.shapes)
-  nnx.update(model, values)
-  return model
-
-
 def _check_shapes(source: str, found: dict, shapes: state_lib.State) -> None:
   have = _shapes(found)
-  want = _shapes(shapes.params) | _shapes(shapes.rest)
+  optional = _shapes(shapes.rest)
+  want = _shapes(shapes.params) | {
+    name: shape for name, shape in optional.items() if name in have
+  }
   differ = [
     f'{name}: {have.get(name, "absent")} there, {want.get(name, "absent")} here'
     for name in sorted(have.keys() | want.keys())
