@@ -6,7 +6,8 @@
   python -m experiments.diffusion_lm.sample runs/mdlm --scorer=runs/transformer
 
 Samplers: ancestral, remask (ReMDM, rescaled), first_hitting (one token per
-call); block for BD3-LM (first-hitting inside blocks, with a cache); rates for
+call); block for BD3-LM (first-hitting inside blocks, with a cache), which can
+write any --length and with --stop ends a sample at its end of text; rates for
 GenMD4; timed for models that are told the time. Printed beside the samples:
 calls of the denoiser per sample; unigram entropy, of the samples and of
 held-out text of the same length; and with --scorer, a run of
@@ -28,6 +29,7 @@ from jaxtok.diffusion import (
   bd3lm,
   block_cache,
   denoisers,
+  ending,
   first_hitting,
   genmd4,
   remasking,
@@ -41,15 +43,38 @@ SAMPLERS = ('ancestral', 'remask', 'first_hitting', 'block', 'rates', 'timed')
 
 
 def sample(
-  run: runs.Run, *, num_rows: int, steps: int, sampler: str, seed: int = 0
+  run: runs.Run,
+  *,
+  num_rows: int,
+  steps: int,
+  sampler: str,
+  seed: int = 0,
+  length: int = 0,
+  end: ending.Ending | None = None,
 ) -> samplers.Canvas:
-  """Rows of the length the model was trained on.
+  """Writes rows.
+
+  Args:
+    run: Of a masked diffusion model.
+    num_rows: Samples.
+    steps: Of samplers that have a grid of times.
+    sampler: One of `SAMPLERS`.
+    seed: Of the random choices.
+    length: Tokens of a row, of 'block' only; 0 is what the model was trained
+      on.
+    end: When a row of 'block' ends before that; None: never.
 
   Raises:
     ValueError: If the sampler does not fit the run's objective.
   """
   check(run, sampler)
-  objective, length = run.config.objective, run.config.data.seq_len
+  if sampler != 'block' and (length or end):
+    raise ValueError(
+      f'sampler={sampler!r} writes rows of one length. --length and --stop '
+      'need a run of bd3lm and --sampler=block.'
+    )
+  objective = run.config.objective
+  length = length or run.config.data.seq_len
   tokens = jnp.zeros((num_rows, length), jnp.int32)
   canvas = samplers.start(
     tokens, jnp.ones(tokens.shape, bool), objective.mask_id
@@ -72,7 +97,14 @@ def sample(
       d, c, selectors.Random(1), rngs, **one_by_one
     ),
     'block': lambda d, c: block_cache.decode(
-      d, c, selectors.Random(1), rngs, kind='exact', block=block, **one_by_one
+      d,
+      c,
+      selectors.Random(1),
+      rngs,
+      kind='exact',
+      block=block,
+      end=end,
+      **one_by_one,
     ),
     'timed': lambda d, c: first_hitting.decode(d, c, rngs, **options)[0],
     'rates': lambda d, c: genmd4.decode(d, run.model.rates(), c, times, rngs),
@@ -115,22 +147,76 @@ def held_out(run: runs.Run, num_rows: int) -> np.ndarray:
 
 
 def report(
-  run: runs.Run, tokens: jax.Array, text: np.ndarray, scorer: runs.Run | None
+  run: runs.Run,
+  tokens: jax.Array,
+  text: np.ndarray,
+  scorer: runs.Run | None,
+  is_text_bt: jax.Array | None = None,
 ) -> list[str]:
-  """One line per measure, of samples and of held-out text."""
+  """One line per measure, of samples (up to their end) and of held-out text."""
   size = run.config.objective.mask_id
-  pair = [jnp.asarray(tokens), jnp.asarray(text)]
-  entropy = lambda x: generation.unigram_entropy(x, vocab_size=size).mean()
-  values = [f'{entropy(x):.3f}' for x in pair]
+  pair = [(jnp.asarray(tokens), is_text_bt), (jnp.asarray(text), None)]
+  entropy = lambda x, is_text_bt: generation.unigram_entropy(
+    x, vocab_size=size, is_text_bt=is_text_bt
+  ).mean()
+  values = [f'{entropy(*x):.3f}' for x in pair]
   lines = [f'unigram entropy  {values[0]} nats; held-out text {values[1]}']
   if scorer is not None:
     bos = scorer.tokenizer.special.bos
-    nats = lambda x: generation.generative_nats(scorer.model, x, bos=bos).mean()
-    values = [f'{np.exp(nats(x)):.2f}' for x in pair]
+    nats = lambda x, is_text_bt: generation.generative_nats(
+      scorer.model, x, bos=bos, is_text_bt=is_text_bt
+    ).mean()
+    values = [f'{np.exp(nats(*x)):.2f}' for x in pair]
     lines += [
       f'gen. perplexity  {values[0]} per token; held-out text {values[1]}'
     ]
   return lines
+
+
+def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
+  """Samples as lines of text, and what is said about them.
+
+  Raises:
+    ValueError: If an argument is impossible or does not fit the run.
+  """
+  scorer = runs.load(args.scorer) if args.scorer else None
+  if min(args.num_rows, args.steps) < 1 or args.length < 0:
+    raise ValueError(
+      f'num_rows={args.num_rows} and steps={args.steps} must be >= 1, length='
+      f'{args.length} >= 0.'
+    )
+  eos = run.tokenizer.special.eos
+  if args.stop and eos is None:
+    raise ValueError(f'--stop: {run.tokenizer!r} has no eos token.')
+  end = ending.Ending(eos, args.min_entropy) if args.stop else None
+  canvas = sample(
+    run,
+    num_rows=args.num_rows,
+    steps=args.steps,
+    sampler=args.sampler,
+    seed=args.seed,
+    length=args.length,
+    end=end,
+  )
+  tokens, is_text = canvas.tokens_bt, None
+  if args.stop:
+    is_text = ending.is_text(tokens, eos)
+  lines = []
+  for i, row in enumerate(np.asarray(tokens)[: args.num_shown]):
+    row = row if is_text is None else row[np.asarray(is_text)[i]]
+    lines.append(f'--- {run.tokenizer.decode(row)!r}')
+  calls = np.asarray(canvas.num_calls_b)
+  lines.append(
+    f'denoiser calls   {calls.mean():.1f} per sample, most {calls.max()}'
+  )
+  if is_text is not None:
+    sizes = np.asarray(is_text.sum(-1))
+    lines.append(
+      f'length           {sizes.mean():.1f} tokens per sample; '
+      f'{(sizes < tokens.shape[1]).sum()} of {len(sizes)} came to an end'
+    )
+  text = held_out(run, args.num_rows)
+  return lines + report(run, tokens, text, scorer, is_text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,30 +233,22 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--num_rows', type=int, default=16)
   parser.add_argument('--num_shown', type=int, default=2)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--length', type=int, default=0, help='tokens of a row')
+  parser.add_argument(
+    '--stop', action='store_true', help='end samples at their end of text'
+  )
+  parser.add_argument(
+    '--min_entropy',
+    type=float,
+    default=0.0,
+    help='with --stop: end those whose last 256 tokens have less, in nats',
+  )
   args = parser.parse_args(argv)
   try:
-    run = runs.load(args.run)
-    scorer = runs.load(args.scorer) if args.scorer else None
-    if args.num_rows < 1 or args.steps < 1:
-      raise ValueError(
-        f'num_rows={args.num_rows} and steps={args.steps} must be >= 1.'
-      )
-    canvas = sample(
-      run,
-      num_rows=args.num_rows,
-      steps=args.steps,
-      sampler=args.sampler,
-      seed=args.seed,
-    )
-    lines = report(run, canvas.tokens_bt, held_out(run, args.num_rows), scorer)
+    print('\n'.join(written(runs.load(args.run), args)))
   except (ValueError, OSError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 1
-  for row in np.asarray(canvas.tokens_bt)[: args.num_shown]:
-    print(f'--- {run.tokenizer.decode(row)!r}')
-  calls = np.asarray(canvas.num_calls_b)
-  print(f'denoiser calls   {calls.mean():.1f} per sample, most {calls.max()}')
-  print('\n'.join(lines))
   return 0
 
 

@@ -31,6 +31,8 @@ FOLDERS: dict[str, frozenset[str]] = {
         'block_cache',
         'cloning',
         'denoisers',
+        'ending',
+        'exact_match',
         'first_hitting',
         'llada',
         'losses',

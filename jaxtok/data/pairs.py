@@ -7,6 +7,7 @@ depends on nothing but both and i. Training never ends and repeats nothing; the
 bits per byte of an answer are charged to its bytes, EOS being free.
 """
 
+import copy
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from jaxtok.data import source as source_lib
 from jaxtok.data.batch import Batch
 
 # Records of a pass; the stream of training rows goes on behind the first.
-_EPOCH = 1 << 40
+EPOCH = 1 << 40
 
 
 @configclass
@@ -39,7 +40,7 @@ class Config:
 
   def documents(self, split: str) -> Iterator[bytes]:
     """What the encoder reads in a split's first 1024 records, at most."""
-    rng = functools.partial(_rng, split, 0)
+    rng = functools.partial(rng_of, split, 0)
     for i in range(min(self.num_held_out, 1024)):
       yield self.source.draw(rng(i))[0]
 
@@ -49,7 +50,8 @@ class Config:
     return Pairs(self, tokenizer)
 
 
-def _rng(split: str, seed: int, index: int) -> np.random.Generator:
+def rng_of(split: str, seed: int, index: int) -> np.random.Generator:
+  """The random numbers of a record."""
   return np.random.default_rng((source_lib.SPLITS.index(split), seed, index))
 
 
@@ -59,14 +61,15 @@ class Rows:
   Attributes:
     seq_len: Ids that the encoder reads.
     num_rows: Rows of a pass.
+    key: Identifies the records.
   """
 
   def __init__(self, config: Config, tokenizer: Any, split: str, seed: int):
     source_lib.check_split(split)
     self._config, self._tokenizer = config, tokenizer
-    self._rng = functools.partial(_rng, split, seed)
-    self.seq_len = config.source_len
-    self.num_rows = _EPOCH if split == 'train' else config.num_held_out
+    self._rng = functools.partial(rng_of, split, seed)
+    self.seq_len, self.key = config.source_len, config.source.key
+    self.num_rows = EPOCH if split == 'train' else config.num_held_out
 
   def __len__(self) -> int:
     return self.num_rows
@@ -84,6 +87,10 @@ class Rows:
     ids = lambda data: np.append(self._tokenizer.encode(data), end)
     charges = np.append(np.ones(len(answer), np.int32), 0)
     return seq2seq.Pair(ids(source), ids(answer), charges)
+
+  def num_bytes(self, index: int) -> int:
+    """Bytes of the answer of a row."""
+    return int(self.pair(index).num_bytes.sum())
 
   def batch(self, rows: Any) -> Batch:
     """Several rows; those beyond the last give rows of padding."""
@@ -109,14 +116,14 @@ class Pairs:
         "tokenizers.bytes.Config(map='byt5')."
       )
     self.config, self._tokenizer = config, tokenizer
+    self._rows = functools.partial(Rows, config, tokenizer)
 
   def rows(self, split: str, max_bytes: int = 0) -> Rows:
     """Rows of a split; `max_bytes` limits them by bytes of the answers."""
-    rows = Rows(self.config, self._tokenizer, split, 0)
+    rows = self._rows(split, 0)
     if max_bytes and split != 'train':
-      charged = np.cumsum(
-        [rows.pair(i).num_bytes.sum() for i in range(len(rows))]
-      )
+      charged = np.cumsum([rows.num_bytes(i) for i in range(len(rows))])
+      rows = copy.copy(rows)
       rows.num_rows = max(1, int((charged <= max_bytes).sum()))
     return rows
 
@@ -124,20 +131,19 @@ class Pairs:
     """Bytes of the answers, estimated from 1024 rows if there are more."""
     rows = self.rows(split, max_bytes)
     count = min(len(rows), 1024)
-    total = sum(int(rows.pair(i).num_bytes.sum()) for i in range(count))
+    total = sum(rows.num_bytes(i) for i in range(count))
     return total * len(rows) // count
 
   def corpus_id(self, split: str, max_bytes: int = 0) -> str:
     """Identifies the records."""
-    return (
-      f'{self.config.source.key}/{split}:{len(self.rows(split, max_bytes))}'
-    )
+    rows = self.rows(split, max_bytes)
+    return f'{rows.key}/{split}:{len(rows)}'
 
   def describe(self, split: str, max_bytes: int = 0) -> str:
     """One line."""
     rows = self.rows(split, max_bytes)
-    count = 'endless' if split == 'train' else f'{len(rows):,}'
-    return f'{split}: {count} rows of {self.config.source.key}'
+    count = 'endless' if len(rows) == EPOCH else f'{len(rows):,}'
+    return f'{split}: {count} rows of {rows.key}'
 
   def eval_batches(
     self,
@@ -176,6 +182,6 @@ class Pairs:
       process_index=process_index,
       process_count=process_count,
     )
-    rows = Rows(self.config, self._tokenizer, split, seed + 1)
+    rows = self._rows(split, seed + 1)
     options = pipeline.Options(prefetch=self.config.prefetch)
     return pipeline.WindowIterator(rows, shard, options)

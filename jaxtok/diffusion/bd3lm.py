@@ -14,12 +14,18 @@ clean copy up to the end of its block.
 
 In training each block has a time of its own, uniform on [`low`, `high`]; a
 narrower range than [0, 1] has less variance but its loss is no bound (the
-paper's clipped schedules; `variance` helps to choose). Evaluation uses the
+paper's clipped schedules). With `search_every` the range is chosen anew while
+the model learns: the one of a grid whose loss varies least. It is state of the
+training, so the model must be a `Model`. Evaluation uses the
 any-order bound inside blocks, see `any_order`: the same in expectation for a
 denoiser that ignores time, and for blocks of one token exactly the negative
 log-likelihood. Blocks count from the first token of a document.
 
-Sample with `block_cache.decode(kind='exact')` and `block_mask`.
+Sample with `block_cache.decode(kind='exact')` and `block_mask`; `ending` gives
+texts of any length.
+
+Differs from the paper: the variance that chooses a range is that of the rows of
+a training batch, not of validation.
 
 Axes: b rows, t positions of one copy, v vocabulary.
 """
@@ -29,6 +35,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
@@ -46,12 +53,25 @@ class Config:
   block: int = 16  # Tokens of a block.
   low: float = 0.0  # Times of training are uniform between low
   high: float = 1.0  # and high. If low > 0.5 all tokens weigh 1, not 1/t.
+  search_every: int = 0  # Steps until low and high are chosen anew; 0: never.
+  search_widths: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9)  # high - low.
+  search_delta: float = 0.05  # Between the values of low that are tried.
   t_min: float = 1e-3  # Largest weight is 1 / t_min.
   eval_samples: int = 4  # Masks per row in evaluation.
 
   def __post_init__(self):
     losses.check_samples(self.eval_samples)
     block_mask(self.block)
+    if self.search_every < 0:
+      raise ValueError(f'search_every={self.search_every} must be >= 0 steps.')
+    if not self.search_widths or not all(
+      0 < w <= 1 for w in self.search_widths
+    ):
+      raise ValueError(
+        f'search_widths={self.search_widths} must be in (0, 1], at least one.'
+      )
+    if not 0 < self.search_delta <= 1:
+      raise ValueError(f'search_delta={self.search_delta} must be in (0, 1].')
     if not 0 < self.t_min < 1:
       raise ValueError(f't_min={self.t_min} must be in (0, 1). Try 1e-3.')
     if not 0 <= self.low < self.high <= 1:
@@ -59,9 +79,54 @@ class Config:
         f'low={self.low} and high={self.high} must be 0 <= low < high <= 1.'
       )
 
+  def ranges(self) -> list[tuple[float, float]]:
+    """The grid of `search_every`: pairs (low, high)."""
+    found = []
+    for width in self.search_widths:
+      num = int((1 - width) / self.search_delta + 1e-6) + 1
+      found += [(i * self.search_delta, width) for i in range(num)]
+    return [(low, min(low + width, 1.0)) for low, width in found]
+
   def make(self) -> 'BlockDiffusion':
     losses.check_mask_id(self.mask_id)
     return BlockDiffusion(self)
+
+
+@configclass
+class Model:
+  """A model with room for the range of times that its training has chosen.
+
+  Its parameters are those of the inner model, under the same names.
+  """
+
+  inner: Any = None  # Config of a model without a causal mask.
+
+  @property
+  def vocab_size(self) -> int:
+    """That of the inner model."""
+    return self.inner.vocab_size
+
+  def make(self, rngs: nnx.Rngs) -> nnx.Module:
+    """The inner model with a `TimeRange` as `time_range`."""
+    model = self.inner.make(rngs)
+    model.time_range = TimeRange()
+    return model
+
+
+class RangeState(nnx.Variable):
+  """State of a `TimeRange`: scalars, which no optimizer changes."""
+
+
+class TimeRange(nnx.Module):
+  """The range of times in use, float32, and how many steps were done, int32.
+
+  Before the first choice the objective's own `low` and `high` are in use.
+  """
+
+  def __init__(self):
+    self.low = RangeState(jnp.zeros(()))
+    self.high = RangeState(jnp.ones(()))
+    self.steps = RangeState(jnp.zeros((), jnp.int32))
 
 
 def block_mask(block: int) -> block_masks.BlockCausal:
@@ -85,16 +150,66 @@ class BlockDiffusion(losses.Weighted):
   def __call__(
     self, model: Any, batch: dict[str, Array], rng: Array
   ) -> base.Loss:
-    loss = super().__call__(model, batch, rng)
-    if (self.config.low, self.config.high) == (0.0, 1.0):
-      return loss
-    kept = {k: v for k, v in loss.metrics.items() if 'bound' not in k}
-    return base.Loss(loss.sum_nats, loss.weight, kept)
+    config = self.config
+    if not config.search_every:
+      loss = super().__call__(model, batch, rng)
+      is_whole = (config.low, config.high) == (0.0, 1.0)
+      return loss if is_whole else _without_bounds(loss, {})
+    times = self._search(model, batch, rng)
+    clipped = losses.Weighted(
+      lambda batch, rng: corrupt(batch, rng, config, times),
+      mask_id=config.mask_id,
+      score=self._score,
+    )
+    loss, one = clipped(model, batch, rng), jnp.ones(())
+    return _without_bounds(
+      loss, {'low': base.Mean(times[0], one), 'high': base.Mean(times[1], one)}
+    )
+
+  def _search(self, model, batch, rng):
+    """The range of this step, which is also stored in the model."""
+    config = self.config
+    if not hasattr(model, 'time_range'):
+      raise ValueError(
+        f'search_every={config.search_every} needs a model that can store the '
+        'range. Set model=bd3lm.Model(inner=...).'
+      )
+    state = model.time_range
+    step, ranges = state.steps[...], config.ranges()
+
+    def search():
+      frozen = jax.lax.stop_gradient
+      found = frozen(variance(model, batch, rng, config, ranges))
+      best = jnp.asarray(ranges, jnp.float32)[jnp.argmin(found)]
+      return best[0], best[1]
+
+    def keep():
+      is_new = step < config.search_every
+      return (
+        jnp.where(is_new, config.low, state.low[...]),
+        jnp.where(is_new, config.high, state.high[...]),
+      )
+
+    is_due = (step > 0) & (step % config.search_every == 0)
+    low, high = jax.lax.cond(is_due, search, keep)
+    state.low[...], state.high[...] = low, high
+    return low, high
+
+  def advance(self, model: Any, metrics: dict[str, base.Mean]) -> None:
+    """See `objectives.base.Objective`."""
+    del metrics
+    if self.config.search_every:
+      model.time_range.steps[...] = model.time_range.steps[...] + 1
 
   def flops(self, model: Any, shape: models.Shape) -> dict[str, float]:
     """Forward FLOPs: two copies, of which one has logits."""
     parts = model.flops(models.Shape(b=shape.b, t=2 * shape.t))
     return parts | {'head': parts.get('head', 0.0) / 2}
+
+
+def _without_bounds(loss: base.Loss, more: dict[str, base.Mean]) -> base.Loss:
+  kept = {k: v for k, v in loss.metrics.items() if 'bound' not in k}
+  return base.Loss(loss.sum_nats, loss.weight, kept | more)
 
 
 def blocks(
@@ -153,9 +268,17 @@ def scores(
 
 
 def corrupt(
-  batch: dict[str, Array], rng: Array, config: Config
+  batch: dict[str, Array], rng: Array, config: Config, times: Any = None
 ) -> losses.Corruption:
-  """Masks at one time per block, weight 1/t; times stratified over blocks."""
+  """Masks at one time per block, weight 1/t; times stratified over blocks.
+
+  Args:
+    batch: The rows.
+    rng: Of times and masks.
+    config: Of the objective.
+    times: Lowest and highest time; None takes the config's.
+  """
+  low, high = (config.low, config.high) if times is None else times
   time_rng, mask_rng = jax.random.split(rng)
   b, t = batch['targets_bt'].shape
   number_bt = _number_of_block(batch['segment_ids_bt'], config.block)
@@ -163,10 +286,10 @@ def corrupt(
   per_row = -(-t // config.block)
   share_bt = (number_bt * b + jnp.arange(b)[:, None]) / (b * per_row)
   u_bt = (jax.random.uniform(time_rng) + share_bt) % 1
-  t_bt = config.low + (config.high - config.low) * u_bt
+  t_bt = low + (high - low) * u_bt
   t_bt = jnp.maximum(t_bt, config.t_min)
   is_masked_bt = losses.mask_at_rate(batch, t_bt, mask_rng)
-  weights_bt = jnp.ones_like(t_bt) if config.low > 0.5 else 1 / t_bt
+  weights_bt = jnp.where(jnp.asarray(low) > 0.5, 1.0, 1 / t_bt)
   weights_bt = jnp.where(is_masked_bt, weights_bt, 0.0)
   return losses.Corruption(is_masked_bt, weights_bt * batch['loss_mask_bt'])
 
@@ -220,8 +343,9 @@ def variance(
   """Variance over rows of the training loss per target for ranges of times.
 
   The paper trains on the range with the least, chosen anew at each evaluation
-  among those of widths 0.5 to 0.9. Losses of different ranges are not scaled to
-  each other (as in the paper), so compare at one stage of training.
+  among those of widths 0.5 to 0.9; see `Config.search_every`. Losses of
+  different ranges are not scaled to each other (as in the paper), so compare at
+  one stage of training.
 
   Args:
     model: The model.
@@ -231,12 +355,12 @@ def variance(
     ranges: Pairs (low, high).
   """
   num_b = jnp.maximum(batch['loss_mask_bt'].sum(1), 1)
-  found = []
-  for low, high in ranges:
-    fields = {**vars(config), 'low': low, 'high': high}
-    corruption = corrupt(batch, rng, Config(**fields))
+
+  def of_range(times_2):
+    corruption = corrupt(batch, rng, config, (times_2[0], times_2[1]))
     nats_bt = scores(
       model, batch, corruption, config.mask_id, None, block=config.block
     ).nats_bt
-    found.append(((nats_bt * corruption.weights_bt).sum(1) / num_b).var())
-  return jnp.stack(found)
+    return ((nats_bt * corruption.weights_bt).sum(1) / num_b).var()
+
+  return jax.lax.map(of_range, jnp.asarray(ranges, jnp.float32))

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtok.diffusion import samplers, selectors
+from jaxtok.diffusion import ending, samplers, selectors
 
 KINDS = ('prefix', 'dual', 'exact')
 
@@ -113,6 +113,7 @@ def decode(
   block: int,
   refresh_every: int = 0,
   temperature: float = 0.0,
+  end: ending.Ending | None = None,
 ) -> samplers.Canvas:
   """`samplers.decode` in blocks, with a cache.
 
@@ -132,6 +133,9 @@ def decode(
     refresh_every: Calls of a block after which the whole row is computed anew;
       1 is `samplers.decode`, 0 means only at the first. Static.
     temperature: See `samplers.decode`.
+    end: After each block, rows that have come to their end are filled up and
+      cost no more calls; the loop ends with the last row. None goes on to the
+      end of the canvas.
 
   Returns:
     The canvas at the end. A row is charged one call for each in which it had
@@ -153,15 +157,18 @@ def decode(
   _check(plan)
   step = functools.partial(_step, denoiser, selector, rngs_b, plan)
   state = (canvas, denoiser.init_cache(canvas.tokens_bt))
-  run = lambda start, state, **kw: _decode_block(step, plan, start, state, **kw)
+  run = functools.partial(_decode_block, step, plan, end)
   state = run(prompt_len, state, is_first=True)
   num_blocks = (plan.length - prompt_len) // block
   if kind == 'prefix':
     for i in range(1, num_blocks):
       state = run(prompt_len + i * block, state)
     return state[0]
-  later = lambda i, state: run(prompt_len + i * block, state)
-  return jax.lax.fori_loop(1, num_blocks, later, state)[0]
+  return jax.lax.while_loop(
+    lambda s: (s[0] < num_blocks) & s[1][0].is_masked_bt.any(),
+    lambda s: (s[0] + 1, run(prompt_len + s[0] * block, s[1])),
+    (jnp.int32(1), state),
+  )[1][0]
 
 
 def _check(plan: _Plan) -> None:
@@ -196,8 +203,8 @@ def _check(plan: _Plan) -> None:
     )
 
 
-def _decode_block(step, plan, start, state, is_first: bool = False):
-  """All calls of one block."""
+def _decode_block(step, plan, end, start, state, is_first: bool = False):
+  """All calls of one block; then rows may end."""
   at = lambda x_bt: jax.lax.dynamic_slice_in_dim(x_bt, start, plan.block, 1)
   is_open = lambda canvas: at(canvas.is_masked_bt).any()
 
@@ -209,16 +216,19 @@ def _decode_block(step, plan, start, state, is_first: bool = False):
       return canvas, cache, num + 1
     begin, size = plan.inside(start)
     return jax.lax.while_loop(
-      lambda s: is_open(s[0]) & (s[2] < jnp.minimum(end(num), plan.block)),
+      lambda s: is_open(s[0]) & (s[2] < jnp.minimum(last(num), plan.block)),
       lambda s: (*step(s[0], s[1], start, begin, size), s[2] + 1),
       (canvas, cache, num + 1),
     )
 
-  end = lambda num: num + plan.calls_per_round
+  last = lambda num: num + plan.calls_per_round
   # A block always enters an exact cache, even if nothing in it is masked.
   must = plan.kind == 'exact'
   going = lambda s: (is_open(s[0]) & (s[2] < plan.block)) | (must & (s[2] == 0))
-  return jax.lax.while_loop(going, calls, (*state, jnp.int32(0)))[:2]
+  canvas, cache, _ = jax.lax.while_loop(going, calls, (*state, jnp.int32(0)))
+  if end is not None:
+    canvas = end(canvas, start + plan.block, plan.prompt_len)
+  return canvas, cache
 
 
 def _step(denoiser, selector, rngs_b, plan, canvas, cache, start, begin, size):

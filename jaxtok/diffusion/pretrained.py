@@ -150,6 +150,26 @@ def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:
 
 
 @dataclasses.dataclass(frozen=True)
+class Aligned:
+  """A model with shifted logits, for objectives: those of LLaDA fit Dream.
+
+  Attributes:
+    model: A bidirectional `SequenceModel` whose logits are for the next token.
+  """
+
+  model: Any
+
+  def __call__(self, tokens_bt: Int[Array, 'b t'], **options: Any) -> Any:
+    """The states of `model`, each from the position before."""
+    output = self.model(tokens_bt, **options)
+    return dataclasses.replace(output, hidden_btd=shifted(output.hidden_btd))
+
+  def logits(self, hidden_btd: Float[Array, 'b t d']) -> Float[Array, 'b t v']:
+    """See `model`."""
+    return self.model.logits(hidden_btd)
+
+
+@dataclasses.dataclass(frozen=True)
 class Denoiser:
   """The model as decoding wants it; two calls of it with guidance.
 
@@ -162,6 +182,7 @@ class Denoiser:
     prompt_len: Positions that guidance hides; static.
     mask_id: The mask token.
     late_v: The tokens that end a text.
+    segment_ids_bt: 0 marks padding, which is not seen; None means none.
   """
 
   model: Any
@@ -169,6 +190,7 @@ class Denoiser:
   prompt_len: int
   mask_id: int
   late_v: Bool[Array, 'v']
+  segment_ids_bt: Any = None
 
   @property
   def lookback(self) -> int:
@@ -177,7 +199,8 @@ class Denoiser:
 
   def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']:
     def logits_of(tokens_bt):
-      logits_btv = self.model.logits(self.model(tokens_bt).hidden_btd)
+      output = self.model(tokens_bt, segment_ids=self.segment_ids_bt)
+      logits_btv = self.model.logits(output.hidden_btd)
       return shifted(logits_btv) if self.config.shift else logits_btv
 
     each = [logits_of(x_bt) for x_bt in self._inputs(tokens_bt, 0)]
@@ -201,10 +224,20 @@ class Denoiser:
   ) -> tuple[Float[Array, 'b s v'], tuple[Any, ...]]:
     """See `block_cache.Windowed`."""
     inputs = self._inputs(tokens_bw, start)
+    segment_ids_bw = None
+    if self.segment_ids_bt is not None:
+      segment_ids_bw = jax.lax.dynamic_slice_in_dim(
+        self.segment_ids_bt, start, tokens_bw.shape[1], axis=1
+      )
     each, caches = zip(
       *(
         denoisers.logits_in_window(
-          self.model, x_bw, c.at(start), offset=offset, size=size
+          self.model,
+          x_bw,
+          c.at(start),
+          offset=offset,
+          size=size,
+          segment_ids=segment_ids_bw,
         )
         for x_bw, c in zip(inputs, cache, strict=True)
       ),
@@ -240,9 +273,10 @@ def generate(
   *,
   mask_id: int,
   eos_ids: tuple[int, ...] = (),
+  is_prompt_bt: Bool[Array, 'b p'] | None = None,
   rng: Array,
 ) -> samplers.Canvas:
-  """Answers prompts of one length; jit it with all but arrays static.
+  """Answers prompts; jit it with all but arrays static.
 
   Args:
     model: A bidirectional `SequenceModel`, e.g. from `interop.load`.
@@ -250,6 +284,8 @@ def generate(
     config: How to generate.
     mask_id: The mask token.
     eos_ids: Tokens that end a text, for `config.eos`.
+    is_prompt_bt: False at padding before shorter prompts. Padding counts as
+      positions, which a model with relative positions does not notice.
     rng: Key of the sampling.
 
   Returns:
@@ -273,8 +309,15 @@ def generate(
   tokens_bt = jnp.pad(prompt_bt, ((0, 0), (0, config.length)))
   is_masked_bt = jnp.arange(tokens_bt.shape[1]) >= prompt_len
   is_masked_bt = jnp.broadcast_to(is_masked_bt, tokens_bt.shape)
+  segment_ids_bt = None
+  if is_prompt_bt is not None:
+    segment_ids_bt = jnp.pad(
+      is_prompt_bt.astype(jnp.int32),
+      ((0, 0), (0, config.length)),
+      constant_values=1,
+    )
   canvas = _decode(
-    Denoiser(model, config, prompt_len, mask_id, late_v),
+    Denoiser(model, config, prompt_len, mask_id, late_v, segment_ids_bt),
     samplers.start(tokens_bt, is_masked_bt, mask_id),
     samplers.row_rngs(rng, b),
   )

@@ -11,25 +11,39 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def unigram_entropy(
-  tokens_bt: Int[Array, 'b t'], *, vocab_size: int
+  tokens_bt: Int[Array, 'b t'],
+  *,
+  vocab_size: int,
+  is_text_bt: Bool[Array, 'b t'] | None = None,
 ) -> Float[Array, 'b']:
   """Entropy of the frequencies of tokens in each sample, nats.
 
   Args:
     tokens_bt: Token ids.
     vocab_size: Static.
+    is_text_bt: False behind the end of shorter samples; None means nowhere. A
+      sample without text has entropy 0.
   """
-  count = lambda x_t: jnp.bincount(x_t, length=vocab_size)
-  share_bv = jax.vmap(count)(tokens_bt) / tokens_bt.shape[1]
+  if is_text_bt is None:
+    is_text_bt = jnp.ones(tokens_bt.shape, bool)
+  count = lambda x_t, is_text_t: jnp.bincount(
+    x_t, weights=is_text_t, length=vocab_size
+  )
+  count_bv = jax.vmap(count)(tokens_bt, is_text_bt.astype(jnp.float32))
+  share_bv = count_bv / jnp.maximum(is_text_bt.sum(-1, keepdims=True), 1)
   return -jax.scipy.special.xlogy(share_bv, share_bv).sum(-1)
 
 
 def generative_nats(
-  model: Any, tokens_bt: Int[Array, 'b t'], *, bos: int
+  model: Any,
+  tokens_bt: Int[Array, 'b t'],
+  *,
+  bos: int,
+  is_text_bt: Bool[Array, 'b t'] | None = None,
 ) -> Float[Array, 'b']:
   """Mean negative log-likelihood per token of each sample, nats.
 
@@ -40,10 +54,14 @@ def generative_nats(
       same tokenizer.
     tokens_bt: Samples.
     bos: Token before each of them.
+    is_text_bt: See `unigram_entropy`. A sample without text has 0 nats.
   """
   start_b1 = jnp.full((tokens_bt.shape[0], 1), bos, tokens_bt.dtype)
   inputs_bt = jnp.concatenate([start_b1, tokens_bt[:, :-1]], axis=1)
   logits_btv = model.logits(model(inputs_bt).hidden_btd)
   log_probs_btv = jax.nn.log_softmax(logits_btv.astype(jnp.float32), axis=-1)
   picked_bt1 = jnp.take_along_axis(log_probs_btv, tokens_bt[..., None], axis=-1)
-  return -picked_bt1[..., 0].mean(-1)
+  if is_text_bt is None:
+    is_text_bt = jnp.ones(tokens_bt.shape, bool)
+  sum_b = jnp.where(is_text_bt, picked_bt1[..., 0], 0.0).sum(-1)
+  return -sum_b / jnp.maximum(is_text_bt.sum(-1), 1)

@@ -55,7 +55,10 @@ class Objective(Protocol):
   """Callable from a model and a batch to a `Loss`; see architecture 1.
 
   One that does not call the model once, on `tokens_bt`, also has
-  `flops(model, shape) -> dict`: see `train.flops.per_step`.
+  `flops(model, shape) -> dict`: see `train.flops.per_step`. One with state
+  keeps it in variables of the model that are no parameters, and has
+  `advance(model, metrics) -> None`: the training step calls it once per step
+  with the metrics of the whole batch.
   """
 
   def __call__(

@@ -195,9 +195,11 @@ def _check_shapes(
   source: str, found: dict, shapes: state_lib.State, own: tuple[str, ...]
 ) -> None:
   have = _shapes(found)
+  # What controllers keep begins anew if that run had none.
+  kept = {k: v for k, v in _shapes(shapes.rest).items() if k in have}
   want = {
     name: shape
-    for name, shape in (_shapes(shapes.params) | _shapes(shapes.rest)).items()
+    for name, shape in (_shapes(shapes.params) | kept).items()
     if name.split('.')[0] not in own
   }
   differ = [

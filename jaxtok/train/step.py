@@ -82,7 +82,7 @@ def make_step(
 
   def step(state, batch):
     sums, loss, rest = gradient(state, batch)
-    rest = _advance(layout.graphdef, state.params, rest, loss.metrics)
+    rest = _advance(objective, layout.graphdef, state.params, rest, loss)
     weight = jnp.where(loss.weight == 0, 1.0, loss.weight)
     grads = jax.tree.map(lambda g: g / weight, sums)
     updates, opt_state = layout.optimizer.update(
@@ -157,12 +157,16 @@ def _accumulate(grad, state, batch, rng, num_microbatches):
   return sums, loss, rest
 
 
-def _advance(graphdef, params, rest, metrics: dict[str, Mean]):
-  """Lets the model's controllers see the whole batch, once per step."""
+def _advance(objective, graphdef, params, rest, loss: Loss):
+  """Lets controllers see the whole batch, once per step."""
   model = nnx.merge(graphdef, params, rest)
-  if not hasattr(model, 'advance'):
+  has_own, has_other = hasattr(model, 'advance'), hasattr(objective, 'advance')
+  if not has_own and not has_other:
     return rest
-  model.advance(metrics)
+  if has_own:
+    model.advance(loss.metrics)
+  if has_other:
+    objective.advance(model, loss.metrics)
   _, _, rest = nnx.split(model, nnx.Param, ...)
   return nnx.to_pure_dict(rest)
 

@@ -2,101 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles the training step for machines that are not here.
 
-The compilers of TPUs (`pip install libtpu`) and of NVIDIA GPUs (`pip install
-'jax[cuda13]'`) run on any computer. They tell the memory per device, FLOPs and
-collectives of the real sharded program; they do not run it. The compiler works
-in a process of its own, because it needs environment variables that would
-disturb this one.
+See `chips` for the compilers. They tell the memory per device, FLOPs and
+collectives of the real sharded step.
 """
 
 import dataclasses
-import importlib.util
-import json
 import math
 import os
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtok.train import errors
+from jaxtok.train import chips, errors
 from jaxtok.train.config import Config
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """What is known about one chip.
-
-  Attributes:
-    default: Topology if only the name is given.
-    hbm_bytes: Memory of a chip.
-    flops: Highest dense bfloat16 FLOPs per second of a chip.
-    bandwidth: Bytes per second between a chip and its memory.
-  """
-
-  default: str
-  hbm_bytes: int
-  flops: float
-  bandwidth: float
-
-
-# Vendors' data sheets.
-CHIPS = {
-  'v4': Chip('2x2x1', 32 * 2**30, 275e12, 1228e9),
-  'v5e': Chip('2x2', 16 * 2**30, 197e12, 819e9),
-  'v5p': Chip('2x2x1', 95 * 2**30, 459e12, 2765e9),
-  'v6e': Chip('2x2', 32 * 2**30, 918e12, 1640e9),
-  'tpu7x': Chip('2x2x1', 192 * 2**30, 2307e12, 7380e9),
-  'h200': Chip('', 141 * 10**9, 989e12, 4800e9),
-}
-
-_MISSING = {
-  'tpu': (
-    'libtpu',
-    'the TPU compiler is not installed here: pip install libtpu (half a GB; '
-    'no TPU is needed).',
-  ),
-  'cuda': (
-    'jax_cuda13_plugin',
-    "the CUDA compiler is not installed here: pip install 'jax[cuda13]' "
-    '(several GB; no GPU is needed).',
-  ),
-}
-
-_H200 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32
-shared_memory_per_block: 49152 shared_memory_per_core: 233472
-threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-memory_bandwidth: 4800000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-device_memory_size: 150000000000 shared_memory_per_block_optin: 232448
-cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536
-registers_per_block_limit: 65536 } platform_name: "CUDA" dnn_version_info {
-major: 9 minor: 8 patch: 0 } device_description_str: "NVIDIA H200" """
 
 _COLLECTIVE = re.compile(
   r'= (?P<shape>.+?) (?P<kind>all-gather|all-reduce|reduce-scatter|all-to-all|'
   r'ragged-all-to-all|collective-permute|collective-broadcast)(-start)?\('
 )
 _BYTES = {'pred': 1, 'bf16': 2, 'f16': 2, 'f32': 4, 'f64': 8}
-
-
-def parse(name: str) -> tuple[str, str]:
-  """Splits e.g. 'v5e:16x16' into chip and layout; 'v6e' gets a default.
-
-  Raises:
-    ConfigError: If the name means nothing.
-  """
-  chip, colon, layout = name.partition(':')
-  has_layout = chip != 'h200' and re.fullmatch(r'\d+(x\d+)*', layout)
-  if chip not in CHIPS or (colon and not has_layout):
-    raise errors.ConfigError(
-      f'topology={name!r} is unknown. Use CHIP or CHIP:LAYOUT, e.g. v5e:16x16, '
-      f'v6e:4x4, tpu7x:2x2x1, h200; chips: {", ".join(CHIPS)}.'
-    )
-  return chip, layout or CHIPS[chip].default
 
 
 def report(config: Config, topology: str) -> str:
@@ -113,19 +39,11 @@ def report(config: Config, topology: str) -> str:
     ConfigError: If the name is unknown, the compiler is missing, or the
       program cannot be compiled (e.g. does not fit into memory).
   """
-  chip, layout = parse(topology)
-  module, hint = _MISSING[_platform(chip)]
-  if importlib.util.find_spec(module) is None:
-    raise errors.ConfigError(f'topology={topology}: {hint}')
-  found = _compile_elsewhere(_request(config, chip, layout))
+  chip, layout = chips.check(topology)
+  found = chips.elsewhere(__name__, _request(config, chip, layout))
   if 'error' in found:
     raise errors.ConfigError(f'topology={topology}: {found["error"]}')
   return _format(topology, chip, found)
-
-
-def _platform(chip: str) -> str:
-  """The name by which jax knows the chip's compiler."""
-  return 'cuda' if chip == 'h200' else 'tpu'
 
 
 def _request(config: Config, chip: str, layout: str) -> dict[str, Any]:
@@ -147,30 +65,6 @@ def _request(config: Config, chip: str, layout: str) -> dict[str, Any]:
   }
 
 
-def _compile_elsewhere(request: dict[str, Any]) -> dict[str, Any]:
-  environ = {
-    **os.environ,
-    'JAX_PLATFORMS': 'cpu',
-    'PYTHONPATH': os.pathsep.join(p for p in sys.path if p),
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-  }
-  done = subprocess.run(
-    [sys.executable, '-m', 'jaxtok.train.topology'],
-    input=json.dumps(request),
-    env=environ,
-    text=True,
-    capture_output=True,
-    check=False,
-  )
-  if done.returncode:
-    last = (done.stderr.strip().splitlines() or ['no message'])[-1]
-    return {'error': f'the compiler failed: {last}'}
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def compile_here(request: dict[str, Any]) -> dict[str, Any]:
   """The other process: compiles and returns numbers, or `{'error': ...}`."""
   import jax
@@ -180,7 +74,7 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
   from jaxtok.train import flops, sharding, state, step
 
   config = config_lib.from_dict(request['config'])
-  devices = _devices(request['chip'], request['layout'])
+  devices = chips.devices(request['chip'], request['layout'])
   mesh = config.mesh.make(devices)
   sharding.check_batch_size(
     config.batch_size, mesh.shape, config.num_microbatches
@@ -204,9 +98,8 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
     num_microbatches=config.num_microbatches,
     ema=config.ema,
   )
-  platform = _platform(request['chip'])
+  platform = chips.platform(request['chip'])
   compiled, exchanged = _compile(layout, train_step, batch, platform)
-  memory = compiled.memory_analysis()
   cost = compiled.cost_analysis() or {}  # The CUDA compiler gives none.
   return {
     'devices': mesh.size,
@@ -214,10 +107,7 @@ def compile_here(request: dict[str, Any]) -> dict[str, Any]:
     'device': mesh.devices.flat[0].device_kind,
     'mesh': dict(mesh.shape),
     'parameters': sum(x.size for x in jax.tree.leaves(layout.shapes.params)),
-    'arguments': memory.argument_size_in_bytes,
-    'outputs': memory.output_size_in_bytes - memory.alias_size_in_bytes,
-    'temporary': memory.temp_size_in_bytes,
-    'code': memory.generated_code_size_in_bytes,
+    **chips.memory_of(compiled),
     'flops': cost.get('flops'),
     'bytes_accessed': cost.get('bytes accessed', 0.0),
     'seconds': cost.get('optimal_seconds'),
@@ -247,18 +137,6 @@ def _compile(layout, train_step, batch, platform: str) -> tuple[Any, Any]:
       layout, train_step, batch, options if platform == 'tpu' else None
     )
     return compiled, _collectives_of(compiled, dump)
-
-
-def _devices(chip: str, layout: str) -> list[Any]:
-  from jax.experimental import topologies
-
-  if _platform(chip) == 'cuda':
-    description = topologies.get_topology_desc(
-      'h200', 'cuda', target_config=_H200, topology='1x1x1'
-    )
-  else:
-    description = topologies.get_topology_desc(f'{chip}:{layout}', 'tpu')
-  return description.devices
 
 
 def _collectives_of(
@@ -321,26 +199,17 @@ def _array_bytes(shape: str) -> list[int]:
 
 def _format(topology: str, name: str, found: Mapping[str, Any]) -> str:
   from jaxtok.train import report as report_lib
-  from jaxtok.train.progress import quantity
 
-  chip, devices = CHIPS[name], found['devices']
-  layout = parse(topology)[1]
-  # Some chips show up as two devices, which share its memory and speed.
-  chips = math.prod(map(int, layout.split('x'))) if layout else 1
-  per_chip = max(found['devices_there'] // chips, 1)
-  parts = ('arguments', 'outputs', 'temporary', 'code')
-  peak = sum(found[part] for part in parts)
-  available = chip.hbm_bytes / per_chip
+  chip = chips.CHIPS[name]
+  per_chip = chips.devices_per_chip(topology, found['devices_there'])
   mesh = ' '.join(f'{k}={v}' for k, v in found['mesh'].items())
   return report_lib.block(
     {
-      'topology': f'{topology}: {devices} x {found["device"]}, mesh {mesh}',
-      'parameters': f'{found["parameters"]:,}',
-      'memory': (
-        f'{quantity(peak)} per device ({100 * peak / available:.1f} % of '
-        f'{quantity(available)}): '
-        + ', '.join(f'{part} {quantity(found[part])}' for part in parts)
+      'topology': (
+        f'{topology}: {found["devices"]} x {found["device"]}, mesh {mesh}'
       ),
+      'parameters': f'{found["parameters"]:,}',
+      'memory': chips.memory_line(found, chip.hbm_bytes // per_chip),
       'compute': _compute_line(found),
       'time': _time_line(found, chip, per_chip),
       'collectives': _collective_lines(found['collectives']),
@@ -368,7 +237,9 @@ def _compute_line(found: Mapping[str, Any]) -> str:
   return line
 
 
-def _time_line(found: Mapping[str, Any], chip: Chip, per_chip: int) -> str:
+def _time_line(
+  found: Mapping[str, Any], chip: chips.Chip, per_chip: int
+) -> str:
   seconds, unknown = _seconds(found, chip, per_chip)
   if found['seconds'] is None:
     return f'{seconds:.3g} s per step at full speed; no estimate from CUDA'
@@ -384,7 +255,7 @@ def _time_line(found: Mapping[str, Any], chip: Chip, per_chip: int) -> str:
 
 
 def _seconds(
-  found: Mapping[str, Any], chip: Chip, per_chip: int
+  found: Mapping[str, Any], chip: chips.Chip, per_chip: int
 ) -> tuple[float, int]:
   """The compiler's estimate, and for how many operations it has none.
 
@@ -402,14 +273,5 @@ def _seconds(
   return seconds + unknown, unknown
 
 
-def main() -> None:
-  """Reads a request from stdin; the last line of stdout is the answer."""
-  try:
-    answer = compile_here(json.load(sys.stdin))
-  except Exception as e:  # Reported by the process that asked.
-    answer = {'error': f'{str(e).strip()[:2000]}'}
-  print(json.dumps(answer))
-
-
 if __name__ == '__main__':
-  main()
+  chips.answer(compile_here)

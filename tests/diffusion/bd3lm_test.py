@@ -277,3 +277,74 @@ def test_a_step_counts_two_copies_and_one_head(model):
 def test_bad_settings_are_refused(fields, message):
   with pytest.raises(ValueError, match=message):
     bd3lm.Config(**dict(mask_id=MASK) | fields).make()
+
+
+def test_the_grid_has_all_widths_and_stays_in_the_unit_interval():
+  ranges = bd3lm.Config(mask_id=MASK).ranges()
+  assert len(ranges) == len(set(ranges)) == 11 + 9 + 7 + 5 + 3
+  assert min(low for low, _ in ranges) == 0
+  assert max(high for _, high in ranges) == 1
+  widths = {round(high - low, 6) for low, high in ranges}
+  assert widths == {0.5, 0.6, 0.7, 0.8, 0.9}
+
+
+def searched(model, **fields):
+  """The model with room for a range, and an objective that chooses one."""
+  model.time_range = bd3lm.TimeRange()
+  fields = dict(search_widths=(0.5, 0.9), search_delta=0.1) | fields
+  config = bd3lm.Config(mask_id=MASK, block=2, search_every=2, **fields)
+  return config, config.make()
+
+
+def test_the_range_is_chosen_anew_at_its_time(model):
+  model = nnx.clone(model)
+  config, objective = searched(model, low=0.2, high=0.9)
+  rows = batch(16)
+
+  @nnx.jit
+  def step(model, rng):
+    metrics = objective(model, rows, rng).metrics
+    objective.advance(model, metrics)
+    return metrics
+
+  used = []
+  for i in range(5):
+    metrics = step(model, jax.random.key(i))
+    assert not [name for name in metrics if 'bound' in name]
+    used.append((float(metrics['low'].value), float(metrics['high'].value)))
+  assert int(model.time_range.steps[...]) == 5
+  as_f32 = lambda pair: tuple(map(float, np.float32(pair)))
+  assert used[0] == used[1] == as_f32((0.2, 0.9))
+  for i in (2, 4):
+    found = bd3lm.variance(
+      model, rows, jax.random.key(i), config, config.ranges()
+    )
+    want = config.ranges()[int(np.argmin(found))]
+    np.testing.assert_allclose(used[i], want, rtol=1e-6)
+  assert used[3] == used[2]
+
+
+def test_the_chosen_range_is_what_is_trained_on(model):
+  model = nnx.clone(model)
+  _, objective = searched(model)
+  model.time_range.steps[...] = jnp.int32(3)  # Not due; what is stored is used.
+  model.time_range.low[...], model.time_range.high[...] = 0.3, 0.8
+  rows, rng = batch(8), jax.random.key(5)
+  loss = nnx.jit(lambda model: objective(model, rows, rng).sum_nats)(model)
+  fixed = bd3lm.Config(mask_id=MASK, block=2, low=0.3, high=0.8).make()
+  want = nnx.jit(lambda model: fixed(model, rows, rng).sum_nats)(model)
+  np.testing.assert_allclose(loss, want, rtol=1e-5)
+
+
+def test_a_model_without_room_for_a_range_is_refused(model):
+  config = bd3lm.Config(mask_id=MASK, search_every=2)
+  with pytest.raises(ValueError, match=r'model=bd3lm\.Model'):
+    config.make()(nnx.clone(model), batch(), jax.random.key(0))
+  for fields in (
+    dict(search_every=-1),
+    dict(search_widths=()),
+    dict(search_widths=(1.5,)),
+    dict(search_delta=0.0),
+  ):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+      bd3lm.Config(**fields)

@@ -187,3 +187,19 @@ def test_what_a_call_lacks_is_named(model):
     call(model, jnp.zeros((1, 0), jnp.int32), pretrained.Config.dream())
   with pytest.raises(ValueError, match='eos_ids is empty'):
     call(model, jnp.asarray(PROMPT), pretrained.Config(eos='logits'))
+
+
+@pytest.mark.parametrize('cache', ['none', 'dual'])
+def test_shorter_prompts_in_a_batch_are_answered_as_alone(model, cache):
+  config = pretrained.Config(length=8, block=4, steps=8, cache=cache)
+  run = functools.partial(
+    pretrained.generate, model, config=config, mask_id=MASK, eos_ids=(EOS,)
+  )
+  padded = jnp.asarray(PROMPT).at[0, :2].set(0)
+  is_prompt = jnp.ones(PROMPT.shape, bool).at[0, :2].set(False)
+  rng = jax.random.key(0)
+  together = run(padded, is_prompt_bt=is_prompt, rng=rng).tokens_bt[:, P:]
+  alone = run(jnp.asarray(PROMPT)[:1, 2:], rng=rng).tokens_bt[:, P - 2 :]
+  np.testing.assert_array_equal(together[:1], alone)
+  others = run(jnp.asarray(PROMPT), rng=rng).tokens_bt[:, P:]
+  np.testing.assert_array_equal(together[1:], others[1:])

@@ -7,7 +7,7 @@ import jax
 import pytest
 from jaxtok_kernels import dispatch
 
-from jaxtok.train import errors, sharding, step, topology
+from jaxtok.train import chips, errors, sharding, step, topology
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from jaxtok.train import errors, sharding, step, topology
   ],
 )
 def test_names_of_topologies_are_split(name, want):
-  assert topology.parse(name) == want
+  assert chips.parse(name) == want
 
 
 @pytest.mark.parametrize('name', ['v9', 'v5e:', 'v5e:4by4', 'h200:2x2', ''])
 def test_unknown_names_are_answered_with_known_ones(name):
   with pytest.raises(errors.ConfigError, match=r'v5e:16x16.*chips: v4, v5e'):
-    topology.parse(name)
+    chips.parse(name)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_operations_without_an_estimate_do_not_make_time_negative():
     'flops': 197e12, 'model_flops': 0.0, 'devices': 1, 'bytes_accessed': 0.0,
     'seconds': -60.5,
   }  # fmt: skip
-  chip = topology.CHIPS['v5e']
+  chip = chips.CHIPS['v5e']
   assert topology._seconds(found, chip, 1) == (1.5, 62)
   assert topology._seconds({**found, 'seconds': 2.0}, chip, 1) == (2.0, 0)
   assert topology._seconds({**found, 'seconds': None}, chip, 1) == (1.0, 0)
@@ -103,7 +103,7 @@ def test_a_topology_gets_the_program_of_its_own_platform(
       jax.jit(train_step).trace(layout.shapes, batch)
     raise Traced
 
-  monkeypatch.setattr(topology, '_devices', lambda *_: jax.devices()[:1])
+  monkeypatch.setattr(chips, 'devices', lambda *_: jax.devices()[:1])
   monkeypatch.setattr(step, 'compile_step', trace)
   dispatch.record(None)
   with pytest.raises(Traced):
@@ -124,7 +124,9 @@ def test_a_sharded_step_compiles_for_a_tpu_that_is_not_there(make_config):
     batch_size=64, mesh=sharding.Config(data=2, model=2), evals={}
   )
   config.data = dataclasses.replace(config.data, seq_len=64)
-  found = topology._compile_elsewhere(topology._request(config, 'v5e', '2x2'))
+  found = chips.elsewhere(
+    'jaxtok.train.topology', topology._request(config, 'v5e', '2x2')
+  )
   lines = topology._format('v5e:2x2', 'v5e', found).splitlines()
   facts = dict(line.split(maxsplit=1) for line in lines if line[0] != ' ')
   assert facts['topology'] == 'v5e:2x2: 4 x TPU v5 lite, mesh data=2 model=2'

@@ -19,6 +19,36 @@ from jaxtok.nn import rope
 _PREFIX = 'model.transformer.'
 
 
+def llada_8b(**fields) -> transformer.Config:
+  """The config of LLaDA-8B, 8,015,581,184 parameters."""
+  sizes = dict(
+    vocab_size=126_464,
+    dim=4096,
+    num_layers=32,
+    num_heads=32,
+    mlp_dim=12_288,
+    rotary=rope.Config(theta=500_000.0),
+    max_len=4096,
+    is_causal=False,
+  )
+  return transformer.Config.llama(**sizes | fields)
+
+
+def dream_7b(**fields) -> transformer.Config:
+  """The config of Dream-7B, that of Qwen2.5-7B: 7,615,616,512 parameters."""
+  sizes = dict(
+    vocab_size=152_064,
+    dim=3584,
+    num_layers=28,
+    num_heads=28,
+    num_kv_heads=4,
+    mlp_dim=18_944,
+    is_tied=False,
+    is_causal=False,
+  )
+  return transformer.Config.qwen2(**sizes | fields)
+
+
 def _read(raw: dict[str, Any], names: Collection[str]) -> transformer.Config:
   mapping.require(raw, 'block_type', 'llama')
   mapping.require(raw, 'activation_type', 'silu')
