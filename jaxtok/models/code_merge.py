@@ -20,6 +20,7 @@ Axes: b rows, t tokens, w units, d width, v classes.
 
 import dataclasses
 import enum
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -73,6 +74,40 @@ class Config:
   def make(self, rngs: nnx.Rngs) -> 'CodeMerge':
     """Builds the model with random parameters."""
     return CodeMerge(self, rngs=rngs)
+
+
+def adopt(
+  model: 'transformer.Transformer | CodeMerge',
+  *,
+  rngs: nnx.Rngs,
+  **fields: Any,
+) -> 'CodeMerge':
+  """A `CodeMerge` with the weights of another model, e.g. of CodeBERT.
+
+  Args:
+    model: An encoder, or a classifier with one; e.g. from `interop.load`.
+    rngs: For what the model does not have: the classifier of an encoder alone
+      or with another number of classes, and learned merging.
+    **fields: Of `Config`, but for `encoder`.
+  """
+  if isinstance(model, CodeMerge):
+    config = dataclasses.replace(model.config, **fields)
+    found = nnx.to_flat_state(nnx.state(model, nnx.Param))
+  else:
+    config = Config(encoder=model.config, **fields)
+    found = [
+      (('encoder', *path), value)
+      for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    ]
+  adopted, found = config.make(rngs), dict(found)
+  fits = lambda path, value: path in found and found[path].shape == value.shape
+  kept = [
+    (path, found[path])
+    for path, value in nnx.to_flat_state(nnx.state(adopted, nnx.Param))
+    if fits(path, value)
+  ]
+  nnx.update(adopted, nnx.from_flat_state(kept))
+  return adopted
 
 
 class CodeMerge(nnx.Module):
