@@ -41,7 +41,8 @@ FOLDERS: dict[str, frozenset[str]] = {
   ),
   'jaxtok/models': frozenset(
     {
-      *('base', 'classifier', 'dit', 'hnet_stage', 'int_byte_lm', 'level'),
+      *('base', 'classifier', 'code_translate', 'dit', 'hnet_stage'),
+      *('int_byte_lm', 'level'),
       *('mamba_level', 'merge_layer', 'patcher', 'transformer', 'word_layout'),
     }
   ),
