@@ -31,6 +31,7 @@ def get_config(size: str = 'small') -> translation.Config:
     num_heads=heads,
     head_dim=dim // heads,
     layer=1,
+    dropout=0.1 if size == 'paper' else 0.0,
   )
   task = pairs.Config(num_train=0)
   if size == 'tiny':
