@@ -75,6 +75,31 @@ class Config:
     """Builds the model with random parameters."""
     return CodeMerge(self, rngs=rngs)
 
+  def flops(
+    self, shape: base.Shape, units: int | None = None
+  ) -> dict[str, float]:
+    """Matmul FLOPs of one forward pass, by part.
+
+    Args:
+      shape: Rows and tokens.
+      units: Units per row; None means the room for them.
+    """
+    c, dim = self, self.encoder.dim
+    if c.how == How.NONE:
+      units = shape.t
+    elif units is None:
+      units = c.capacity.sizes(shape.t)[-1]
+    config = c.encoder.block_config(False)
+    cost = lambda n: sum(config.flops(shape.b * n, n).values())
+    parts = {
+      'before': c.layer * cost(shape.t),
+      'after': (c.encoder.num_layers - c.layer) * cost(units),
+      'head': 2.0 * shape.b * dim * (dim + c.num_classes),
+    }
+    if c.how == How.LEARNED:
+      parts['merge'] = 2.0 * shape.b * shape.t * dim * (dim + 1)
+    return {name: float(value) for name, value in parts.items() if value}
+
 
 def adopt(
   model: 'transformer.Transformer | CodeMerge',
@@ -187,27 +212,8 @@ class CodeMerge(nnx.Module):
   def flops(
     self, shape: base.Shape, units: int | None = None
   ) -> dict[str, float]:
-    """Matmul FLOPs of one forward pass, by part.
-
-    Args:
-      shape: Rows and tokens.
-      units: Units per row; None means the room for them.
-    """
-    c, dim = self.config, self.config.encoder.dim
-    if c.how == How.NONE:
-      units = shape.t
-    elif units is None:
-      units = c.capacity.sizes(shape.t)[-1]
-    config = c.encoder.block_config(False)
-    cost = lambda n: sum(config.flops(shape.b * n, n).values())
-    parts = {
-      'before': c.layer * cost(shape.t),
-      'after': (c.encoder.num_layers - c.layer) * cost(units),
-      'head': 2.0 * shape.b * dim * (dim + c.num_classes),
-    }
-    if c.how == How.LEARNED:
-      parts['merge'] = 2.0 * shape.b * shape.t * dim * (dim + 1)
-    return {name: float(value) for name, value in parts.items() if value}
+    """See `Config.flops`."""
+    return self.config.flops(shape, units)
 
 
 def _context(segments_bt, visible_bts) -> block.Context:

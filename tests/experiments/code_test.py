@@ -11,7 +11,14 @@ import pytest
 from flax import nnx
 
 from experiments.code import __main__ as cli
-from experiments.code import pairs, pretrained, tasks, training, translation
+from experiments.code import (
+  pairs,
+  pretrained,
+  savings,
+  tasks,
+  training,
+  translation,
+)
 from experiments.code.configs import code_merge, code_translate
 from jaxtok.models import interop, transformer
 from jaxtok.tokenizers import bytelevel
@@ -93,7 +100,7 @@ def test_special_tokens_are_units_of_one():
     tokenizer, [b'ab+', b'x' * 9], np.array([0, 1]), 6, prefix=(7,), suffix=(8,)
   )
   np.testing.assert_array_equal(
-    rows.tokens_bt, [[7, *b'ab+', 8], [7, *b'xxxx', 8]]
+    rows.tokens_bt, [[7, *b'ab+', 8, 0], [7, *b'xxxx', 8]]
   )
   np.testing.assert_array_equal(
     rows.units_bt, [[0, 1, 1, 2, 3, -1], [0, 1, 1, 1, 1, 2]]
@@ -150,6 +157,16 @@ def test_a_translator_trains_and_its_translations_are_written(tmp_path):
   assert 0 < numbers['nats'] < 20
   lines = (tmp_path / 'found.txt').read_text().splitlines()
   assert [line[:6] for line in lines[:3]] == ['source', 'wanted', 'found ']
+
+
+def test_savings_count_units_and_fall_with_the_layer():
+  tokenizer = byte_tokenizer.Config().make()
+  assert savings.count(tokenizer, [b'ab+', b'x' * 9]) == (5 + 11, 4 + 3)
+  assert savings.saved(50, 50, 0) == 0
+  shares = [savings.saved(50, 25, layer) for layer in savings.LAYERS]
+  assert shares == sorted(shares, reverse=True)
+  # Half of every block, and of attention's pairs a quarter.
+  assert 0.5 < shares[0] < 0.51
 
 
 @pytest.fixture(scope='module')
