@@ -1,13 +1,20 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Classifies programs with and without merged identifiers.
+"""Classifies or translates programs with and without merged identifiers.
 
+  python -m experiments.code --list
   python -m experiments.code --workdir=runs/code \\
       --config=experiments/code/configs/code_merge.py:tiny \\
       [--config.task.kind=defects] [--config.model.layer=2]
+  python -m experiments.code --workdir=runs/translate \\
+      --config=experiments/code/configs/code_translate.py:tiny
 
-Trains the encoder without merging, with means, and with learned weights, and
-writes a table, table.md.
+Trains the model without merging, with means, and with learned weights, and
+writes a table, table.md, and what each model says of the test, NAME.txt.
+--config.init=FOLDER starts from a published model, such as CodeBERT.
+
+The same command goes on with the models that are not finished; each is trained
+in one go, so a stopped one begins anew.
 """
 
 import dataclasses
@@ -15,23 +22,66 @@ import pathlib
 from typing import Any
 
 from experiments import cli
-from experiments.code import training
+from experiments.code import training, translation
+from jaxtok import config as config_lib
 from jaxtok.models import code_merge
 from jaxtok.runs import files, table
 
 
 def run(config: Any, workdir: str) -> None:
-  """Trains the three models and shows the table."""
-  rows, parts = [], training.data(config)
+  """Trains the three models, or those that are missing, and shows the table."""
+  is_translation = isinstance(config, translation.Config)
+  task, folder = translation if is_translation else training, _folder(workdir)
+  results, parts = {}, None
   for how in code_merge.How:
     model = dataclasses.replace(config.model, how=how)
-    numbers = training.run(dataclasses.replace(config, model=model), parts)
-    rows.append([how.value, *(f'{value:.4g}' for value in numbers.values())])
-  text = table.markdown(('merging', *numbers), rows)
+    one = dataclasses.replace(config, model=model)
+    record = folder / f'{how.value}.json'
+    numbers = _finished(record, one)
+    if numbers is None:
+      parts = parts or task.data(one)
+      numbers = task.run(one, parts, folder / f'{how.value}.txt')
+      stored = {'config': config_lib.to_dict(one), 'numbers': numbers}
+      files.write_json(record, stored)
+    else:
+      print(f'{how.value}: finished before.')
+    results[how.value] = numbers
+  text = _table(results)
+  files.write_atomic(folder / 'table.md', text)
+  print('\n' + text)
+
+
+def _folder(workdir: str) -> pathlib.Path:
   folder = pathlib.Path(workdir)
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_atomic(folder / 'table.md', text)
-  print(text)
+  return folder
+
+
+def _finished(path: pathlib.Path, config: Any) -> dict[str, float] | None:
+  """The numbers of a model that was trained before.
+
+  Raises:
+    ValueError: If it was trained with another config.
+  """
+  if not path.exists():
+    return None
+  stored = files.read_json(path)
+  changes = config_lib.diff(config_lib.from_dict(stored['config']), config)
+  if changes:
+    raise ValueError(
+      f'{path} is of another config:\n{config_lib.format_diff(changes)}\n'
+      'Choose another --workdir, or delete this one.'
+    )
+  return stored['numbers']
+
+
+def _table(results: dict[str, dict[str, float]]) -> str:
+  base = results[code_merge.How.NONE.value]['flops']
+  rows = []
+  for name, numbers in results.items():
+    saved = f'{1 - numbers["flops"] / base:.1%}'
+    rows.append([name, *(f'{x:.4g}' for x in numbers.values()), saved])
+  return table.markdown(('merging', *numbers, 'flops_saved'), rows)
 
 
 if __name__ == '__main__':

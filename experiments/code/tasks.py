@@ -23,7 +23,7 @@ from jaxtok.config import configclass
 from jaxtok.tokenizers import base, code_units
 
 KINDS = ('modules', 'defects')
-_MODULES = (
+MODULES = (
   *('argparse', 'ast', 'datetime', 'inspect', 'ipaddress'),
   *('pickle', 'statistics', 'tarfile', 'turtle', 'typing'),
 )
@@ -47,7 +47,7 @@ class Config:
 
   @property
   def num_classes(self) -> int:
-    return len(_MODULES) if self.kind == 'modules' else 2
+    return len(MODULES) if self.kind == 'modules' else 2
 
   def load(self, seed: int) -> tuple[list[bytes], np.ndarray, int]:
     """Programs, labels, and how many of them, the first, are for training."""
@@ -65,7 +65,7 @@ def _modules() -> list[list[tuple[bytes, int]]]:
   """Functions with at least five lines, each a group of its own."""
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   groups = []
-  for label, name in enumerate(_MODULES):
+  for label, name in enumerate(MODULES):
     path = root / f'{name}.py'
     if not path.exists():  # A package in later versions of Python.
       path = root / name / '__init__.py'
@@ -83,23 +83,33 @@ def _modules() -> list[list[tuple[bytes, int]]]:
   return groups
 
 
-def _defects() -> list[list[tuple[bytes, int]]]:
-  """Pairs of a method with a defect (1) and without (0)."""
+def archive(instead: str) -> zipfile.ZipFile:
+  """CodeXGLUE's parts; `instead` is the task that needs no data.
+
+  Raises:
+    ValueError: If JAXTOK_DATA is not set.
+    FileNotFoundError: If its folder does not hold them.
+  """
   folder = os.environ.get('JAXTOK_DATA')
   if not folder:
     raise ValueError(
-      "kind='defects' reads code/codexglue.zip in the folder that JAXTOK_DATA "
-      "names, which is not set. Use kind='modules' without it."
+      'the task reads code/codexglue.zip in the folder that JAXTOK_DATA names, '
+      f'which is not set. Use task.{instead} without it.'
     )
   path = pathlib.Path(folder) / 'code' / 'codexglue.zip'
   if not path.exists():
     raise FileNotFoundError(
       f'JAXTOK_DATA={folder} has no code/codexglue.zip. Set it to the folder '
-      "of the data, or use kind='modules'."
+      f'of the data, or use task.{instead}.'
     )
-  with zipfile.ZipFile(path) as archive:
+  return zipfile.ZipFile(path)
+
+
+def _defects() -> list[list[tuple[bytes, int]]]:
+  """Pairs of a method with a defect (1) and without (0)."""
+  with archive("kind='modules'") as opened:
     lines = {
-      kind: archive.read(f'refinement_small/valid.{kind}').splitlines()
+      kind: opened.read(f'refinement_small/valid.{kind}').splitlines()
       for kind in ('buggy', 'fixed')
     }
   return [
@@ -113,7 +123,7 @@ class Rows:
   """Programs as arrays of one width.
 
   Attributes:
-    tokens_bt: [CLS], then tokens; cut at the width.
+    tokens_bt: The first stands for the program; cut at the width.
     units_bt: The unit of each, -1 for padding.
     labels_b: Classes.
   """
@@ -130,8 +140,8 @@ class Rows:
 
   @property
   def units_per_token(self) -> float:
-    """Units for each token, [CLS] not counted."""
-    num_units = self.units_bt.max(axis=1)  # [CLS] is unit 0.
+    """Units for each token, the first not counted."""
+    num_units = self.units_bt.max(axis=1)  # The first is unit 0.
     return float(num_units.sum() / ((self.units_bt >= 0).sum(1) - 1).sum())
 
 
@@ -140,14 +150,50 @@ def rows(
   programs: list[bytes],
   labels: np.ndarray,
   length: int,
+  *,
+  prefix: tuple[int, ...] = (),
+  suffix: tuple[int, ...] = (),
 ) -> Rows:
-  """Encodes programs, each with [CLS], the token `tokenizer.vocab_size`."""
+  """Encodes programs.
+
+  Args:
+    tokenizer: Of the model.
+    programs: Their text.
+    labels: Their classes.
+    length: Tokens of a row; static. What is longer is cut before the suffix.
+    prefix: Ids before each; () is one new token, `tokenizer.vocab_size`.
+    suffix: Ids after each.
+
+  Raises:
+    ValueError: If there is no room for a token of a program.
+  """
+  prefix = prefix or (tokenizer.vocab_size,)
+  room = length - len(prefix) - len(suffix)
+  if room < 1:
+    raise ValueError(
+      f'length={length} must be > {length - room}, the special tokens of a row.'
+    )
   tokens_bt = np.zeros((len(programs), length), np.int32)
   units_bt = np.full((len(programs), length), -1, np.int32)
-  tokens_bt[:, 0], units_bt[:, 0] = tokenizer.vocab_size, 0
   for i, program in enumerate(programs):
-    ids, unit = code_units.units(tokenizer, program)
-    num = min(len(ids), length - 1)
-    tokens_bt[i, 1 : num + 1] = ids[:num]
-    units_bt[i, 1 : num + 1] = unit[:num] + 1
+    ids, unit = surrounded(tokenizer, program, room, prefix, suffix)
+    tokens_bt[i, : len(ids)] = ids
+    units_bt[i, : len(ids)] = unit
   return Rows(tokens_bt, units_bt, labels)
+
+
+def surrounded(
+  tokenizer: base.Tokenizer,
+  program: bytes,
+  room: int,
+  prefix: tuple[int, ...],
+  suffix: tuple[int, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ids and units of a program between special tokens, units of one."""
+  ids, unit = code_units.units(tokenizer, program)
+  ids, unit = ids[:room], unit[:room]
+  first = len(prefix)
+  last = first + unit.max(initial=-1) + 1
+  ids = np.concatenate([prefix, ids, suffix]).astype(np.int32)
+  unit = [np.arange(first), unit + first, last + np.arange(len(suffix))]
+  return ids, np.concatenate(unit).astype(np.int32)

@@ -20,6 +20,7 @@ Axes: b rows, t tokens, w units, d width, v classes.
 
 import dataclasses
 import enum
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -73,6 +74,65 @@ class Config:
   def make(self, rngs: nnx.Rngs) -> 'CodeMerge':
     """Builds the model with random parameters."""
     return CodeMerge(self, rngs=rngs)
+
+  def flops(
+    self, shape: base.Shape, units: int | None = None
+  ) -> dict[str, float]:
+    """Matmul FLOPs of one forward pass, by part.
+
+    Args:
+      shape: Rows and tokens.
+      units: Units per row; None means the room for them.
+    """
+    c, dim = self, self.encoder.dim
+    if c.how == How.NONE:
+      units = shape.t
+    elif units is None:
+      units = c.capacity.sizes(shape.t)[-1]
+    config = c.encoder.block_config(False)
+    cost = lambda n: sum(config.flops(shape.b * n, n).values())
+    parts = {
+      'before': c.layer * cost(shape.t),
+      'after': (c.encoder.num_layers - c.layer) * cost(units),
+      'head': 2.0 * shape.b * dim * (dim + c.num_classes),
+    }
+    if c.how == How.LEARNED:
+      parts['merge'] = 2.0 * shape.b * shape.t * dim * (dim + 1)
+    return {name: float(value) for name, value in parts.items() if value}
+
+
+def adopt(
+  model: 'transformer.Transformer | CodeMerge',
+  *,
+  rngs: nnx.Rngs,
+  **fields: Any,
+) -> 'CodeMerge':
+  """A `CodeMerge` with the weights of another model, e.g. of CodeBERT.
+
+  Args:
+    model: An encoder, or a classifier with one; e.g. from `interop.load`.
+    rngs: For what the model does not have: the classifier of an encoder alone
+      or with another number of classes, and learned merging.
+    **fields: Of `Config`, but for `encoder`.
+  """
+  if isinstance(model, CodeMerge):
+    config = dataclasses.replace(model.config, **fields)
+    found = nnx.to_flat_state(nnx.state(model, nnx.Param))
+  else:
+    config = Config(encoder=model.config, **fields)
+    found = [
+      (('encoder', *path), value)
+      for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    ]
+  adopted, found = config.make(rngs), dict(found)
+  fits = lambda path, value: path in found and found[path].shape == value.shape
+  kept = [
+    (path, found[path])
+    for path, value in nnx.to_flat_state(nnx.state(adopted, nnx.Param))
+    if fits(path, value)
+  ]
+  nnx.update(adopted, nnx.from_flat_state(kept))
+  return adopted
 
 
 class CodeMerge(nnx.Module):
@@ -152,27 +212,8 @@ class CodeMerge(nnx.Module):
   def flops(
     self, shape: base.Shape, units: int | None = None
   ) -> dict[str, float]:
-    """Matmul FLOPs of one forward pass, by part.
-
-    Args:
-      shape: Rows and tokens.
-      units: Units per row; None means the room for them.
-    """
-    c, dim = self.config, self.config.encoder.dim
-    if c.how == How.NONE:
-      units = shape.t
-    elif units is None:
-      units = c.capacity.sizes(shape.t)[-1]
-    config = c.encoder.block_config(False)
-    cost = lambda n: sum(config.flops(shape.b * n, n).values())
-    parts = {
-      'before': c.layer * cost(shape.t),
-      'after': (c.encoder.num_layers - c.layer) * cost(units),
-      'head': 2.0 * shape.b * dim * (dim + c.num_classes),
-    }
-    if c.how == How.LEARNED:
-      parts['merge'] = 2.0 * shape.b * shape.t * dim * (dim + 1)
-    return {name: float(value) for name, value in parts.items() if value}
+    """See `Config.flops`."""
+    return self.config.flops(shape, units)
 
 
 def _context(segments_bt, visible_bts) -> block.Context:

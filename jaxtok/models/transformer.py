@@ -3,8 +3,8 @@
 """Decoder, encoder and encoder-decoder transformers from one block.
 
 Vaswani et al. 2017, arXiv:1706.03762, with the options of the published
-families: `llama`, `qwen2`, `gpt2`, `bert`, `t5` and `byt5` give their configs
-(parity with `transformers` is tested on random weights).
+families: `llama`, `qwen2`, `gpt2`, `bert`, `roberta`, `t5` and `byt5` give
+their configs (parity with `transformers` is tested on random weights).
 
 Axes: b rows, t positions, s positions of the encoder, d width, v vocabulary.
 """
@@ -64,7 +64,8 @@ class Config:
   qk_norm: bool = False  # RMSNorm of queries and keys.
   position: str = 'rope'  # Or 't5', 'learned', 'none'.
   rotary: rope.Config = dataclasses.field(default_factory=rope.Config)
-  max_len: int = 0  # Rows of the table if position='learned'.
+  max_len: int = 0  # Longest row if position='learned'.
+  first_position: int = 0  # Row of position 0 in that table (RoBERTa: 2).
   num_buckets: int = 32  # If position='t5'.
   max_distance: int = 128  # If position='t5'.
   token_types: int = 0  # > 0 adds a table; the model uses its row 0 (BERT).
@@ -111,6 +112,8 @@ class Config:
         f"position='learned' needs max_len >= 1, got {self.max_len}. Set it "
         'to the longest row.'
       )
+    if self.first_position < 0:
+      raise ValueError(f'first_position={self.first_position} must be >= 0.')
     if not 0 <= self.dropout < 1:
       raise ValueError(f'dropout={self.dropout} must be in [0, 1).')
     if self.is_encoder_decoder and not self.is_causal:
@@ -194,13 +197,8 @@ class Config:
   @classmethod
   def gpt2(cls, **fields) -> 'Config':
     """GPT-2: Radford et al. 2019; needs vocab_size and max_len."""
-    defaults = dict(
-      norm='layer',
-      norm_eps=1e-5,
-      position='learned',
-      attention_bias='all',
-      mlp_bias=True,
-    )
+    defaults = dict(norm='layer', norm_eps=1e-5, position='learned')
+    defaults |= dict(attention_bias='all', mlp_bias=True)
     return cls(**_EXACT | defaults | fields)
 
   @classmethod
@@ -223,21 +221,18 @@ class Config:
   @classmethod
   def bert(cls, **fields) -> 'Config':
     """BERT with its masked-token head: Devlin et al. 2018, arXiv:1810.04805."""
-    defaults = dict(
-      is_causal=False,
-      is_pre_norm=False,
-      norm='layer',
-      norm_eps=1e-12,
-      embed_norm=True,
-      position='learned',
-      token_types=2,
-      activation='gelu_exact',
-      attention_bias='all',
-      mlp_bias=True,
-      head_transform=True,
-      head_bias=True,
-    )
+    defaults = dict(is_causal=False, is_pre_norm=False, norm='layer')
+    defaults |= dict(norm_eps=1e-12, embed_norm=True, position='learned')
+    defaults |= dict(token_types=2, activation='gelu_exact')
+    defaults |= dict(attention_bias='all', mlp_bias=True)
+    defaults |= dict(head_transform=True, head_bias=True)
     return cls(**_EXACT | defaults | fields)
+
+  @classmethod
+  def roberta(cls, **fields) -> 'Config':
+    """RoBERTa, CodeBERT: Liu et al. 2019, arXiv:1907.11692."""
+    defaults = dict(norm_eps=1e-5, token_types=1, first_position=2)
+    return cls.bert(**defaults | fields)
 
   @classmethod
   def t5(cls, **fields) -> 'Config':
@@ -283,6 +278,7 @@ class Transformer(nnx.Module):
       c.vocab_rows,
       dim,
       max_len=c.max_len if c.position == 'learned' else 0,
+      first_position=c.first_position,
       num_types=c.token_types,
       num_phases=c.phases,
       norm=norm() if c.embed_norm else None,

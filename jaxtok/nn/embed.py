@@ -48,6 +48,7 @@ class Embedder(nnx.Module):
     dim: int,
     *,
     max_len: int = 0,
+    first_position: int = 0,
     num_types: int = 0,
     num_phases: int = 0,
     norm: norms.Norm | None = None,
@@ -60,7 +61,9 @@ class Embedder(nnx.Module):
     Args:
       num_tokens: Rows of the token table.
       dim: Width d.
-      max_len: Rows of the table of learned positions; 0 means no table.
+      max_len: Longest row of learned positions; 0 means no table.
+      first_position: Row of position 0 in that table, which has as many more
+        rows; those before it are positions -1, -2, ...
       num_types: Rows of the table of token types, of which only row 0 is
         used; 0 means no table.
       num_phases: Rows of the table of positions modulo that number; 0 means
@@ -74,9 +77,10 @@ class Embedder(nnx.Module):
     def table(num, axis):
       return Embed(num, dim, axis=axis, std=std, dtype=dtype, rngs=rngs)
 
-    self.max_len = max_len
+    self.max_len, self.first_position = max_len, first_position
     self.tokens = table(num_tokens, 'vocab')
-    self.positions = table(max_len, 'position') if max_len else None
+    num = max_len + first_position
+    self.positions = table(num, 'position') if max_len else None
     self.types = table(num_types, 'type') if num_types else None
     self.phases = table(num_phases, 'phase') if num_phases else None
     self.num_phases = num_phases
@@ -103,7 +107,7 @@ class Embedder(nnx.Module):
           f'rows of {t} tokens exceed the {self.max_len} learned positions. '
           'Shorten them or raise max_len.'
         )
-      x_btd += self.positions(positions_bt)
+      x_btd += self.positions(positions_bt + self.first_position)
     if self.phases is not None:
       x_btd += self.phases(positions_bt % self.num_phases)
     if self.types is not None:

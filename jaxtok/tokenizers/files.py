@@ -1,9 +1,10 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reads vocabulary files: tokenizer.json and .tiktoken."""
+"""Reads vocabulary files: tokenizer.json, vocab.json, .tiktoken."""
 
 import base64
 import json
+import re
 from typing import Any
 
 from etils import epath
@@ -33,7 +34,8 @@ def read(path: str, pattern: str = '') -> tuple[spec.Spec, dict[str, str]]:
   """Reads a vocabulary.
 
   Args:
-    path: A tokenizer.json, a folder that holds one, or a .tiktoken file.
+    path: A tokenizer.json, a folder that holds one or vocab.json and
+      merges.txt, or a .tiktoken file.
     pattern: For .tiktoken: a name in `bytelevel.PATTERNS`, or a regex. Known
       for the published files.
 
@@ -48,6 +50,8 @@ def read(path: str, pattern: str = '') -> tuple[spec.Spec, dict[str, str]]:
     )
   file = epath.Path(path).expanduser()
   if file.is_dir():
+    if _is_pair(file):
+      return _from_pair(file), _read_roles(file)
     file = _in_folder(file)
   if not file.exists():
     raise FileNotFoundError(f'path={path!r}: there is no such file or folder.')
@@ -73,14 +77,63 @@ def write(folder: Any, content: spec.Spec) -> None:
   (epath.Path(folder) / 'tokenizer.json').write_bytes(text.encode())
 
 
+def _is_pair(folder: epath.Path) -> bool:
+  has = lambda name: (folder / name).exists()
+  return not has('tokenizer.json') and has('vocab.json') and has('merges.txt')
+
+
+def _from_pair(folder: epath.Path) -> spec.Spec:
+  """Byte-level BPE of GPT-2 and RoBERTa, as published before tokenizer.json.
+
+  Names in angle brackets that no merge makes are special: <s>, <|endoftext|>.
+  RoBERTa's put <s> and </s> around a text.
+  """
+  vocab = _read_json(folder / 'vocab.json')
+  lines = (folder / 'merges.txt').read_bytes().decode().split('\n')
+  first = lines[0].startswith('#version')  # Other lines may begin with #.
+  merges = [line.rstrip('\r').split(' ') for line in lines[first:] if line]
+  if not isinstance(vocab, dict):
+    raise ValueError(f'{folder / "vocab.json"} holds no tokens and their ids.')
+  if wrong := [pair for pair in merges if len(pair) != 2]:
+    raise ValueError(
+      f'{folder / "merges.txt"}: {" ".join(wrong[0])!r} is no pair of tokens.'
+    )
+  made = {left + right for left, right in merges}
+  special = {
+    name: i
+    for name, i in vocab.items()
+    if re.fullmatch(r'<.+>', name) and name not in made
+  }
+  special |= _read_added(folder)
+  plain = {name: i for name, i in vocab.items() if name not in special}
+  content = bytelevel.make_spec(
+    plain, merges, special, bytelevel.split_on('gpt2')
+  )
+  if {'<s>', '</s>'} <= set(special):
+    content['post_processor'] = {
+      'type': 'RobertaProcessing',
+      'sep': ['</s>', special['</s>']],
+      'cls': ['<s>', special['<s>']],
+      'trim_offsets': False,
+      'add_prefix_space': False,
+    }
+  return content
+
+
+def _read_added(folder: epath.Path) -> dict[str, int]:
+  file = folder / 'added_tokens.json'
+  return _read_json(file) if file.exists() else {}
+
+
 def _in_folder(folder: epath.Path) -> epath.Path:
   file = folder / 'tokenizer.json'
   if file.exists():
     return file
   found = ', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'
   raise FileNotFoundError(
-    f'folder {folder} holds no tokenizer.json (it holds {found}). Name the '
-    'file itself if it is called otherwise.'
+    f'folder {folder} holds neither tokenizer.json nor vocab.json and '
+    f'merges.txt (it holds {found}). Name the file itself if it is called '
+    'otherwise.'
   )
 
 

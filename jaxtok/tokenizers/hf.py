@@ -6,8 +6,9 @@
   hf.Train(vocab_size=4096).make(documents)
   hf.train_bpe(documents, 4096)
 
-Files are those of the `tokenizers` library (tokenizer.json) and of `tiktoken`
-(.tiktoken). See `subword.HfTokenizer` for how text is encoded.
+Files are those of the `tokenizers` library (tokenizer.json, or vocab.json and
+merges.txt in one folder) and of `tiktoken` (.tiktoken). See
+`subword.HfTokenizer` for how text is encoded.
 """
 
 import hashlib

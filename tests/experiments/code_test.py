@@ -1,16 +1,27 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Classification of programs, end to end at the tiny size."""
+"""Classification and translation of programs, end to end at tiny sizes."""
 
+import json
 import os
 import pathlib
 
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.code import __main__ as cli
-from experiments.code import tasks
-from experiments.code.configs import code_merge
+from experiments.code import (
+  pairs,
+  pretrained,
+  savings,
+  tasks,
+  training,
+  translation,
+)
+from experiments.code.configs import code_merge, code_translate
+from jaxtok.models import interop, transformer
+from jaxtok.tokenizers import bytelevel
 from jaxtok.tokenizers import bytes as byte_tokenizer
 
 HAS_DATA = (
@@ -57,11 +68,12 @@ def test_the_data_folder_must_be_named(monkeypatch):
     tasks.Config(kind='defects').load(0)
 
 
-def test_the_table_has_a_row_for_each_way_to_merge(tmp_path):
+def test_the_table_has_a_row_for_each_way_to_merge(tmp_path, monkeypatch):
   config = code_merge.get_config('tiny')
   config.steps = 2
   cli.run(config, str(tmp_path / 'run'))
-  header, _, *rows = (tmp_path / 'run/table.md').read_text().splitlines()
+  text = (tmp_path / 'run/table.md').read_text()
+  header, _, *rows = text.splitlines()
   assert [row.split(' | ')[0] for row in rows] == [
     '| none',
     '| average',
@@ -70,3 +82,148 @@ def test_the_table_has_a_row_for_each_way_to_merge(tmp_path):
   flops = header.split(' | ').index('flops')
   cost = [float(row.split(' | ')[flops]) for row in rows]
   assert cost[1] < cost[0]
+  assert header.endswith('flops_saved |')
+  assert rows[0].endswith('| 0.0% |')
+  # What is finished is not trained again, and another config is refused.
+  monkeypatch.setattr(training, 'run', None)
+  (tmp_path / 'run/table.md').unlink()
+  cli.run(config, str(tmp_path / 'run'))
+  assert (tmp_path / 'run/table.md').read_text() == text
+  config.steps = 3
+  with pytest.raises(ValueError, match=r'(?s)another config.*steps: 2 -> 3'):
+    cli.run(config, str(tmp_path / 'run'))
+
+
+def test_special_tokens_are_units_of_one():
+  tokenizer = byte_tokenizer.Config().make()
+  rows = tasks.rows(
+    tokenizer, [b'ab+', b'x' * 9], np.array([0, 1]), 6, prefix=(7,), suffix=(8,)
+  )
+  np.testing.assert_array_equal(
+    rows.tokens_bt, [[7, *b'ab+', 8, 0], [7, *b'xxxx', 8]]
+  )
+  np.testing.assert_array_equal(
+    rows.units_bt, [[0, 1, 1, 2, 3, -1], [0, 1, 1, 1, 1, 2]]
+  )
+  with pytest.raises(ValueError, match='length=2 must be > 2'):
+    tasks.rows(tokenizer, [b'a'], np.array([0]), 2, prefix=(7,), suffix=(8,))
+
+
+def test_pairs_end_with_padding_and_long_ones_are_left_out():
+  tokenizer = byte_tokenizer.Config().make()
+  ends = pretrained.Ends((1,), (2,), start=3, stop=4)
+  texts = [(b'ab+c', b'xy'), (b'a', b'xyzxyz'), (b'abcdefg', b'x')]
+  rows = pairs.rows(tokenizer, texts, 7, ends)
+  assert (rows.pairs, rows.num_long) == (texts[:1], 2)
+  np.testing.assert_array_equal(rows.tokens_bs, [[1, *b'ab+c', 2, 0]])
+  np.testing.assert_array_equal(rows.units_bs, [[0, 1, 1, 2, 3, 4, -1]])
+  np.testing.assert_array_equal(rows.targets_bt, [[3, *b'xy', 4, -1, -1, -1]])
+  with pytest.raises(ValueError, match='length=3: all 3 pairs have more'):
+    pairs.rows(tokenizer, texts, 3, ends)
+
+
+@pytest.mark.parametrize(
+  'kind',
+  [
+    'camel',
+    pytest.param(
+      'java_cs',
+      marks=pytest.mark.skipif(not HAS_DATA, reason='JAXTOK_DATA is not set'),
+    ),
+  ],
+)
+def test_pairs_of_training_and_test_differ(kind):
+  config = pairs.Config(kind=kind, num_train=300, num_test=0)
+  train, test = config.load(0)
+  assert len(train) == 300
+  assert len(test) == 1000 if kind == 'java_cs' else len(test) > 300
+  assert all(source != target for source, target in train)
+  if kind == 'camel':
+    assert not set(train) & set(test)
+    assert all(b'_' in source for source, _ in test)
+  reversed_ = pairs.Config(kind=kind, num_train=300, is_reversed=True).load(0)
+  assert reversed_[0] == [(target, source) for source, target in train]
+  assert config.load(1)[0] != train
+
+
+def test_a_translator_trains_and_its_translations_are_written(tmp_path):
+  config = code_translate.get_config('tiny')
+  config.steps, config.batch_size = 2, 4
+  config.task.num_train, config.task.num_test = 40, 10
+  numbers = translation.run(config, path=tmp_path / 'found.txt')
+  assert numbers['test_pairs'] <= 10
+  assert 0 < numbers['positions_kept'] < 1
+  assert 0 <= numbers['exact_match'] <= 1
+  assert 0 < numbers['nats'] < 20
+  lines = (tmp_path / 'found.txt').read_text().splitlines()
+  assert [line[:6] for line in lines[:3]] == ['source', 'wanted', 'found ']
+
+
+def test_savings_count_units_and_fall_with_the_layer():
+  tokenizer = byte_tokenizer.Config().make()
+  assert savings.count(tokenizer, [b'ab+', b'x' * 9]) == (5 + 11, 4 + 3)
+  assert savings.saved(50, 50, 0) == 0
+  shares = [savings.saved(50, 25, layer) for layer in savings.LAYERS]
+  assert shares == sorted(shares, reverse=True)
+  # Half of every block, and of attention's pairs a quarter.
+  assert 0.5 < shares[0] < 0.51
+
+
+@pytest.fixture(scope='module')
+def published(tmp_path_factory):
+  """A small CodeBERT with random weights and its vocabulary in two files."""
+  folder = tmp_path_factory.mktemp('codebert') / 'model'
+  names = ['<s>', '<pad>', '</s>', '<unk>']
+  merges = [('r', 'e'), ('s', 'e'), ('t', 'h'), ('a', 'r'), ('e', 'l')]
+  tokens = [*names, *bytelevel.ALPHABET, *(a + b for a, b in merges), '<mask>']
+  sizes = dict(dim=16, num_layers=2, num_heads=2, max_len=40)
+  model = transformer.Config.roberta(
+    vocab_size=len(tokens), **sizes, head_transform=False, head_bias=False
+  ).make(nnx.Rngs(0))
+  interop.save(model, folder)
+  vocab = {token: i for i, token in enumerate(tokens)}
+  (folder / 'vocab.json').write_text(json.dumps(vocab))
+  lines = ['#version: 0.2', *map(' '.join, merges), '']
+  (folder / 'merges.txt').write_text('\n'.join(lines))
+  return str(folder)
+
+
+def test_a_classifier_starts_from_published_weights_and_tokens(published):
+  config = code_merge.get_config('tiny')
+  config.init, config.length, config.steps = published, 40, 1
+  config.task.num_examples = 100
+  tokenizer, train, test = training.data(config)
+  assert (train.tokens_bt[:, 0] == 0).all()
+  assert ((train.tokens_bt == 2).sum(axis=1) == 1).all()
+  _, model = interop.load(published)
+  made = training._make(config, tokenizer, 40)
+  np.testing.assert_array_equal(
+    made.encoder.embed.tokens.table[...], model.embed.tokens.table[...]
+  )
+  assert made.config.encoder.max_len == 40
+  numbers = training.run(config, (tokenizer, train, test))
+  assert 0 <= numbers['macro_f1'] <= 1
+  config.prefix = ('<mask>', '</s>')
+  prefixed = training.data(config)[1].tokens_bt
+  assert (prefixed[:, :3] == [0, tokenizer.special.mask, 2]).all()
+  config.prefix = ('<encoder-only>',)
+  with pytest.raises(ValueError, match="'<encoder-only>' is no special token"):
+    training.data(config)
+  config.length = 41
+  with pytest.raises(ValueError, match='length=41 must be <= 40'):
+    training._make(config, tokenizer, 41)
+
+
+def test_a_published_encoder_gets_a_new_decoder(published):
+  config = code_translate.get_config('tiny')
+  config.init, config.length = published, 40
+  config.task.num_train = config.task.num_test = 10
+  parts = translation.data(config)
+  assert parts.ends == pretrained.Ends((0,), (2,), start=0, stop=2)
+  model = translation._make(config, parts, 40)
+  assert len(model.encoder.blocks) == len(model.stack.blocks) == 2
+  _, source = interop.load(published)
+  np.testing.assert_array_equal(
+    model.encoder.blocks[1].mlp.up.kernel[...],
+    source.stack.blocks[1].mlp.up.kernel[...],
+  )

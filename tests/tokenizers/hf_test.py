@@ -446,6 +446,52 @@ def test_templates_tell_what_add_special_adds(tmp_path, bpe):
   assert (ours.prefix, ours.suffix) == ((257,), ())
 
 
+def write_pair(folder, bpe):
+  """RoBERTa's two files: its special tokens come first."""
+  names = ['<s>', '<pad>', '</s>', '<unk>']
+  merges = bpe.spec['model']['merges']
+  tokens = [*bytelevel.ALPHABET, *dict.fromkeys(a + b for a, b in merges)]
+  vocab = {t: i for i, t in enumerate([*names, *tokens, '<mask>'])}
+  (folder / 'vocab.json').write_text(json.dumps(vocab))
+  lines = ['#version: 0.2', *map(' '.join, merges), '']
+  (folder / 'merges.txt').write_text('\n'.join(lines))
+
+
+def test_a_vocabulary_in_two_files_is_that_of_tokenizers(tmp_path, bpe):
+  write_pair(tmp_path, bpe)
+  ours = hf.Config(path=str(tmp_path)).make()
+  files = [str(tmp_path / name) for name in ('vocab.json', 'merges.txt')]
+  theirs = library.Tokenizer(library.models.BPE.from_file(*files))
+  theirs.pre_tokenizer = library.pre_tokenizers.ByteLevel(
+    add_prefix_space=False
+  )
+  theirs.post_processor = library.processors.RobertaProcessing(
+    ('</s>', 2), ('<s>', 0), add_prefix_space=False
+  )
+  want = theirs.encode(TEXT).ids
+  assert ours.encode(TEXT, add_special=True).tolist() == want
+  assert ours.decode(want) == TEXT.encode()
+  assert ours.fast
+  special = ours.special
+  assert (special.bos, special.pad, special.eos, special.unk) == (0, 1, 2, 3)
+  assert special.mask == ours.vocab_size - 1
+  (tmp_path / 'added_tokens.json').write_text('{"<extra>": 900}')
+  added = hf.Config(path=str(tmp_path)).make()
+  assert (added.special.extra, added.vocab_size) == ({'<extra>': 900}, 901)
+
+
+def test_merges_may_begin_with_a_hash(tmp_path):
+  tokens = [*bytelevel.ALPHABET, '##']
+  vocab = {token: i for i, token in enumerate(tokens)}
+  (tmp_path / 'vocab.json').write_text(json.dumps(vocab))
+  (tmp_path / 'merges.txt').write_text('# #\n')
+  ours = hf.Config(path=str(tmp_path)).make()
+  assert ours.encode('##').tolist() == [256]
+  (tmp_path / 'merges.txt').write_text('#version: 0.2\na b c\n')
+  with pytest.raises(ValueError, match="'a b c' is no pair of tokens"):
+    hf.Config(path=str(tmp_path)).make()
+
+
 def test_files_that_lose_bytes_are_refused_with_a_remedy(tmp_path, bpe):
   spec = bpe.spec | {'normalizer': {'type': 'NFC'}}
   config = save_json(tmp_path / 'tokenizer.json', spec)

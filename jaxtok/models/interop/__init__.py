@@ -6,9 +6,10 @@
   interop.save(model, 'path/to/new/folder')
 
 A checkpoint is a folder with config.json and safetensors files. Families:
-Llama, Qwen 2 and 3, GPT-2, BERT, T5 and ByT5; LLaDA and Dream, which
-`transformers` reads with code that comes with their checkpoints; BLT and
-DNABERT-2, which are read only.
+Llama, Qwen 2 and 3, GPT-2, BERT, RoBERTa (with CodeBERT, GraphCodeBERT and
+UniXcoder), T5 and ByT5; LLaDA and Dream, which `transformers` reads with code
+that comes with their checkpoints; BLT, DNABERT-2 and classifiers of RoBERTa's
+family, which are read only.
 """
 
 from jaxtok.models.interop.checkpoint import (

@@ -11,6 +11,13 @@ from typing import Any
 from jaxtok.models import transformer
 from jaxtok.models.interop import gpt2, mapping
 
+# Their tables of vectors -> ours.
+TABLES = {
+  'word': 'embed.tokens',
+  'position': 'embed.positions',
+  'token_type': 'embed.types',
+}
+
 
 def read_config(
   raw: dict[str, Any], names: Collection[str]
@@ -57,7 +64,8 @@ def write_config(config: transformer.Config) -> dict[str, Any]:
   }
 
 
-def _layer(theirs: str, ours: str) -> list[mapping.Tensor]:
+def layer(theirs: str, ours: str) -> list[mapping.Tensor]:
+  """One block."""
   places = {
     'attention.self.query': ('attention.q', 1),
     'attention.self.key': ('attention.k', 1),
@@ -85,15 +93,11 @@ def tensors(config: transformer.Config) -> list[mapping.Tensor]:
   """All tensors of a checkpoint."""
   found = [
     mapping.matrix(f'bert.embeddings.{name}_embeddings.weight', f'{ours}.table')
-    for name, ours in {
-      'word': 'embed.tokens',
-      'position': 'embed.positions',
-      'token_type': 'embed.types',
-    }.items()
+    for name, ours in TABLES.items()
   ]
   found += gpt2.norm('bert.embeddings.LayerNorm', 'embed.norm')
   for i in range(config.num_layers):
-    found += _layer(f'bert.encoder.layer.{i}', f'stack.blocks.{i}')
+    found += layer(f'bert.encoder.layer.{i}', f'stack.blocks.{i}')
   return found + (_head(config) if config.head_transform else [])
 
 

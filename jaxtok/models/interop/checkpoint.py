@@ -19,6 +19,7 @@ from jaxtok.models.interop import (
   llada,
   llama,
   mapping,
+  roberta,
   safetensors,
   t5,
 )
@@ -31,6 +32,7 @@ FAMILIES = {
     llama.QWEN3,
     gpt2.GPT2,
     bert.BERT,
+    roberta.ROBERTA,
     t5.T5,
     llada.LLADA,
     llada.DREAM,
@@ -81,7 +83,8 @@ def load(
 
   Returns:
     The config that the checkpoint describes, and the model: of `transformer`,
-    of `blt` or of `dnabert2`.
+    of `blt`, of `dnabert2`, or of `code_merge` (a classifier of the family of
+    RoBERTa).
 
   Raises:
     FileNotFoundError: If there is no checkpoint.
@@ -108,7 +111,7 @@ def load(
       f'{os.path.join(path, "config.json")} lacks {e.args[0]!r}, which a '
       f'{family.model_type} model needs.'
     ) from e
-  config = dataclasses.replace(config, dtype=dtype)
+  config = _with_dtype(config, dtype)
   tensors = family.tensors(config)
   tensors = mapping.without_prefix(tensors, family.prefix, reader)
   mapping.check_names(reader, tensors, family.ignored)
@@ -117,6 +120,13 @@ def load(
     reader, tensors, params, dtype=dtype, shardings=shardings
   )
   return config, nnx.merge(graph, params)
+
+
+def _with_dtype(config: Any, dtype: str) -> Any:
+  if hasattr(config, 'dtype'):
+    return dataclasses.replace(config, dtype=dtype)
+  encoder = dataclasses.replace(config.encoder, dtype=dtype)
+  return dataclasses.replace(config, encoder=encoder)
 
 
 def save(
@@ -209,7 +219,7 @@ def _canonical(config: transformer.Config) -> transformer.Config:
   c = config
   reset = [*_FREE]
   reset += ['rotary'] * (c.position != 'rope')
-  reset += ['max_len'] * (c.position != 'learned')
+  reset += ['max_len', 'first_position'] * (c.position != 'learned')
   reset += ['num_buckets', 'max_distance'] * (c.position != 't5')
   default = transformer.Config()
   return dataclasses.replace(

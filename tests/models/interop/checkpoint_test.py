@@ -24,6 +24,7 @@ CONFIGS = {
   'qwen3': Config.llama(**SMALL, qk_norm=True, head_dim=4),
   'gpt2': Config.gpt2(**SMALL, max_len=24),
   'bert': Config.bert(**SMALL, max_len=24),
+  'roberta': Config.roberta(**SMALL, max_len=24),
   't5 1.0': Config.t5(**SMALL),
   't5': Config.byt5(**SMALL, num_encoder_layers=1),
 }

@@ -104,9 +104,12 @@ BERT = dict(
   intermediate_size=64,
   max_position_embeddings=32,
 )
+ROBERTA = BERT | dict(max_position_embeddings=34, type_vocab_size=1)
 ENCODERS = {
   'bert_mlm': ('Bert', 'ForMaskedLM', BERT),
   'bert_bare': ('Bert', 'Model', BERT),
+  'roberta_mlm': ('Roberta', 'ForMaskedLM', ROBERTA),
+  'roberta_bare': ('Roberta', 'Model', ROBERTA),
 }
 LONG_T = 150
 LONG = {
@@ -261,7 +264,7 @@ def test_encoder_states_match_with_padded_rows(torch, checkpoint, name):
     ours,
     as_int32(ids),
     segment_ids=as_int32(keep),
-    has_head=name == 'bert_mlm',
+    has_head=name.endswith('mlm'),
   )
   np.testing.assert_allclose(got[keep], want[keep], atol=ATOL)
 
