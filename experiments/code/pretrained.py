@@ -8,6 +8,7 @@ RoBERTa's family, CodeT5 of T5's.
 """
 
 import dataclasses
+import pathlib
 from typing import Any
 
 from flax import nnx
@@ -34,7 +35,16 @@ class Ends:
 
 
 def tokenizer(folder: str) -> Any:
-  """The vocabulary of a checkpoint."""
+  """The vocabulary of a checkpoint.
+
+  Raises:
+    FileNotFoundError: If there is no such folder, or no vocabulary in it.
+  """
+  if not pathlib.Path(folder).is_dir():
+    raise FileNotFoundError(
+      f'init={folder} is no folder. Give one with config.json, '
+      'model.safetensors and the vocabulary; nothing is downloaded.'
+    )
   return hf.Config(path=folder).make()
 
 

@@ -188,6 +188,11 @@ def published(tmp_path_factory):
   return str(folder)
 
 
+def test_a_checkpoint_that_is_not_there_is_named():
+  with pytest.raises(FileNotFoundError, match=r'init=nowhere is no folder'):
+    pretrained.tokenizer('nowhere')
+
+
 def test_a_classifier_starts_from_published_weights_and_tokens(published):
   config = code_merge.get_config('tiny')
   config.init, config.length, config.steps = published, 40, 1
