@@ -20,9 +20,9 @@ its forward pass costs beside one of BLT. Each model has room for the patches it
 makes: of a fixed stride as many as there are, by entropy one in 3 bytes, as
 their number differs between rows; targets without room are reported.
 
-Measured, patches by entropy lose 0.13 bits per byte. The language model has seen
-223 steps, and its entropies hardly differ between bytes yet (the threshold for 4
-bytes is 3.0 nats); the budget is the first thing to change.
+Measured, patches by entropy lose 0.13 bits per byte. The language model has
+seen 223 steps, and its entropies hardly differ between bytes yet (the threshold
+for 4 bytes is 3.0 nats); the budget is the first thing to change.
 """
 
 import pathlib
