@@ -98,7 +98,8 @@ def run(
     exact_match: Share of translations with the reference's words.
     nats: Mean negative log-likelihood of a token of the test's references.
     flops: Matmul FLOPs of a forward pass over a test pair of mean lengths.
-    positions_kept: Units for each token of the test's sources.
+    positions_kept: Positions behind the merge for each token of the test's
+      sources; 1 if nothing is merged.
     test_pairs: How many were translated.
   """
   parts = parts or data(config)
@@ -121,6 +122,7 @@ def run(
   found = list(map(_words, outputs))
   wanted = [_words(target) for _, target in test.pairs]
   tokens, units = (test.units_bs >= 0).sum(), (test.units_bs.max(1) + 1).sum()
+  is_merged = config.model.how is not code_merge.How.NONE
   num = len(test.pairs)
   mean = base.Shape(
     b=1,
@@ -132,7 +134,7 @@ def run(
     'exact_match': bleu.exact_match(found, wanted),
     'nats': nats,
     'flops': sum(model.flops(mean, units=round(units / num)).values()),
-    'positions_kept': float(units / tokens),
+    'positions_kept': float(units / tokens) if is_merged else 1.0,
     'test_pairs': num,
   }
 
