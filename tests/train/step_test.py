@@ -58,7 +58,7 @@ def plan(config=None, mesh=None, ema=False, model=Regression):
 class GradientDescent(optim.Config):
   """Plain gradient descent: Adam would hide a wrong scale."""
 
-  def make(self, steps, mask=None):
+  def make(self, steps, mask=None, scales=None):
     return optax.sgd(1.0)
 
 
