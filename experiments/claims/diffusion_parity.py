@@ -23,6 +23,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ THRESHOLD = {
 SEEDS = (0,)
 _VOCAB, _LENGTH = 96, 24
 # Part of a Llama's name -> part of LLaDA's.
-_LLADA_NAMES = {
+LLADA_NAMES = {
   'model.embed_tokens.': 'model.transformer.wte.',
   'model.norm.': 'model.transformer.ln_f.',
   'lm_head.': 'model.transformer.ff_out.',
@@ -96,42 +97,55 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
         parameter += 0.1 * torch.randn_like(parameter)
     folder = pathlib.Path(workdir) / name
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder, name, sizes, theta, theirs.state_dict())
+    write_checkpoint(folder, name, sizes, theta, theirs.state_dict())
     error, causal = _compare(torch, theirs, folder, seed)
     numbers |= {f'error_{name}': error, f'causal_{name}': causal}
   return numbers | {'memory_to_file': _memory(pathlib.Path(workdir) / 'large')}
 
 
-def _write(folder, name: str, sizes, theta: float, tensors) -> None:
-  """In the form in which the checkpoint of that name is published."""
+def write_checkpoint(folder, name: str, sizes, theta: float, tensors) -> None:
+  """Files in the form in which the checkpoint of that name is published.
+
+  Args:
+    folder: Where config.json and model.safetensors go.
+    name: 'llada' or 'dream'.
+    sizes: Settings of a Llama or Qwen 2 in `transformers`.
+    theta: Of the rotary positions.
+    tensors: Weights by their names in `transformers`.
+  """
   from safetensors.torch import save_file
 
   if name == 'llada':
-    raw = dict(
-      model_type='llada',
-      block_type='llama',
-      activation_type='silu',
-      layer_norm_type='rms',
-      rope=True,
-      d_model=sizes['hidden_size'],
-      mlp_hidden_size=sizes['intermediate_size'],
-      n_layers=sizes['num_hidden_layers'],
-      n_heads=sizes['num_attention_heads'],
-      n_kv_heads=sizes['num_key_value_heads'],
-      vocab_size=_VOCAB,
-      embedding_size=_VOCAB,
-      rms_norm_eps=sizes['rms_norm_eps'],
-      rope_theta=theta,
-      weight_tying=False,
-    )
-    for old, new in _LLADA_NAMES.items():
+    for old, new in LLADA_NAMES.items():
       tensors = {k.replace(old, new): v for k, v in tensors.items()}
+    raw = llada_config(sizes, theta)
   else:
     raw = dict(sizes, model_type='Dream', hidden_act='silu', rope_theta=theta)
     del raw['rope_parameters']
   tensors = {key: value.contiguous() for key, value in tensors.items()}
   save_file(tensors, folder / 'model.safetensors')
   (folder / 'config.json').write_text(json.dumps(raw))
+
+
+def llada_config(sizes, theta: float) -> dict[str, Any]:
+  """config.json of a LLaDA with a Llama's sizes."""
+  return dict(
+    model_type='llada',
+    block_type='llama',
+    activation_type='silu',
+    layer_norm_type='rms',
+    rope=True,
+    d_model=sizes['hidden_size'],
+    mlp_hidden_size=sizes['intermediate_size'],
+    n_layers=sizes['num_hidden_layers'],
+    n_heads=sizes['num_attention_heads'],
+    n_kv_heads=sizes['num_key_value_heads'],
+    vocab_size=sizes['vocab_size'],
+    embedding_size=sizes['vocab_size'],
+    rms_norm_eps=sizes['rms_norm_eps'],
+    rope_theta=theta,
+    weight_tying=False,
+  )
 
 
 def _compare(torch, theirs, folder, seed: int) -> tuple[float, float]:

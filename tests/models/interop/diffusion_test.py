@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.claims import diffusion_parity
 from jaxtok.diffusion import pretrained
 from jaxtok.models import interop, transformer
 
@@ -27,37 +28,6 @@ SIZES = dict(
   max_position_embeddings=64,
   rms_norm_eps=1e-5,
 )
-# Part of a Llama's name -> part of LLaDA's.
-NAMES = {
-  'model.embed_tokens.': 'model.transformer.wte.',
-  'model.norm.': 'model.transformer.ln_f.',
-  'lm_head.': 'model.transformer.ff_out.',
-  'model.layers.': 'model.transformer.blocks.',
-  'self_attn.o_proj.': 'attn_out.',
-  'self_attn.': '',
-  'mlp.gate_proj.': 'ff_proj.',
-  'mlp.up_proj.': 'up_proj.',
-  'mlp.down_proj.': 'ff_out.',
-  'post_attention_layernorm.': 'ff_norm.',
-  'input_layernorm.': 'attn_norm.',
-}
-LLADA = dict(
-  model_type='llada',
-  block_type='llama',
-  activation_type='silu',
-  layer_norm_type='rms',
-  rope=True,
-  d_model=48,
-  mlp_hidden_size=80,
-  n_layers=2,
-  n_heads=6,
-  n_kv_heads=6,
-  vocab_size=VOCAB,
-  embedding_size=VOCAB,
-  rms_norm_eps=1e-5,
-  rope_theta=500_000.0,
-  weight_tying=False,
-)
 
 
 @pytest.fixture(scope='module')
@@ -70,8 +40,6 @@ def torch():
 def make(torch, kind, folder):
   """A random model of `transformers`, and its checkpoint in the new form."""
   transformers = pytest.importorskip('transformers')
-  from safetensors.torch import save_file
-
   torch.manual_seed(0)
   theta = {'Llama': 500_000.0, 'Qwen2': 1e6}[kind]
   heads = {'Llama': 6, 'Qwen2': 2}[kind]
@@ -82,16 +50,10 @@ def make(torch, kind, folder):
   with torch.no_grad():
     for param in theirs.parameters():
       param += 0.1 * torch.randn_like(param)
-  raw, tensors = LLADA, dict(theirs.state_dict())
-  if kind == 'Llama':
-    for old, new in NAMES.items():
-      tensors = {k.replace(old, new): v for k, v in tensors.items()}
-  else:
-    raw = dict(sizes, model_type='Dream', hidden_act='silu', rope_theta=theta)
-    raw.pop('rope_parameters')
-  save_file({k: v.contiguous() for k, v in tensors.items()},
-            folder / 'model.safetensors')  # fmt: skip
-  (folder / 'config.json').write_text(json.dumps(raw))
+  name = {'Llama': 'llada', 'Qwen2': 'dream'}[kind]
+  diffusion_parity.write_checkpoint(
+    folder, name, sizes, theta, theirs.state_dict()
+  )
   return theirs
 
 
@@ -141,7 +103,8 @@ def test_saved_checkpoints_come_back(make_config, model_type, tmp_path):
 
 def test_an_unknown_kind_of_block_is_refused(torch, tmp_path):
   make(torch, 'Llama', tmp_path)
-  raw = LLADA | dict(block_type='sequential')
+  raw = json.loads((tmp_path / 'config.json').read_text())
+  raw |= dict(block_type='sequential')
   (tmp_path / 'config.json').write_text(json.dumps(raw))
   with pytest.raises(interop.Unsupported, match='block_type'):
     interop.load(tmp_path)
