@@ -9,7 +9,11 @@ and high numbers of calls.
 
 Check: dice, a policy from random weights, alpha 1, 300 updates, without and
 with one rollout of Threshold(0.7) per group of 8. Numbers are of the best
-validation on 128 prompts; the rule itself is right on all of them.
+validation on 128 prompts; the rule itself is right in 0.95 of them.
+
+Measured, the policy becomes right without an expert as well (0.99 at 8.3 calls;
+with one 1.00 at 10.8): at this learning rate it is not stuck, so the difference
+that was to be seen is not there.
 """
 
 import pathlib

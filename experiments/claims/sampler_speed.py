@@ -22,8 +22,8 @@ retraces counts compilations of (a) over 10 further batches of equal shape, 640
 prompts. batch_to_slowest: number of steps of a batch over the calls of its
 slowest row, at Threshold(0.5): 1 means that no step is made for nobody.
 
-Why 64 rows gain little: a call is 0.5 GFLOP, about 7 ms of arithmetic on two
-cores in either loop, and what a step of the Python loop adds is 1 to 2 ms.
+Why 64 rows gain little: a call is 0.42 GFLOP, about 6 ms of arithmetic on two
+cores in either loop, and what a step of the Python loop adds is 2 to 3 ms.
 """
 
 import functools

@@ -9,6 +9,9 @@ than by being right, and reveals everything in its first call.
 Check: dice, a policy from random weights (no cloning), lr 3e-3, alpha 1, 100
 updates with each reward, and the policy after the last one. Numbers are of 128
 validation prompts, decoded as at test time.
+
+Measured, the additive reward does not collapse here: once a policy is right,
+being right at 12 calls (0.4) is worth more than being wrong at one (-0.05).
 """
 
 import pathlib

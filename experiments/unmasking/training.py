@@ -44,34 +44,16 @@ class Config:
   )
   learn: rl.Config = dataclasses.field(default_factory=rl.Config)
   alphas: tuple[float, ...] = ()  # One stage each; () means learn.alpha alone.
-  # By stage: what logits are divided by at its start. Below 1 a policy becomes
-  # surer and learns to be right; above 1 it tries what is faster. () is 1.
-  temperings: tuple[float, ...] = ()
   expert_threshold: float = 0.7  # Of the rule that is cloned or steers.
   num_validation: int = 128
   validate_every: int = 20
   temperatures: tuple[float, ...] = (0.25,)  # Of validation; the best counts.
 
   def __post_init__(self):
-    num = len(self.alphas or (self.learn.alpha,))
-    if self.temperings and len(self.temperings) != num:
-      raise ValueError(
-        f'policy.temperings={self.temperings} must have one number for each '
-        f'of the {num} alphas, or none at all.'
-      )
     if not self.temperatures or min(self.temperatures) <= 0:
       raise ValueError(
         f'policy.temperatures={self.temperatures} must be > 0 and not empty.'
       )
-    if min(self.temperings, default=1) <= 0:
-      raise ValueError(f'policy.temperings={self.temperings} must be > 0.')
-
-  def stages(self) -> list[tuple[float, float]]:
-    """Speed pressure and tempering of each stage."""
-    alphas = self.alphas or (self.learn.alpha,)
-    return list(
-      zip(alphas, self.temperings or (1.0,) * len(alphas), strict=True)
-    )
 
 
 @dataclasses.dataclass
@@ -218,13 +200,12 @@ def trained(
   lesson = Lesson(task, denoiser, config, seed, log)
   blank = config.model.make(nnx.Rngs(0))
   model, models = None, {}
-  for alpha, tempering in config.stages():
+  for alpha in config.alphas or (config.learn.alpha,):
     path = workdir / f'policy_seed{seed}_alpha{alpha:g}.npz'
     if path.exists():
       model, _ = denoiser_lib.load(path, blank)
     else:
-      model = policy.tempered(model or lesson.start(), tempering)
-      model, history = lesson.stage(model, alpha)
+      model, history = lesson.stage(model or lesson.start(), alpha)
       best = max(history, key=lambda row: row['reward'])
       denoiser_lib.save(path, model, **best)
     models[alpha] = model

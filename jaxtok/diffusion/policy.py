@@ -126,14 +126,6 @@ class UnmaskingPolicy(nnx.Module):
     return self.out(mixed.reshape(b, t, d))
 
 
-def tempered(model: UnmaskingPolicy, temperature: float) -> UnmaskingPolicy:
-  """The policy whose logits are divided by a temperature."""
-  model = nnx.clone(model)
-  for variable in (model.head.kernel, model.head.bias):
-    variable.set_value(variable.get_value() / temperature)
-  return model
-
-
 @functools.lru_cache
 def structure(config: Config) -> Any:
   """The graph of a policy, the same object for equal configs.

@@ -22,20 +22,6 @@ def test_the_published_size_has_331265_parameters():
   assert sum(np.prod(x.shape, dtype=int) for x in leaves) == 331_265
 
 
-def test_tempering_divides_the_logits_and_leaves_the_policy_alone():
-  config = policy.Config(hidden=8, mlp_dim=8, time_dim=8)
-  model = config.make(nnx.Rngs(0))
-  seen = (
-    jnp.linspace(0, 1, 5)[None, :, None],
-    jnp.ones((1, 5), bool),
-    jnp.ones(1),
-  )
-  before = model(*seen)
-  got = policy.tempered(model, 2.0)(*seen)
-  np.testing.assert_allclose(got, before / 2, rtol=1e-6)
-  np.testing.assert_array_equal(model(*seen), before)
-
-
 @pytest.mark.parametrize('allowed', [(1, 1, 1, 1), (1, 0, 1, 1)])
 def test_bernoulli_probabilities_sum_to_one(allowed):
   allowed = np.array(allowed, bool)

@@ -35,7 +35,6 @@ TINY = experiment.Config(
       max_calls=2,
     ),
     alphas=(1.0, 2.0),
-    temperings=(0.5, 2.0),
     num_validation=8,
     temperatures=(0.25, 1.0),
   ),
@@ -126,14 +125,9 @@ def test_with_chance_each_prompt_is_decoded_as_often():
   assert 0 < found.accuracy < 1
 
 
-def test_there_is_one_tempering_per_stage():
-  settings = training.Config(alphas=(1.0, 2.0), temperings=(0.5, 2.0))
-  assert settings.stages() == [(1.0, 0.5), (2.0, 2.0)]
-  assert training.Config(alphas=(3.0,)).stages() == [(3.0, 1.0)]
-  with pytest.raises(ValueError, match='for each of the 2 alphas'):
-    training.Config(alphas=(1.0, 2.0), temperings=(0.5,))
+def test_temperatures_of_validation_are_positive_numbers():
   with pytest.raises(ValueError, match='must be > 0'):
-    training.Config(alphas=(1.0,), temperings=(0.0,))
+    training.Config(temperatures=(0.25, 0.0))
   with pytest.raises(ValueError, match='not empty'):
     training.Config(temperatures=())
 
