@@ -49,8 +49,18 @@ class Run:
 
   @functools.cached_property
   def config(self) -> Any:
-    """The run's config, an object of the class that made it."""
-    return config_lib.from_dict(self.raw_config)
+    """The run's config, an object of the class that made it.
+
+    Raises:
+      ValueError: If config.json is not that of a run.
+    """
+    config = config_lib.from_dict(self.raw_config)
+    if isinstance(config, dict):
+      raise ValueError(
+        f'{self.workdir / "config.json"} was not written by a run of jaxtok: '
+        'it names no class. Give the workdir of a run.'
+      )
+    return config
 
   @property
   def meta(self) -> dict[str, Any]:

@@ -102,6 +102,12 @@ def test_a_missing_run_is_answered_with_those_beside_it(tmp_path):
     runs.load(tmp_path / 'byte')
 
 
+def test_the_config_of_something_else_is_not_a_runs(tmp_path):
+  (tmp_path / 'config.json').write_text('{"sizes": [1, 2]}')
+  with pytest.raises(ValueError, match='not written by a run of jaxtok'):
+    _ = runs.load(tmp_path).config
+
+
 def test_writes_leave_the_old_file_when_they_fail(tmp_path, monkeypatch):
   path = tmp_path / 'x.json'
   files.write_json(path, {'a': 1})
