@@ -10,7 +10,9 @@ compiles less thoroughly here, and the same program once. Set
 `JAXTOK_TEST_OPTIMIZED=1` to test what users run; `make test-slow` does.
 """
 
+import gc
 import os
+import pathlib
 
 # Eight devices on a busy machine may wait long for each other; XLA's own limit
 # of 40 seconds ends the process.
@@ -46,3 +48,17 @@ def compiled_once(tmp_path_factory):
   }
   for name, value in settings.items():
     jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def few_programs():
+  """Drops the compiled programs of a file of tests when they are many.
+
+  Each has mappings of memory; a process may have 65,530 (`vm.max_map_count`),
+  and XLA crashes at the next. They also hold gigabytes.
+  """
+  yield
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.exists() and maps.read_bytes().count(b'\n') > 20_000:
+    jax.clear_caches()
+    gc.collect()

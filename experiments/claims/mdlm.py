@@ -77,10 +77,18 @@ def get_config(objective: str, seed: int, steps: int = 4000) -> train.Config:
 
 
 def train_mdlm(workdir: pathlib.Path, seed: int, steps: int) -> run_lib.Run:
-  """The MDLM run of this claim; others compare with it."""
+  """The MDLM run of this claim, which others compare with.
+
+  Args:
+    workdir: Of a claim and seed. The run is kept in `mdlm/trained` beside the
+      claim's folder, where the next claim finds it.
+    seed: Of weights and data order.
+    steps: Of 2048 characters.
+  """
   config = get_config('mdlm', seed, steps)
   config.objective.eval_samples = 8
-  return train.run(config, workdir)
+  shared = workdir.parents[1] / 'mdlm' / 'trained'
+  return train.run(config, shared / f'seed_{seed}_steps_{steps}')
 
 
 def measure(
@@ -88,7 +96,7 @@ def measure(
 ) -> dict[str, float]:
   """Trains both; see the module."""
   ar = train.run(get_config('ar', seed, steps), workdir / 'ar')
-  masked = train_mdlm(workdir / 'mdlm', seed, steps)
+  masked = train_mdlm(workdir, seed, steps)
   exact, bound = (r.metrics('eval/val')[-1] for r in (ar, masked))
   return {
     'ar_less_mdlm': exact['bpb'] - bound['bpb_bound'],

@@ -7,8 +7,9 @@ perplexity of at most 24.10, MDLM of at most 23.21, with the same transformer
 and training; on text8 Shi et al. 2024 (arXiv:2406.04329) report at most 1.39
 bits per character for SEDD and 1.37 for MD4.
 
-Check: the run of `experiments/claims/mdlm.py`, and the same with the score
-entropy: the same model, text, steps, FLOPs, masks and masks in evaluation. The
+Check: the run of `experiments/claims/mdlm.py` (trained if it is not there yet),
+and the same with the score entropy: the same model, text, steps, FLOPs, masks
+and masks in evaluation. The
 two losses differ by `e^z - 1 - z` at each masked place, z the logarithm of the
 normaliser (`jaxtok/diffusion/sedd.py`), which the score entropy must learn to
 keep at zero. The published differences are 4 and 1.5 %; one of that size can be
@@ -32,7 +33,7 @@ def measure(
   workdir: pathlib.Path, *, seed: int, steps: int = 4000
 ) -> dict[str, float]:
   """Trains both; see the module."""
-  normalised = mdlm.train_mdlm(workdir / 'mdlm', seed, steps)
+  normalised = mdlm.train_mdlm(workdir, seed, steps)
   config = mdlm.get_config('sedd', seed, steps)
   mask_id = config.objective.mask_id
   config.objective = sedd.Config(mask_id=mask_id, eval_samples=8)

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 from experiments.claims import policy as claim
+from experiments.claims import policy_blocks as blocks_claim
 from experiments.unmasking import denoiser, experiment, selection, training
 from experiments.unmasking.configs import dice, free_choice, policy
 from jaxtok.diffusion import cloning, rl, selectors
@@ -96,6 +97,18 @@ def test_numbers_of_the_claim_by_hand():
   assert got['gain_hypervolume'] == pytest.approx(learned - threshold)
   assert got['gain_over_all_rules'] == pytest.approx(learned - every)
   assert got['dominating_points'] == 2
+
+
+def test_the_deficit_in_blocks_is_taken_at_equal_calls():
+  point = lambda accuracy, calls: pareto.Point(
+    '', np.arange(100) < 100 * accuracy, np.full(100, calls)
+  )
+  thresholds = [point(0.6, 4.0), point(0.8, 6.0), point(0.9, 8.0)]
+  deficit = blocks_claim.largest_deficit
+  assert deficit(thresholds, [point(0.75, 6.0)]) == pytest.approx(0.15)
+  assert deficit(thresholds, [point(0.95, 5.0)]) == pytest.approx(-0.05)
+  # What costs more does not count; below 0.7 nothing is compared.
+  assert deficit(thresholds, [point(1.0, 7.0)]) == pytest.approx(0.8)
 
 
 def test_equal_prompts_are_decoded_once_and_counted_as_often():

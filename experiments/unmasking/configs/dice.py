@@ -4,8 +4,8 @@
 
 arXiv:2512.09106 in its full-diffusion setting on a task that fits a laptop. A
 policy is trained from random weights, first under a low speed pressure, until
-it is right, then under a high one. docs/unmasking.md compares with cloned rules
-and other ways to train.
+it is right, then under higher ones. docs/unmasking.md compares with cloned
+rules and other ways to train.
 
   python -m experiments.unmasking --workdir=runs/dice \\
       --config=experiments/unmasking/configs/dice.py:tiny
@@ -23,7 +23,7 @@ def get_config(size: str = 'small') -> experiment.Config:
     policy=training.Config(
       clone=None,
       learn=rl.Config(steps=sizes.pick(size, tiny=200, small=600), lr=3e-3),
-      alphas=(1.0, 3.0),
+      alphas=(0.4, 1.0, 3.0),
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
     temperatures=(0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4),
