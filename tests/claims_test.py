@@ -122,6 +122,30 @@ def test_devices_are_separate_entries(records, tmp_path):
     measure.measure(make_claim(DEVICES=('gpu', 'tpu')), tmp_path)
 
 
+def test_a_record_says_what_it_did_not_make(records, tmp_path):
+  shared = tmp_path / 'toy' / 'denoisers' / 'seed0.npz'
+  assert measure.measure(make_claim(), tmp_path)[1]['reused_files'] == []
+  for path in (shared, tmp_path / 'toy' / 'seed_0' / 'of_before'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+  _, entry = measure.measure(make_claim(), tmp_path)
+  assert entry['reused_files'] == ['denoisers/seed0.npz']
+
+
+def test_records_of_other_claims_are_no_change_of_the_code(
+  tmp_path, monkeypatch
+):
+  state = {'commit': 'c', 'diff': '', 'untracked': ['docs/claims/other.json']}
+  state['diff'] = 'diff --git a/docs/claims/x.json b/docs/claims/x.json\n+1\n'
+  monkeypatch.setattr(measure.meta, 'git', lambda: state)
+  key = 'has_uncommitted_changes'
+  assert measure.measure(make_claim(), tmp_path)[1][key] is False
+  state['diff'] += 'diff --git a/jaxtok/config.py b/jaxtok/config.py\n+1\n'
+  assert measure.measure(make_claim(), tmp_path)[1][key] is True
+  state.update(diff='', untracked=['jaxtok/new.py'])
+  assert measure.measure(make_claim(), tmp_path)[1][key] is True
+
+
 def test_numbers_that_are_none_are_not_recorded(records, tmp_path):
   claim = make_claim(measure=lambda workdir, *, seed: {'size': math.nan})
   device, entry = measure.measure(claim, tmp_path)

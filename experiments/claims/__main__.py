@@ -79,6 +79,8 @@ def _measure(claim: claim_lib.Claim, workdir: pathlib.Path) -> None:
   measure_lib.record(claim, device, entry)
   for metric, values in entry['measured'].items():
     print(f'  measured   {metric} {claim_lib.summary(values)}')
+  if reused := entry['reused_files']:
+    print(f'  reused     {len(reused)} files of earlier calls, as {reused[0]}')
   print(
     f'  verdict    {claim.verdict(entry)} on {device} ({entry["seconds"]} s)'
   )

@@ -7,6 +7,7 @@ import math
 import pathlib
 import shutil
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.ledger import claim as claim_lib
@@ -24,7 +25,9 @@ def measure(
       what was there is deleted.
 
   Returns:
-    The device's name, and what to record for it.
+    The device's name, and what to record for it. `reused_files` are those that
+    earlier calls left in the claim's folder: `seconds` and `commit` are not
+    theirs.
 
   Raises:
     ValueError: If the claim is not made for this device, or a number is
@@ -36,7 +39,9 @@ def measure(
       f'{claim.name} is measured on {" or ".join(claim.devices)}, but JAX runs '
       f'on {device["platform"]}.'
     )
+  git = meta.git() or {}  # Now: the code may be changed while it is measured.
   start, results = time.perf_counter(), []
+  reused = _files(workdir / claim.name, claim.seeds)
   for seed in claim.seeds:
     folder = workdir / claim.name / f'seed_{seed}'
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,7 +53,6 @@ def measure(
         'there is a threshold.'
       )
     results.append(result)
-  git = meta.git() or {}
   is_cpu = device['platform'] == 'cpu'
   return 'cpu' if is_cpu else device['kind'], {
     'measured': {key: [r[key] for r in results] for key in results[0]},
@@ -56,10 +60,26 @@ def measure(
     'seconds': round(time.perf_counter() - start, 1),
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
     'commit': git.get('commit'),
-    'has_uncommitted_changes': bool(git.get('diff') or git.get('untracked')),
+    'has_uncommitted_changes': _has_changes(git),
     'versions': meta.versions(),
     'devices': device['devices'],
+    'reused_files': reused,
   }
+
+
+def _has_changes(git: dict[str, Any]) -> bool:
+  """Whether anything but the records of claims is not committed."""
+  lines = git.get('diff', '').splitlines()
+  changed = [x.split(' b/')[-1] for x in lines if x.startswith('diff --git ')]
+  changed += git.get('untracked', [])
+  return any(not name.startswith('docs/claims/') for name in changed)
+
+
+def _files(folder: pathlib.Path, seeds: Sequence[int]) -> list[str]:
+  """What earlier calls left beside the seeds' folders: not made by this one."""
+  emptied = {f'seed_{seed}' for seed in seeds}
+  found = [p.relative_to(folder) for p in folder.rglob('*') if p.is_file()]
+  return sorted(p.as_posix() for p in found if p.parts[0] not in emptied)
 
 
 def record(claim: claim_lib.Claim, device: str, entry: dict[str, Any]) -> None:

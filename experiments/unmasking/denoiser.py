@@ -10,9 +10,10 @@ Axes: b rows, t positions, v vocabulary.
 """
 
 import dataclasses
+import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxtok import config as config_lib
 from jaxtok.config import configclass
 from jaxtok.models import transformer
 from jaxtok.tasks import base
@@ -132,30 +134,70 @@ def train(
   return Denoiser(nnx.merge(graphdef, state[0])), float(nats[-500:].mean())
 
 
-def save(path: pathlib.Path, module: nnx.Module, **numbers: float) -> None:
-  """Writes the parameters of a module, and numbers, to one .npz file."""
+def save(
+  path: pathlib.Path, module: nnx.Module, *, made_by: Any, **numbers: float
+) -> None:
+  """Writes the parameters of a module, and numbers, to one .npz file.
+
+  Args:
+    path: Of the file.
+    module: Its `nnx.Param` are written.
+    made_by: What decides the parameters (configs in a dict or tuple); `load`
+      compares.
+    **numbers: Come back from `load`.
+  """
   state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
   leaves = jax.tree_util.tree_flatten_with_path(state)[0]
   arrays = {jax.tree_util.keystr(k): np.asarray(x) for k, x in leaves}
+  arrays |= {f'#{k}': x for k, x in numbers.items()}
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.partial.npz')
-  np.savez(partial, **arrays, **{f'#{k}': x for k, x in numbers.items()})
+  np.savez(partial, **arrays, made_by=np.asarray(_text(made_by)))
   partial.replace(path)
 
 
-def load(path: pathlib.Path, module: Any) -> tuple[Any, dict[str, float]]:
-  """The module with the parameters that `save` wrote, and the numbers."""
+def load(
+  path: pathlib.Path, module: Any, *, made_by: Any
+) -> tuple[Any, dict[str, float]]:
+  """The module with the parameters that `save` wrote, and the numbers.
+
+  Raises:
+    ValueError: If the file was written with another `made_by`.
+  """
   graphdef, state = nnx.split(module)
   pure = nnx.to_pure_dict(state)
   leaves, treedef = jax.tree_util.tree_flatten_with_path(pure)
   with np.load(path) as stored:
-    missing = [k for k, _ in leaves if jax.tree_util.keystr(k) not in stored]
-    if missing:
+    found = str(stored['made_by']) if 'made_by' in stored else '{}'
+    if found != _text(made_by):
       raise ValueError(
-        f'{path} lacks {jax.tree_util.keystr(missing[0])}: it was written with '
-        'another config. Choose another --workdir.'
+        f'{path} was written with another config ({_difference(found, made_by)}'
+        '). Choose another --workdir, or delete the file to train anew.'
       )
     arrays = [jnp.asarray(stored[jax.tree_util.keystr(k)]) for k, _ in leaves]
     numbers = {k[1:]: float(stored[k]) for k in stored if k[0] == '#'}
   nnx.replace_by_pure_dict(state, jax.tree.unflatten(treedef, arrays))
   return nnx.merge(graphdef, state), numbers
+
+
+def _text(made_by: Any) -> str:
+  return json.dumps(config_lib.to_dict(made_by), sort_keys=True)
+
+
+def _difference(found: str, made_by: Any) -> str:
+  """The first fields that differ, for the error."""
+  have, want = (dict(_leaves(json.loads(x))) for x in (found, _text(made_by)))
+  differing = [k for k in want | have if have.get(k) != want.get(k)]
+  return ', '.join(
+    f'{k}: {have.get(k, "absent")} there, {want.get(k, "absent")} asked for'
+    for k in differing[:3]
+  )
+
+
+def _leaves(tree: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+  if not isinstance(tree, dict | list):
+    yield name, tree
+    return
+  items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+  for key, value in items:
+    yield from _leaves(value, f'{name}.{key}' if name else str(key))

@@ -202,12 +202,13 @@ def trained(
   model, models = None, {}
   for alpha in config.alphas or (config.learn.alpha,):
     path = workdir / f'policy_seed{seed}_alpha{alpha:g}.npz'
+    made_by = {'task': task, 'policy': config}
     if path.exists():
-      model, _ = denoiser_lib.load(path, blank)
+      model, _ = denoiser_lib.load(path, blank, made_by=made_by)
     else:
       model, history = lesson.stage(model or lesson.start(), alpha)
       best = max(history, key=lambda row: row['reward'])
-      denoiser_lib.save(path, model, **best)
+      denoiser_lib.save(path, model, made_by=made_by, **best)
     models[alpha] = model
   return models
 
@@ -217,11 +218,12 @@ def trained_denoiser(
 ) -> denoiser_lib.Denoiser:
   """The denoiser, from disk if it was trained before."""
   path = workdir / f'denoiser_seed{config.seed}.npz'
+  made_by = {'task': task, 'denoiser': config}
   if not path.exists():
     found, nats = denoiser_lib.train(task, config, log)
-    denoiser_lib.save(path, found.model, nelbo=nats)
+    denoiser_lib.save(path, found.model, made_by=made_by, nelbo=nats)
   blank = denoiser_lib.make(task, config).model
-  model, numbers = denoiser_lib.load(path, blank)
+  model, numbers = denoiser_lib.load(path, blank, made_by=made_by)
   log(f'denoiser: nelbo {numbers["nelbo"]:.3f} nats/token')
   return denoiser_lib.Denoiser(model)
 

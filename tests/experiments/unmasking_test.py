@@ -159,18 +159,24 @@ def test_the_bound_is_exact_where_the_model_is():
 def test_saved_weights_come_back(tmp_path):
   config = policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8)
   model = config.make(nnx.Rngs(3))
-  denoiser.save(tmp_path / 'p.npz', model, reward=0.5)
-  other, numbers = denoiser.load(tmp_path / 'p.npz', config.make(nnx.Rngs(0)))
+  path, made_by = tmp_path / 'p.npz', {'policy': config}
+  denoiser.save(path, model, made_by=made_by, reward=0.5)
+  blank = config.make(nnx.Rngs(0))
+  other, numbers = denoiser.load(path, blank, made_by=made_by)
   assert numbers == {'reward': 0.5}
   args = jnp.ones((2, 5, 1)), jnp.ones((2, 5), bool), jnp.zeros(2)
   np.testing.assert_array_equal(model(*args), other(*args))
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-  small = policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8)
-  denoiser.save(tmp_path / 'p.npz', small.make(nnx.Rngs(0)).head)
-  with pytest.raises(ValueError, match='it was written with another config'):
-    denoiser.load(tmp_path / 'p.npz', small.make(nnx.Rngs(0)))
+  # Of the same shapes: nothing but what is stored tells them apart.
+  config = policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8)
+  model = config.make(nnx.Rngs(0))
+  denoiser.save(tmp_path / 'p.npz', model, made_by={'steps': 2500})
+  with pytest.raises(
+    ValueError, match=r'steps: 2500 there, 5000 asked for.*delete the file'
+  ):
+    denoiser.load(tmp_path / 'p.npz', model, made_by={'steps': 5000})
 
 
 def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
