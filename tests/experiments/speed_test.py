@@ -14,6 +14,7 @@ from experiments.speed import spec as spec_lib
 TINY = dict(dim=8, num_layers=1, num_heads=1, seq_len=8, batch_size=2)
 
 
+@pytest.mark.slow
 def test_a_worker_trains_on_the_cores_it_was_given():
   before = os.sched_getaffinity(0)
   worker = speed.Worker('jaxtok', spec_lib.Spec(**TINY, threads=1, steps=1))

@@ -29,6 +29,7 @@ class TestOneStage(model_suite.CausalSuite):
   case = model_suite.Case(hnet.Config(**SMALL))
 
 
+@pytest.mark.slow  # The mixer itself: tests/nn/mamba2_test.py.
 class TestMamba(model_suite.CausalSuite):
   case = model_suite.Case(hnet.Config(mixer='mamba2', state_dim=4, **SMALL))
 

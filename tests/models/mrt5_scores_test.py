@@ -140,7 +140,9 @@ def excess_in_numpy(model, batch):
   return np.array(rows)
 
 
-@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize(
+  'remat', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_the_penalty_is_that_of_the_model_in_numpy(remat):
   batch = make_batch()
   model = make(dataclasses.replace(CONFIG, remat=remat))

@@ -53,7 +53,9 @@ def parameters(model):
   }
 
 
-@pytest.mark.parametrize('kind', ['run', 'folder'])
+@pytest.mark.parametrize(
+  'kind', [pytest.param('run', marks=pytest.mark.slow), 'folder']
+)
 def test_mrt5_starts_from_byt5(teacher, kind, tmp_path):
   workdir, byt5_model = teacher
   config = small(mrt5.get_config('tiny'), softmax_one=kind == 'folder')
