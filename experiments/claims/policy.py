@@ -8,10 +8,10 @@ when blocks are given up (GSM8K, 256 tokens at once: 48 % at 13 calls, where
 thresholding stays below 34 % at any number of calls).
 
 Check: rolls of dice until a total is used up (`jaxtok/tasks/dice_countdown`), a
-denoiser of 64 x 3, one for all seeds. Each seed trains a policy from random
-weights, 600 updates at each of the speed pressures 0.4, 1 and 3; the settings
-were chosen on what runs of seeds 0, 1, 3, 4 and 10 showed on the validation
-prompts.
+denoiser of 64 x 3, one for all seeds. Each seed trains four policies from
+random weights, 300 updates at speed pressure 0.4; the one of the highest reward
+on validation prompts goes on with 600 updates at pressure 1 and 600 at 3. The
+settings were chosen on seeds 0 to 6 and 10, which are not among those below.
 512 test prompts (of 13 kinds: with greedy tokens a rule decodes equal prompts
 equally), policies at nine temperatures, thresholds on a grid of 0.01, and dense
 grids of entropy bounds, factors, top-k, margin, entropy and random.
@@ -40,7 +40,7 @@ THRESHOLD = {
   'gain_hypervolume': 'every >= 0',
   'gain_within_6_calls': 'every >= 0',
 }
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (20, 21, 22, 23, 24)
 _ACCURACY, _FAST = 0.97, 6.0
 
 

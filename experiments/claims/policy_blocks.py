@@ -29,7 +29,7 @@ CLAIM = (
   'than a point to thresholding at equal calls.'
 )
 THRESHOLD = {'largest_deficit': 'every <= 0.01'}
-SEEDS = (0, 1, 2)
+SEEDS = (20, 21, 22)
 _BLOCK, _USEFUL = 5, 0.7
 
 

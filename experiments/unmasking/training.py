@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains policies against a frozen denoiser, one speed pressure after another.
 
-A policy starts as a clone of a threshold rule. Each speed pressure then starts
-from the best policy of the one before: "best" is the highest mean reward on
-fixed validation prompts, decoded as at test time, at the best temperature.
+A policy starts random, or as a clone of a threshold rule (`clone`). Each speed
+pressure then starts from the best policy of the one before: "best" is the
+highest mean reward on fixed validation prompts, decoded as at test time, at the
+best temperature. Some random starts end at policies that no further training
+makes fast, so several may be tried at the first pressure (`num_starts`).
 """
 
 import dataclasses
@@ -44,6 +46,8 @@ class Config:
   )
   learn: rl.Config = dataclasses.field(default_factory=rl.Config)
   alphas: tuple[float, ...] = ()  # One stage each; () means learn.alpha alone.
+  num_starts: int = 1  # Policies of the first stage; the best one goes on.
+  start_steps: int = 0  # Updates of the first stage; 0: learn.steps.
   expert_threshold: float = 0.7  # Of the rule that is cloned or steers.
   num_validation: int = 128
   validate_every: int = 20
@@ -53,6 +57,16 @@ class Config:
     if not self.temperatures or min(self.temperatures) <= 0:
       raise ValueError(
         f'policy.temperatures={self.temperatures} must be > 0 and not empty.'
+      )
+    if self.num_starts < 1 or self.start_steps < 0:
+      raise ValueError(
+        f'policy.num_starts={self.num_starts} must be >= 1 and '
+        f'policy.start_steps={self.start_steps} >= 0.'
+      )
+    if self.num_starts > 1 and self.clone:
+      raise ValueError(
+        f'policy.num_starts={self.num_starts} policies would start as the same '
+        'clone. Use num_starts=1, or clone=None.'
       )
 
 
@@ -80,10 +94,10 @@ class Lesson:
     rows = base.batch(self.task, VALIDATION, 0, c.num_validation)
     self.judge = selection.Judge(self.task, self.denoiser, rows, c.learn.block)
 
-  def start(self) -> policy.UnmaskingPolicy:
-    """A new policy: random, or a clone of the expert."""
+  def start(self, number: int = 0) -> policy.UnmaskingPolicy:
+    """A new policy: random (another for each number), or a clone."""
     c = self.config
-    model = c.model.make(nnx.Rngs(self.seed))
+    model = c.model.make(nnx.Rngs(self.seed + 1_000_000 * number))
     if c.clone is None:
       return model
     begin = time.perf_counter()
@@ -116,14 +130,26 @@ class Lesson:
     return play(self.denoiser, self.judge.canvas(rows), rngs)
 
   def stage(
-    self, model: policy.UnmaskingPolicy, alpha: float
+    self,
+    model: policy.UnmaskingPolicy,
+    alpha: float,
+    *,
+    steps: int = 0,
+    number: int = 0,
   ) -> tuple[policy.UnmaskingPolicy, list[dict[str, float]]]:
     """Trains on at one speed pressure.
+
+    Args:
+      model: Where to start.
+      alpha: The pressure.
+      steps: Updates; 0 takes those of the config.
+      number: Of the start, if there are several.
 
     Returns:
       The policy of the best validation, and the numbers of each validation.
     """
-    c = dataclasses.replace(self.config.learn, alpha=alpha)
+    c = self.config.learn
+    c = dataclasses.replace(c, alpha=alpha, steps=steps or c.steps)
     trainer = rl.Trainer(
       c,
       self.denoiser,
@@ -134,7 +160,8 @@ class Lesson:
       self.expert,
       getattr(self.task, 'can_complete', None),
     )
-    rng = jax.random.fold_in(jax.random.key(self.seed), int(1000 * alpha))
+    stream = int(1000 * alpha) + 1_000_000 * number
+    rng = jax.random.fold_in(jax.random.key(self.seed), stream)
     history = [self._validate(model, 0, alpha)]
     best = (history[0]['reward'], model)
     begin = time.perf_counter()
@@ -151,7 +178,8 @@ class Lesson:
       if numbers['reward'] > best[0]:
         best = numbers['reward'], trainer.current()
       self.log(
-        f'seed {self.seed} alpha {alpha:g} update {done}/{c.steps}: train '
+        f'seed {self.seed}{f" start {number}" if number else ""} alpha '
+        f'{alpha:g} update {done}/{c.steps}: train '
         f'{train["accuracy"]:.2f} at {train["calls"]:.1f}, validation '
         f'{numbers["accuracy"]:.3f} at {numbers["calls"]:.2f} calls '
         f'(temperature {numbers["temperature"]:g}), '
@@ -198,18 +226,35 @@ def trained(
     log: Prints a line of progress.
   """
   lesson = Lesson(task, denoiser, config, seed, log)
+  made_by = {'task': task, 'policy': config}
   blank = config.model.make(nnx.Rngs(0))
-  model, models = None, {}
-  for alpha in config.alphas or (config.learn.alpha,):
-    path = workdir / f'policy_seed{seed}_alpha{alpha:g}.npz'
-    made_by = {'task': task, 'policy': config}
-    if path.exists():
-      model, _ = denoiser_lib.load(path, blank, made_by=made_by)
-    else:
-      model, history = lesson.stage(model or lesson.start(), alpha)
+
+  def stored(name: str, train):
+    path = workdir / f'policy_seed{seed}_{name}.npz'
+    if not path.exists():
+      model, history = train()
       best = max(history, key=lambda row: row['reward'])
       denoiser_lib.save(path, model, made_by=made_by, **best)
-    models[alpha] = model
+    return denoiser_lib.load(path, blank, made_by=made_by)
+
+  first, *others = config.alphas or (config.learn.alpha,)
+  found = []
+  for i in range(config.num_starts):
+    name = f'alpha{first:g}' + (f'_start{i}' if config.num_starts > 1 else '')
+    train = lambda i=i: lesson.stage(
+      lesson.start(i), first, steps=config.start_steps, number=i
+    )
+    found.append(stored(name, train))
+  model, best = max(found, key=lambda pair: pair[1]['reward'])
+  if config.num_starts > 1:
+    log(
+      f'seed {seed}: the best of {config.num_starts} starts is right in '
+      f'{best["accuracy"]:.3f} at {best["calls"]:.2f} calls'
+    )
+  models = {first: model}
+  for alpha in others:
+    train = lambda m=model, a=alpha: lesson.stage(m, a)
+    models[alpha] = model = stored(f'alpha{alpha:g}', train)[0]
   return models
 
 

@@ -179,6 +179,41 @@ def test_weights_of_another_model_are_refused(tmp_path):
     denoiser.load(tmp_path / 'p.npz', model, made_by={'steps': 5000})
 
 
+def test_the_best_of_several_starts_goes_on(tmp_path):
+  task = TINY.task
+  exact = training.exact_denoiser(task)
+  config = dataclasses.replace(
+    TINY.policy, clone=None, num_starts=3, start_steps=1, alphas=(0.5,)
+  )
+  config.learn.warmup_steps = 0
+  lines = []
+  args = tmp_path, task, exact, config, 0, lines.append
+  (model,) = training.trained(*args).values()
+  blank, rewards = config.model.make(nnx.Rngs(0)), []
+  made_by = {'task': task, 'policy': config}
+  for i in range(3):
+    path = tmp_path / f'policy_seed0_alpha0.5_start{i}.npz'
+    other, numbers = denoiser.load(path, blank, made_by=made_by)
+    rewards.append(numbers['reward'])
+    if rewards[-1] == max(rewards) and rewards.count(rewards[-1]) == 1:
+      want = other
+  assert len(set(rewards)) > 1
+  probe = jnp.ones((2, 3, 1)), jnp.ones((2, 3), bool), jnp.zeros(2)
+  np.testing.assert_array_equal(model(*probe), want(*probe))
+  assert 'the best of 3 starts' in lines[-1]
+  # What is on disk is not trained again.
+  num = len(lines)
+  training.trained(*args)
+  assert len(lines) == num + 1
+
+
+def test_starts_that_would_be_equal_are_refused():
+  with pytest.raises(ValueError, match='would start as the same clone'):
+    training.Config(num_starts=2)
+  with pytest.raises(ValueError, match='start_steps=-1 >= 0'):
+    training.Config(clone=None, start_steps=-1)
+
+
 def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
   with pytest.raises(ValueError, match='Addition has no exact denoiser'):
     training.exact_denoiser(addition.Addition())
