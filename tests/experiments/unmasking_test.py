@@ -180,12 +180,15 @@ def test_weights_of_another_model_are_refused(tmp_path):
 
 
 def test_the_best_of_several_starts_goes_on(tmp_path):
-  task = TINY.task
+  task = free_choice_task.FreeChoice(num_groups=2)
   exact = training.exact_denoiser(task)
   config = dataclasses.replace(
     TINY.policy, clone=None, num_starts=3, start_steps=1, alphas=(0.5,)
   )
-  config.learn.warmup_steps = 0
+  config.learn = rl.Config(
+    steps=1, warmup_steps=0, num_prompts=2, group=2, max_calls=6
+  )
+  config.temperatures = (1.0,)
   lines = []
   args = tmp_path, task, exact, config, 0, lines.append
   (model,) = training.trained(*args).values()
