@@ -16,6 +16,11 @@ every conditional law would have the same bound whatever the rates: what is left
 to gain are its errors, so a gain shows that the rates order the writing well,
 and a gap alone only that their gradient finds a direction. A step of GenMD4
 reads every row with two masks, so it costs twice the FLOPs.
+
+Measured: gaps of 0.04, bounds equal to 0.003 nats. The models are within 0.06
+nats of the truth, so hardly an error depends on the order, and with it hardly a
+gradient of the rates. A language that the model cannot learn well would be the
+better check.
 """
 
 import functools

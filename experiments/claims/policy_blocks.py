@@ -6,9 +6,9 @@ arXiv:2512.09106, LLaDA-8B in blocks of 32 of 256 tokens, GSM8K: the policy and
 thresholding are level (about 80 %) at many calls, and at ten the policy is
 right in 35 % where thresholding is in 17.5 %.
 
-Check: dice, denoiser, prompts, training and temperatures of the claim `policy`,
-but the answer of 20 tokens is decoded in four blocks of 5, both by the policy
-while it is trained and by every rule. largest_deficit compares at equal calls:
+Check: dice, denoiser, prompts, training (from one start) and temperatures of the
+claim `policy`, but the answer of 20 tokens is decoded in four blocks of 5, both
+by the policy while it is trained and by every rule. largest_deficit compares at equal calls:
 of the thresholds that are right in 0.7 or more and that no cheaper one equals,
 the largest accuracy that is lost by taking the best policy of the seed that
 costs no more (0.01 is the point of accuracy that counts as level). The others
@@ -36,7 +36,7 @@ _BLOCK, _USEFUL = 5, 0.7
 def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   """Numbers of one seed; see the module's docstring."""
   config = dice.get_config('small')
-  config.policy.learn.block = _BLOCK
+  config.policy.learn.block, config.policy.num_starts = _BLOCK, 1
   job = experiment.Experiment(config, workdir.parent / 'experiment')
   home = workdir.parents[1] / flagship.__name__.rpartition('.')[2]
   found = training.trained_denoiser(
