@@ -6,13 +6,14 @@ arXiv:2512.09106, LLaDA-8B in blocks of 32 of 256 tokens, GSM8K: the policy and
 thresholding are level (about 80 %) at many calls, and at ten the policy is
 right in 35 % where thresholding is in 17.5 %.
 
-Check: dice, denoiser, prompts, training (from one start) and temperatures of the
-claim `policy`, but the answer of 20 tokens is decoded in four blocks of 5, both
-by the policy while it is trained and by every rule. largest_deficit compares at equal calls:
-of the thresholds that are right in 0.7 or more and that no cheaper one equals,
-the largest accuracy that is lost by taking the best policy of the seed that
-costs no more (0.01 is the point of accuracy that counts as level). The others
-are as in `policy`: hypervolume less that of thresholding, and what 0.97 costs.
+Check: dice, denoiser, prompts, training (from one start) and temperatures of
+the claim `policy`, but the answer of 20 tokens is decoded in four blocks of 5,
+both by the policy while it is trained and by every rule. largest_deficit
+compares at equal calls: of the thresholds that are right in 0.7 or more and
+that no cheaper one equals, the largest accuracy that is lost by taking the best
+policy of the seed that costs no more (0.01 is the point of accuracy that counts
+as level). The others are as in `policy`: hypervolume less that of thresholding,
+and what 0.97 costs.
 """
 
 import pathlib
