@@ -40,7 +40,7 @@ def measure(
 ) -> dict[str, float]:
   """Trains once, estimates often; see the module."""
   run = mdlm_claim.train_mdlm(workdir, seed, steps)
-  config = run.config
+  config, model = run.config, run.model
   data = config.data.make(run.tokenizer)
   batch = next(iter(data.eval_batches('validation', batch_size=32)))
   fields = dict(mask_id=config.objective.mask_id, eval_samples=1)
@@ -50,7 +50,7 @@ def measure(
     objective = module.Config(**fields).make()
 
     def estimate(rng, objective=objective):
-      metrics = objective.per_row(run.model, batch, rng)
+      metrics = objective.per_row(model, batch, rng)
       return metrics['bpb_bound'].total.sum()
 
     bits = np.asarray(jax.jit(lambda r, f=estimate: jax.lax.map(f, r))(rngs))
