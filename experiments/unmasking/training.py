@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains policies against a frozen denoiser, one speed pressure after another.
 
-A policy starts as a clone of a threshold rule. Each speed pressure then starts
-from the best policy of the one before: "best" is the highest mean reward on
-fixed validation prompts, decoded as at test time, at the best temperature.
+A policy starts random, or as a clone of a threshold rule (`clone`). Each speed
+pressure then starts from the best policy of the one before: "best" is the
+highest mean reward on fixed validation prompts, decoded as at test time, at the
+best temperature.
 """
 
 import dataclasses
