@@ -128,7 +128,7 @@ class Learned:
   """
 
   def __init__(self, config: Config):
-    self.config = config
+    self.config, self.mask_id = config, config.mask_id
 
   def __call__(
     self, model: Rated, batch: dict[str, Array], rng: Array
