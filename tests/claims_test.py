@@ -4,12 +4,16 @@ import json
 import math
 import types
 
+import jax
 import pytest
 
 from experiments.claims import __main__ as cli
-from experiments.claims import bpb_accounting
+from experiments.claims import bpb_accounting, sampler_speed
 from experiments.ledger import claim as claim_lib
 from experiments.ledger import docs, measure, methods
+from experiments.unmasking import denoiser
+from jaxtok.diffusion import samplers
+from jaxtok.tasks import base, dice_countdown
 
 
 def make_claim(**fields):
@@ -176,6 +180,25 @@ def test_a_byte_and_a_bpe_table_score_the_same(tmp_path):
   assert got['error_to_exact'] < 1e-6
   assert got['start_error'] < 1e-9
   assert got['bpe_tokens_per_byte'] < 0.8  # The tokenizers do differ.
+
+
+def test_steps_of_a_batch_are_those_that_its_loop_makes():
+  task = dice_countdown.DiceCountdown()
+  model = denoiser.make(task, denoiser.Config(dim=16, num_layers=1))
+  rows = base.batch(task, 0, 0, 16)
+  sharp = lambda tokens: 2 * model(tokens)
+  got = sampler_speed.steps_made(task, sharp, rows)
+  assert got['batch_to_slowest'] == 1
+  assert got['fewest_calls'] < got['most_calls'] < task.answer_len / 1.3
+
+  def to_the_end(model, canvas, *args, **options):
+    """A loop that makes a step for each position, needed or not."""
+    out = samplers.decode(model, canvas, *args, **options)
+    waste = lambda step, out: (model(out.tokens_bt), out)[1]
+    return jax.lax.fori_loop(out.num_calls_b.max(), task.answer_len, waste, out)
+
+  got = sampler_speed.steps_made(task, sharp, rows, to_the_end)
+  assert got['batch_to_slowest'] == task.answer_len / got['most_calls'] > 1.3
 
 
 @pytest.mark.slow

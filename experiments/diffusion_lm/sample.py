@@ -10,14 +10,17 @@ call); block for BD3-LM (first-hitting inside blocks, with a cache), which can
 write any --length and with --stop ends a sample at its end of text; rates for
 GenMD4; timed for models that are told the time. Printed beside the samples:
 calls of the denoiser per sample; unigram entropy, of the samples and of
-held-out text of the same length; and with --scorer, a run of
-experiments.byte_lm, the generative perplexity of both. A low perplexity means
-nothing where the entropy is low too.
+held-out text of the same lengths, row by row; and with --scorer, a run of
+experiments.byte_lm, the generative perplexity of both, over all tokens. Samples
+without text are counted and left out. A low perplexity means nothing where the
+entropy is low too.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +77,7 @@ def sample(
       'need a run of bd3lm and --sampler=block.'
     )
   objective = run.config.objective
-  length = length or run.config.data.seq_len
+  length = length or data_of(run).seq_len
   tokens = jnp.zeros((num_rows, length), jnp.int32)
   canvas = samplers.start(
     tokens, jnp.ones(tokens.shape, bool), objective.mask_id
@@ -134,43 +137,83 @@ def check(run: runs.Run, sampler: str) -> None:
     )
 
 
-def held_out(run: runs.Run, num_rows: int) -> np.ndarray:
-  """Rows of validation text without padding."""
-  config = run.config
-  batches = config.data.make(run.tokenizer).eval_batches(
+def data_of(run: runs.Run) -> Any:
+  """The config of the run's text.
+
+  Raises:
+    ValueError: If its rows are no windows of a text.
+  """
+  data = run.config.data
+  if not hasattr(data, 'seq_len'):
+    raise ValueError(
+      f'{run.workdir} was trained on {type(data).__module__}, which has no '
+      'seq_len: its rows are no windows of a text. Use a run on data.text.'
+    )
+  return data
+
+
+def held_out(run: runs.Run, num_rows: int, length: int) -> np.ndarray:
+  """Rows of validation text without padding.
+
+  Raises:
+    ValueError: If there are not so many.
+  """
+  data = dataclasses.replace(data_of(run), seq_len=length)
+  batches = data.make(run.tokenizer).eval_batches(
     'validation', batch_size=num_rows
   )
-  rows = np.asarray(next(iter(batches))['targets_bt'])
-  if len(rows) < num_rows:
-    raise ValueError(f'validation has fewer than num_rows={num_rows} rows.')
-  return rows
+  batch = next(iter(batches))
+  if not np.all(batch['segment_ids_bt']):
+    raise ValueError(
+      f'validation has fewer than num_rows={num_rows} rows of {length} tokens. '
+      'Lower --num_rows or --length.'
+    )
+  return np.asarray(batch['targets_bt'])
 
 
 def report(
   run: runs.Run,
-  tokens: jax.Array,
-  text: np.ndarray,
+  tokens_bt: np.ndarray,
+  text_bt: np.ndarray,
+  is_text_bt: np.ndarray,
   scorer: runs.Run | None,
-  is_text_bt: jax.Array | None = None,
 ) -> list[str]:
-  """One line per measure, of samples (up to their end) and of held-out text."""
+  """One line per measure, of samples and of held-out text, cut alike."""
+  has_text_b = is_text_bt.any(-1)
+  if not has_text_b.any():
+    return ['no sample has text, so that there is nothing to measure']
+  pair = [jnp.asarray(x)[has_text_b] for x in (tokens_bt, text_bt)]
+  is_text_bt = jnp.asarray(is_text_bt)[has_text_b]
   size = run.config.objective.mask_id
-  pair = [(jnp.asarray(tokens), is_text_bt), (jnp.asarray(text), None)]
-  entropy = lambda x, is_text_bt: generation.unigram_entropy(
-    x, vocab_size=size, is_text_bt=is_text_bt
+  entropy = lambda x_bt: generation.unigram_entropy(
+    x_bt, vocab_size=size, is_text_bt=is_text_bt
   ).mean()
-  values = [f'{entropy(*x):.3f}' for x in pair]
+  values = [f'{entropy(x_bt):.3f}' for x_bt in pair]
   lines = [f'unigram entropy  {values[0]} nats; held-out text {values[1]}']
-  if scorer is not None:
-    bos = scorer.tokenizer.special.bos
-    nats = lambda x, is_text_bt: generation.generative_nats(
-      scorer.model, x, bos=bos, is_text_bt=is_text_bt
-    ).mean()
-    values = [f'{np.exp(nats(*x)):.2f}' for x in pair]
-    lines += [
-      f'gen. perplexity  {values[0]} per token; held-out text {values[1]}'
-    ]
-  return lines
+  if scorer is None:
+    return lines
+  nats = lambda x_bt: generation.generative_nats(
+    scorer.model,
+    x_bt,
+    bos=scorer.tokenizer.special.bos,
+    is_text_bt=is_text_bt,
+  )
+  values = [f'{np.exp(nats(x).sum() / is_text_bt.sum()):.2f}' for x in pair]
+  return [
+    *lines,
+    f'gen. perplexity  {values[0]} per token; held-out text {values[1]}',
+  ]
+
+
+def check_scorer(scorer: runs.Run, length: int) -> None:
+  """Raises ValueError if its model cannot read rows of this length."""
+  most = getattr(scorer.model, 'max_len', 0)
+  if most and length > most:
+    raise ValueError(
+      f'--scorer={scorer.workdir} reads at most {most} tokens, but samples '
+      f'have {length}. Lower --length, or take a scorer without learned '
+      'positions.'
+    )
 
 
 def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
@@ -185,10 +228,11 @@ def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
       f'num_rows={args.num_rows} and steps={args.steps} must be >= 1, length='
       f'{args.length} >= 0.'
     )
-  eos = run.tokenizer.special.eos
-  if args.stop and eos is None:
-    raise ValueError(f'--stop: {run.tokenizer!r} has no eos token.')
-  end = ending.Ending(eos, args.min_entropy) if args.stop else None
+  end = ending_of(run, args)
+  length = args.length or data_of(run).seq_len
+  if scorer is not None:
+    check_scorer(scorer, length)
+  text = held_out(run, args.num_rows, length)
   canvas = sample(
     run,
     num_rows=args.num_rows,
@@ -198,25 +242,42 @@ def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
     length=args.length,
     end=end,
   )
-  tokens, is_text = canvas.tokens_bt, None
-  if args.stop:
-    is_text = ending.is_text(tokens, eos)
-  lines = []
-  for i, row in enumerate(np.asarray(tokens)[: args.num_shown]):
-    row = row if is_text is None else row[np.asarray(is_text)[i]]
-    lines.append(f'--- {run.tokenizer.decode(row)!r}')
+  tokens = np.asarray(canvas.tokens_bt)
+  is_text = np.ones(tokens.shape, bool)
+  if end is not None:
+    is_text = np.asarray(ending.is_text(canvas.tokens_bt, end.eos))
+  lines = [
+    f'--- {run.tokenizer.decode(row[keep])!r}'
+    for row, keep in zip(tokens[: args.num_shown], is_text, strict=False)
+  ]
   calls = np.asarray(canvas.num_calls_b)
   lines.append(
     f'denoiser calls   {calls.mean():.1f} per sample, most {calls.max()}'
   )
-  if is_text is not None:
-    sizes = np.asarray(is_text.sum(-1))
+  if end is not None:
+    sizes = is_text.sum(-1)
     lines.append(
       f'length           {sizes.mean():.1f} tokens per sample; '
-      f'{(sizes < tokens.shape[1]).sum()} of {len(sizes)} came to an end'
+      f'{(sizes < tokens.shape[1]).sum()} of {len(sizes)} came to an end, '
+      f'{(sizes == 0).sum()} are empty and left out below'
     )
-  text = held_out(run, args.num_rows)
-  return lines + report(run, tokens, text, scorer, is_text)
+  return lines + report(run, tokens, text, is_text, scorer)
+
+
+def ending_of(run: runs.Run, args: argparse.Namespace) -> ending.Ending | None:
+  """When samples end before their canvas does; None without --stop.
+
+  Raises:
+    ValueError: If it cannot be.
+  """
+  if not args.stop:
+    if args.min_entropy:
+      raise ValueError(f'min_entropy={args.min_entropy} needs --stop.')
+    return None
+  eos = run.tokenizer.special.eos
+  if eos is None:
+    raise ValueError(f'--stop: {run.tokenizer!r} has no eos token.')
+  return ending.Ending(eos, args.min_entropy, args.window)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,7 +302,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     '--min_entropy',
     type=float,
     default=0.0,
-    help='with --stop: end those whose last 256 tokens have less, in nats',
+    help='with --stop: end those whose last tokens have less, in nats',
+  )
+  parser.add_argument(
+    '--window', type=int, default=256, help='tokens that --min_entropy is of'
   )
   args = parser.parse_args(argv)
   try:

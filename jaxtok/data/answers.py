@@ -11,7 +11,7 @@ Padding stands before the question, so that all answers begin at one column, as
 they do when they are generated; positions count columns.
 
 The pairs are generated (`draw(rng)` and `key`, e.g. `tasks.word_problems`) or
-read from JSON lines. Pairs that are too long are left out.
+read from JSON lines. Pairs that are too long are left out and counted.
 """
 
 import functools
@@ -117,8 +117,6 @@ class Rows(pairs.Rows):
 
   Attributes:
     key: Identifies the pairs.
-    num_left_out: Pairs of the split that are too long (0 if they are drawn,
-      which is checked row by row).
   """
 
   def __init__(self, config: Config, tokenizer: Any, split: str, seed: int):
@@ -126,12 +124,11 @@ class Rows(pairs.Rows):
     self.seq_len = config.prompt_len + config.answer_len
     self._texts = config.texts(split, seed)
     self._seed = seed if split == 'train' else None
-    self._kept, self.num_left_out = None, 0
+    self._kept = None
     self.num_rows, self.key = len(self._texts), self._texts.key
     if isinstance(self._texts, _Read):
       fits = [self._fits(*self._texts[i]) for i in range(self.num_rows)]
       self._kept = np.flatnonzero(fits)
-      self.num_left_out = self.num_rows - len(self._kept)
       self.num_rows = len(self._kept)
       if not self.num_rows:
         raise ValueError(
@@ -145,6 +142,18 @@ class Rows(pairs.Rows):
     return size(question) <= config.prompt_len and (
       size(answer) < config.answer_len
     )
+
+  @property
+  def num_left_out(self) -> int:
+    """Pairs that are too long, up to the last row if `num_rows` was lowered.
+
+    0 if they are drawn, which is checked row by row.
+    """
+    if self._kept is None:
+      return 0
+    is_whole = self.num_rows == len(self._kept)
+    seen = len(self._texts) if is_whole else self._kept[self.num_rows - 1] + 1
+    return int(seen) - self.num_rows
 
   def pair(self, index: int) -> Texts:
     """Question and answer of a row; training goes round in a new order."""
@@ -212,10 +221,14 @@ class Answers(pairs.Pairs):
     self.config, self._tokenizer = config, tokenizer
     self._rows = functools.cache(functools.partial(Rows, config, tokenizer))
 
+  def left_out(self, split: str, max_bytes: int = 0) -> int:
+    """Pairs of a split that are too long for a row."""
+    return self.rows(split, max_bytes).num_left_out
+
   def describe(self, split: str, max_bytes: int = 0) -> str:
     """One line."""
-    rows = self.rows(split, max_bytes)
     line = super().describe(split, max_bytes)
-    if rows.num_left_out:
-      line += f'; {rows.num_left_out} are too long and left out'
+    num = self.left_out(split, max_bytes)
+    if num:
+      line += f'; {num} are too long and left out'
     return line

@@ -113,8 +113,7 @@ def _reveal(denoiser, canvas, select_bt, rngs_b, step, mask_id):
   logits_btv = denoiser(canvas.tokens_bt).astype(jnp.float32)
   is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
   logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
-  draw = lambda rng, x: jax.random.categorical(rng, x, mode='high')
-  drawn_bt = jax.vmap(draw)(rngs_b, logits_btv)
+  drawn_bt = samplers.draw(logits_btv, rngs_b)
   psi_bt = jnp.take_along_axis(
     jax.nn.softmax(logits_btv, axis=-1), drawn_bt[..., None], axis=-1
   )[..., 0]

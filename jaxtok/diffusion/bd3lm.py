@@ -15,7 +15,8 @@ clean copy up to the end of its block.
 In training each block has a time of its own, uniform on [`low`, `high`]; a
 narrower range than [0, 1] has less variance but its loss is no bound (the
 paper's clipped schedules). With `search_every` the range is chosen anew while
-the model learns: the one of a grid whose loss varies least. It is state of the
+the model learns: the one of a grid whose loss varies least over the rows of the
+whole batch of one step, in use from the next step on. It is state of the
 training, so the model must be a `Model`. Evaluation uses the
 any-order bound inside blocks, see `any_order`: the same in expectation for a
 denoiser that ignores time, and for blocks of one token exactly the negative
@@ -155,19 +156,18 @@ class BlockDiffusion(losses.Weighted):
       loss = super().__call__(model, batch, rng)
       is_whole = (config.low, config.high) == (0.0, 1.0)
       return loss if is_whole else _without_bounds(loss, {})
-    times = self._search(model, batch, rng)
+    times = self._range(model)
     clipped = losses.Weighted(
       lambda batch, rng: corrupt(batch, rng, config, times),
       mask_id=config.mask_id,
       score=self._score,
     )
     loss, one = clipped(model, batch, rng), jnp.ones(())
-    return _without_bounds(
-      loss, {'low': base.Mean(times[0], one), 'high': base.Mean(times[1], one)}
-    )
+    used = {'low': base.Mean(times[0], one), 'high': base.Mean(times[1], one)}
+    return _without_bounds(loss, used | self._tried(model, batch, rng))
 
-  def _search(self, model, batch, rng):
-    """The range of this step, which is also stored in the model."""
+  def _range(self, model):
+    """The range in use."""
     config = self.config
     if not hasattr(model, 'time_range'):
       raise ValueError(
@@ -175,36 +175,54 @@ class BlockDiffusion(losses.Weighted):
         'range. Set model=bd3lm.Model(inner=...).'
       )
     state = model.time_range
-    step, ranges = state.steps[...], config.ranges()
+    is_new = state.steps[...] < config.search_every
+    return (
+      jnp.where(is_new, config.low, state.low[...]),
+      jnp.where(is_new, config.high, state.high[...]),
+    )
+
+  def _is_due(self, model):
+    """Whether a range is chosen at the end of this step."""
+    return (model.time_range.steps[...] + 1) % self.config.search_every == 0
+
+  def _tried(self, model, batch, rng):
+    """What `advance` chooses by: sums over rows for each range of the grid."""
+    config, ranges = self.config, self.config.ranges()
 
     def search():
-      frozen = jax.lax.stop_gradient
-      found = frozen(variance(model, batch, rng, config, ranges))
-      best = jnp.asarray(ranges, jnp.float32)[jnp.argmin(found)]
-      return best[0], best[1]
+      loss_nb = row_losses(model, batch, rng, config, ranges)
+      loss_nb = jax.lax.stop_gradient(loss_nb)
+      return loss_nb.sum(1), (loss_nb**2).sum(1)
 
-    def keep():
-      is_new = step < config.search_every
-      return (
-        jnp.where(is_new, config.low, state.low[...]),
-        jnp.where(is_new, config.high, state.high[...]),
-      )
-
-    is_due = (step > 0) & (step % config.search_every == 0)
-    low, high = jax.lax.cond(is_due, search, keep)
-    state.low[...], state.high[...] = low, high
-    return low, high
+    none = lambda: (jnp.zeros(len(ranges)), jnp.zeros(len(ranges)))
+    sums = jax.lax.cond(self._is_due(model), search, none)
+    num = jnp.float32(batch['targets_bt'].shape[0])
+    return {
+      '_loss': base.Mean(sums[0], num),
+      '_square': base.Mean(sums[1], num),
+    }
 
   def advance(self, model: Any, metrics: dict[str, base.Mean]) -> None:
     """See `objectives.base.Objective`."""
-    del metrics
-    if self.config.search_every:
-      model.time_range.steps[...] = model.time_range.steps[...] + 1
+    if not self.config.search_every:
+      return
+    state, is_due = model.time_range, self._is_due(model)
+    variance_n = metrics['_square'].value - metrics['_loss'].value ** 2
+    ranges = jnp.asarray(self.config.ranges(), jnp.float32)
+    low, high = ranges[jnp.argmin(variance_n)]
+    state.low[...] = jnp.where(is_due, low, state.low[...])
+    state.high[...] = jnp.where(is_due, high, state.high[...])
+    state.steps[...] = state.steps[...] + 1
 
   def flops(self, model: Any, shape: models.Shape) -> dict[str, float]:
-    """Forward FLOPs: two copies, of which one has logits."""
+    """Forward FLOPs: two copies, of which one has logits, and the search."""
     parts = model.flops(models.Shape(b=shape.b, t=2 * shape.t))
-    return parts | {'head': parts.get('head', 0.0) / 2}
+    parts = parts | {'head': parts.get('head', 0.0) / 2}
+    config = self.config
+    if not config.search_every:
+      return parts
+    passes = len(config.ranges()) / config.search_every
+    return parts | {'search': passes * sum(parts.values())}
 
 
 def _without_bounds(loss: base.Loss, more: dict[str, base.Mean]) -> base.Loss:
@@ -345,11 +363,23 @@ def variance(
   The paper trains on the range with the least, chosen anew at each evaluation
   among those of widths 0.5 to 0.9; see `Config.search_every`. Losses of
   different ranges are not scaled to each other (as in the paper), so compare at
-  one stage of training.
+  one stage of training. Arguments: see `row_losses`.
+  """
+  return row_losses(model, batch, rng, config, ranges).var(1)
+
+
+def row_losses(
+  model: Any,
+  batch: dict[str, Array],
+  rng: Array,
+  config: Config,
+  ranges: Sequence[tuple[float, float]],
+) -> Float[Array, 'n b']:
+  """The training loss per target of each row for ranges of times.
 
   Args:
     model: The model.
-    batch: Rows to take the variance over.
+    batch: The rows.
     rng: Shared by all ranges.
     config: Of the objective; its own range is not used.
     ranges: Pairs (low, high).
@@ -361,6 +391,6 @@ def variance(
     nats_bt = scores(
       model, batch, corruption, config.mask_id, None, block=config.block
     ).nats_bt
-    return ((nats_bt * corruption.weights_bt).sum(1) / num_b).var()
+    return (nats_bt * corruption.weights_bt).sum(1) / num_b
 
   return jax.lax.map(of_range, jnp.asarray(ranges, jnp.float32))

@@ -28,7 +28,7 @@ class Ending:
     min_entropy: Nats; rows below it end with the block. 0 turns it off. The
       paper takes 4 with GPT-2's tokens; text in bytes has about 3.
     window: Tokens that the entropy is of; until a row has so many, it is not
-      asked.
+      asked. At most the length of the answer.
   """
 
   eos: int
@@ -54,12 +54,22 @@ class Ending:
       canvas: All positions before `stop` are revealed.
       stop: First position that has not been decoded.
       prompt_len: Positions in which an end of text does not count; static.
+
+    Raises:
+      ValueError: If no row can ever have `window` tokens.
     """
+    length = canvas.tokens_bt.shape[1] - prompt_len
+    if self.min_entropy and self.window > length:
+      raise ValueError(
+        f'window={self.window} exceeds the length={length} of the answer, so '
+        f'that min_entropy={self.min_entropy} would never be asked. Lower the '
+        'window or lengthen the answer.'
+      )
     index_t = jnp.arange(canvas.tokens_bt.shape[1])
     is_eos_bt = (canvas.tokens_bt == self.eos) & (index_t >= prompt_len)
     is_eos_bt &= (index_t < stop) & ~canvas.is_masked_bt
     is_behind_bt = (jnp.cumsum(is_eos_bt, axis=1) - is_eos_bt) > 0
-    if self.min_entropy and self.window <= canvas.tokens_bt.shape[1]:
+    if self.min_entropy:
       start = jnp.maximum(stop - self.window, 0)
       tokens_bw = jax.lax.dynamic_slice_in_dim(
         canvas.tokens_bt, start, self.window, axis=1

@@ -7,7 +7,8 @@ end of text. What is compared with the answer of the data is what stands behind
 the last '####', as GSM8K's evaluation does (Cobbe et al. 2021,
 arXiv:2110.14168); the whole text where the data's answer has no such mark.
 
-Rows are those of `data.answers`: all answers begin at one column.
+Rows are those of `data.answers`: all answers begin at one column. Questions
+that are too long for a row count as answered wrong.
 """
 
 import dataclasses
@@ -45,7 +46,8 @@ class Config:
     """Builds the eval.
 
     Raises:
-      ValueError: If there is no mask or end of text.
+      ValueError: If there is no mask or end of text, or the mask is not that of
+        the objective, or the answers of the data are of another length.
     """
     return ExactMatch(self, context)
 
@@ -70,9 +72,10 @@ class ExactMatch:
 
   Returns:
     exact_match: Share of right answers; exact_match_se: its standard error.
-    finished: Share of answers with an end of text.
-    calls: Calls of the denoiser per answer.
-    answers, bytes, corpus: What they are of.
+    left_out: Questions that are too long and therefore wrong.
+    finished: Share of answers with an end of text, left_out aside.
+    calls: Calls of the denoiser per answer, likewise.
+    answers, bytes, corpus: What they are of; answers include left_out.
     samples: Some questions and answers.
   """
 
@@ -86,6 +89,14 @@ class ExactMatch:
         f'mask_id={config.mask_id} must be the id of the mask token, that of '
         'the objective.'
       )
+    theirs = getattr(context.objective, 'mask_id', config.mask_id)
+    if theirs != config.mask_id:
+      raise ValueError(
+        f'mask_id={config.mask_id} must be that of the objective, {theirs}.'
+      )
+    for batch in context.batches(config.split, config.max_bytes):
+      answer_column(jax.device_get(batch), config.decoding.length)
+      break  # All rows are laid out alike.
     self._run = jax.jit(self._generate, static_argnums=(0, 1))
 
   def __call__(self, model: Any, rng: Any) -> dict[str, float | str]:
@@ -111,12 +122,15 @@ class ExactMatch:
           shown += _sample(context.tokenizer.decode(question), want, got)
     if not right:
       raise ValueError(f'the {config.split} split has no questions.')
-    num, share = len(right), float(np.mean(right))
+    left_out = context.left_out(config.split, config.max_bytes)
+    num = len(right) + left_out
+    share = sum(right) / num
     return {
       'exact_match': share,
       'exact_match_se': float(np.sqrt(share * (1 - share) / num)),
-      'finished': finished / num,
-      'calls': calls / num,
+      'left_out': left_out,
+      'finished': finished / len(right),
+      'calls': calls / len(right),
       'answers': num,
       'bytes': num_bytes,
       'corpus': context.corpus_id(config.split, config.max_bytes),

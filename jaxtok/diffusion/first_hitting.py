@@ -63,10 +63,9 @@ def decode(
     logits_btv = denoiser(canvas.tokens_bt, now_b).astype(jnp.float32)
     is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
     logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
-    draw = lambda rng, x: jax.random.categorical(rng, x, mode='high')
     view = selectors.View(
       probs_btv=jax.nn.softmax(logits_btv, axis=-1),
-      tokens_bt=jax.vmap(draw)(token_rngs_b, logits_btv),
+      tokens_bt=samplers.draw(logits_btv, token_rngs_b),
       is_masked_bt=masked_bt,
       allowed_bt=masked_bt,
       progress_b=canvas.num_calls_b / masked_bt.shape[1],

@@ -128,7 +128,7 @@ class Learned:
   """
 
   def __init__(self, config: Config):
-    self.config = config
+    self.config, self.mask_id = config, config.mask_id
 
   def __call__(
     self, model: Rated, batch: dict[str, Array], rng: Array
@@ -308,12 +308,11 @@ def decode(
     t, s = times[step], times[step + 1]
     probs_btv = jnp.exp(log_probs(denoiser(canvas.tokens_bt), rates_v, t))
     chance_bt, log_joint_btv = reveal(probs_btv, rates_v, t, s)
-    draw = lambda rng, x: jax.random.categorical(rng, x, mode='high')
     width = canvas.tokens_bt.shape[1]
     uniform = jax.vmap(lambda rng: jax.random.uniform(rng, (width,)))
     view = selectors.View(
       probs_btv=probs_btv,
-      tokens_bt=jax.vmap(draw)(token_rngs_b, log_joint_btv),
+      tokens_bt=samplers.draw(log_joint_btv, token_rngs_b),
       is_masked_bt=canvas.is_masked_bt,
       allowed_bt=canvas.is_masked_bt,
       progress_b=canvas.num_calls_b / width,

@@ -202,7 +202,7 @@ class Weighted:
     score: Callable[..., cross_entropy.Scores] = scores,
     eval_corrupt: Corrupt | None = None,
   ):
-    self._corrupt, self._mask_id, self._score = corrupt, mask_id, score
+    self._corrupt, self.mask_id, self._score = corrupt, mask_id, score
     self._eval_corrupt = eval_corrupt or corrupt
     self._eval_samples, self._constant = eval_samples, constant
 
@@ -211,7 +211,7 @@ class Weighted:
   ) -> base.Loss:
     mask_rng, model_rng = jax.random.split(rng)
     corruption = self._corrupt(batch, mask_rng)
-    found = self._score(model, batch, corruption, self._mask_id, model_rng)
+    found = self._score(model, batch, corruption, self.mask_id, model_rng)
     weight = batch['loss_mask_bt'].sum()
     nats = found.total + self._constant * weight
     masked = corruption.is_masked_bt.sum().astype(jnp.float32)
@@ -229,7 +229,7 @@ class Weighted:
 
     def sample(rng):
       corruption = self._eval_corrupt(batch, rng)
-      found = self._score(model, batch, corruption, self._mask_id, None)
+      found = self._score(model, batch, corruption, self.mask_id, None)
       return (found.nats_bt * corruption.weights_bt).sum(1)
 
     rngs = jax.random.split(rng, self._eval_samples)

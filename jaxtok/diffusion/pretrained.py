@@ -153,16 +153,33 @@ def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:
 class Aligned:
   """A model with shifted logits, for objectives: those of LLaDA fit Dream.
 
+  The first token of each document of a row keeps its own state, as that of the
+  row does: documents do not see each other.
+
   Attributes:
     model: A bidirectional `SequenceModel` whose logits are for the next token.
   """
 
   model: Any
 
-  def __call__(self, tokens_bt: Int[Array, 'b t'], **options: Any) -> Any:
+  def __call__(
+    self,
+    tokens_bt: Int[Array, 'b t'],
+    *,
+    segment_ids: Int[Array, 'b t'] | None = None,
+    **options: Any,
+  ) -> Any:
     """The states of `model`, each from the position before."""
-    output = self.model(tokens_bt, **options)
-    return dataclasses.replace(output, hidden_btd=shifted(output.hidden_btd))
+    output = self.model(tokens_bt, segment_ids=segment_ids, **options)
+    hidden_btd = shifted(output.hidden_btd)
+    if segment_ids is not None:
+      is_first_bt = (
+        jnp.diff(segment_ids, axis=1, prepend=segment_ids[:, :1]) != 0
+      )
+      hidden_btd = jnp.where(
+        is_first_bt[..., None], output.hidden_btd, hidden_btd
+      )
+    return dataclasses.replace(output, hidden_btd=hidden_btd)
 
   def logits(self, hidden_btd: Float[Array, 'b t d']) -> Float[Array, 'b t v']:
     """See `model`."""

@@ -184,11 +184,20 @@ def look(
 
 
 def _tokens(logits_btv, rngs_b, temperature):
-  """Proposed tokens. The default Gumbel noise of float32 is cut off at 15.9."""
+  """Proposed tokens."""
   if not temperature:
     return logits_btv.argmax(-1)
-  draw = lambda rng, x: jax.random.categorical(rng, x, mode='high')
-  return jax.vmap(draw)(rngs_b, logits_btv / temperature)
+  return draw(logits_btv / temperature, rngs_b)
+
+
+def draw(logits_btv: Float[Array, 'b t v'], rngs_b: Any) -> Int[Array, 'b t']:
+  """Tokens of the distribution, all of it.
+
+  The default Gumbel noise of float32 is cut off at 15.9, so that tokens of
+  probability 1e-8 would never be drawn.
+  """
+  of_row = lambda rng, x_tv: jax.random.categorical(rng, x_tv, mode='high')
+  return jax.vmap(of_row)(rngs_b, logits_btv)
 
 
 def commit(

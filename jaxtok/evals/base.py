@@ -29,6 +29,8 @@ class Context:
       of its documents' bytes, independent of the tokenizer.
     objective: The run's objective, for held-out losses.
     workdir: Where samples and plots go.
+    left_out: `left_out(split, max_bytes)` is the number of records of that text
+      which fit into no row.
   """
 
   tokenizer: Any
@@ -36,6 +38,7 @@ class Context:
   corpus_id: Callable[[str, int], str]
   objective: Any
   workdir: Any
+  left_out: Callable[[str, int], int] = lambda split, max_bytes: 0
 
 
 class Eval(Protocol):

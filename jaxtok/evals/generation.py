@@ -45,16 +45,18 @@ def generative_nats(
   bos: int,
   is_text_bt: Bool[Array, 'b t'] | None = None,
 ) -> Float[Array, 'b']:
-  """Mean negative log-likelihood per token of each sample, nats.
+  """Negative log-likelihood of each sample, nats over all its tokens.
 
-  The exponential of its mean over samples is the generative perplexity.
+  The generative perplexity of samples is the exponential of the sum over them
+  by the number of their tokens, so that long and short ones weigh what they
+  have, and a sample without text has no part in it.
 
   Args:
     model: An autoregressive model other than the one that was sampled, with the
       same tokenizer.
     tokens_bt: Samples.
     bos: Token before each of them.
-    is_text_bt: See `unigram_entropy`. A sample without text has 0 nats.
+    is_text_bt: See `unigram_entropy`.
   """
   start_b1 = jnp.full((tokens_bt.shape[0], 1), bos, tokens_bt.dtype)
   inputs_bt = jnp.concatenate([start_b1, tokens_bt[:, :-1]], axis=1)
@@ -63,5 +65,4 @@ def generative_nats(
   picked_bt1 = jnp.take_along_axis(log_probs_btv, tokens_bt[..., None], axis=-1)
   if is_text_bt is None:
     is_text_bt = jnp.ones(tokens_bt.shape, bool)
-  sum_b = jnp.where(is_text_bt, picked_bt1[..., 0], 0.0).sum(-1)
-  return -sum_b / jnp.maximum(is_text_bt.sum(-1), 1)
+  return -jnp.where(is_text_bt, picked_bt1[..., 0], 0.0).sum(-1)

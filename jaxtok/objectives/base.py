@@ -58,7 +58,8 @@ class Objective(Protocol):
   `flops(model, shape) -> dict`: see `train.flops.per_step`. One with state
   keeps it in variables of the model that are no parameters, and has
   `advance(model, metrics) -> None`: the training step calls it once per step
-  with the metrics of the whole batch.
+  with the metrics of the whole batch. Metrics whose names begin with '_' are
+  for `advance` alone: they are not reported and may be arrays.
   """
 
   def __call__(

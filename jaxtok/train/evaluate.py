@@ -23,12 +23,16 @@ class Evals:
 
   def __init__(self, job: Job):
     self._job = job
+    fields = {}
+    if hasattr(job.text, 'left_out'):
+      fields['left_out'] = job.text.left_out
     context = base.Context(
       tokenizer=job.tokenizer,
       batches=self._batches,
       corpus_id=job.text.corpus_id,
       objective=job.objective,
       workdir=job.workdir,
+      **fields,
     )
     self._configs = job.config.evals
     self._evals = {k: c.make(context) for k, c in self._configs.items()}

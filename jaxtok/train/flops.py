@@ -33,13 +33,15 @@ def per_step(
     shape: Of the whole batch.
     remat: Whether the backward pass recomputes the blocks.
     objective: One that does not call the model once on the batch's tokens has
-      `flops(model, shape) -> dict`, likewise; else it is not looked at.
+      `flops(model, shape) -> dict`, likewise; else it is not looked at. Its
+      part 'search' is of forward passes that have no backward pass.
   """
   count = getattr(objective, 'flops', lambda model, shape: model.flops(shape))
-  parts = count(model, shape)
+  parts = dict(count(model, shape))
+  search = parts.pop('search', 0.0)
   forward = sum(parts.values())
   recomputed = forward - parts.get('head', 0.0) if remat else 0.0
-  return float(3 * forward + recomputed)
+  return float(3 * forward + recomputed + search)
 
 
 def steps_within(budget: float | int, flops_per_step: float) -> int:

@@ -27,8 +27,8 @@ class StepMetrics:
   """What a step reports; everything stays on the devices until it is read.
 
   Attributes:
-    means: Name to `Mean`: those of the objective, and `loss`, `grad_norm`
-      (before clipping) and `lr`.
+    means: Name to `Mean`: those of the objective but for names that begin with
+      '_', and `loss`, `grad_norm` (before clipping) and `lr`.
     tokens: Positions of the batch that are not padding.
     bytes: Source bytes charged to the batch's targets.
     bad: -1 if the loss, gradients and new parameters are finite; else the
@@ -185,7 +185,7 @@ def _metrics(checked, loss, batch, lr) -> StepMetrics:
   norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
   one = jnp.ones(())
   return StepMetrics(
-    means=loss.metrics
+    means={k: v for k, v in loss.metrics.items() if k[0] != '_'}
     | {
       'loss': Mean(loss.sum_nats, loss.weight),
       'grad_norm': Mean(norm, one),

@@ -88,6 +88,14 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(tmp_path):
   assert rows.num_left_out > 0
   assert f'{rows.num_left_out} are too long' in text.describe('validation')
   assert max(len(rows.pair(i)[0]) for i in range(len(rows))) == 72
+  assert text.left_out('validation') == rows.num_left_out
+  everything = text.config.texts('validation', 0)
+  assert len(rows) + rows.num_left_out == len(everything)
+  few = text.rows('validation', 3)  # Three answers of one byte.
+  long = [len(everything[i][0]) > 72 for i in range(len(everything))]
+  third = np.flatnonzero(np.logical_not(long))[2]
+  assert len(few) == 3
+  assert text.left_out('validation', 3) == few.num_left_out == third - 2
 
 
 def test_a_limit_in_bytes_takes_whole_answers():

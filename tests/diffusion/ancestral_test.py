@@ -17,6 +17,7 @@ import pytest
 from jaxtok.diffusion import (
   ancestral,
   first_hitting,
+  genmd4,
   remasking,
   samplers,
   schedules,
@@ -205,18 +206,57 @@ def test_too_few_times_are_refused():
     ancestral.decode(denoiser, start(1), jnp.zeros(1), rngs, mask_id=V)
 
 
+SAMPLERS = {
+  'samplers': lambda denoiser, canvas, rngs: samplers.decode(
+    denoiser,
+    canvas,
+    lambda view: view.allowed_bt,
+    rngs,
+    prompt_len=0,
+    mask_id=V,
+    temperature=1.0,
+  ),
+  'ancestral': lambda denoiser, canvas, rngs: ancestral.decode(
+    denoiser, canvas, jnp.array([0.0, 1.0]), rngs, mask_id=V
+  ),
+  'first_hitting': lambda denoiser, canvas, rngs: first_hitting.decode(
+    lambda tokens, times: denoiser(tokens), canvas, rngs, mask_id=V
+  )[0],
+  'genmd4': lambda denoiser, canvas, rngs: genmd4.decode(
+    denoiser, jnp.ones(V), canvas, jnp.array([1.0, 0.0]), rngs
+  ),
+}
+
+
+@pytest.mark.parametrize('name', SAMPLERS)
+def test_samplers_draw_by_the_one_function_that_has_the_tail(name, monkeypatch):
+  rngs = samplers.row_rngs(jax.random.key(0), 4)
+  last = lambda logits, rngs: jnp.full(logits.shape[:2], V - 1)
+  monkeypatch.setattr(samplers, 'draw', last)
+  canvas = SAMPLERS[name](denoiser, start(4), rngs)
+  assert (canvas.tokens_bt == V - 1).all()
+
+
+def test_noise_is_that_of_high_range():
+  rngs, logits = jax.random.split(jax.random.key(0), 8), jnp.zeros((8, 32, 9))
+  noisy = lambda mode: jax.vmap(
+    lambda rng, x: (x + jax.random.gumbel(rng, x.shape, mode=mode)).argmax(-1)
+  )(rngs, logits)
+  got = samplers.draw(logits, rngs)
+  np.testing.assert_array_equal(got, noisy('high'))
+  assert (got != noisy('low')).any()
+
+
 @pytest.mark.slow
-def test_default_noise_of_32_bits_is_cut_off_and_ours_is_not():
-  """1e8 draws; above 16.2 we expect 9.2 (the default ends at 15.94)."""
-
-  def above(mode, rng):
-    x = jax.random.gumbel(rng, (1_000_000,), mode=mode)
-    return (x > 16.2).sum()
-
-  rngs = jax.random.split(jax.random.key(0), 100)
-  found = {
-    mode: int(jax.lax.map(functools.partial(above, mode), rngs).sum())
-    for mode in ('low', 'high')
-  }
-  assert found['low'] == 0
-  assert 1 <= found['high'] <= 22  # Poisson: outside with probability 2e-4.
+def test_tokens_of_probability_1e_8_are_drawn():
+  """8.3 of 6e8 expected; 1 to 21 all but 5e-4. The default noise has 0.01."""
+  shape = (1, 1_000_000)
+  canvas = samplers.start(jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), V)
+  logits = jnp.broadcast_to(jnp.array([0.0, -18.1]), (*shape, V))
+  rare = jax.jit(
+    lambda rng: SAMPLERS['samplers'](
+      lambda tokens: logits, canvas, rng[None]
+    ).tokens_bt.sum()
+  )
+  rngs = jax.random.split(jax.random.key(0), 600)
+  assert 1 <= jax.lax.map(rare, rngs).sum() <= 21

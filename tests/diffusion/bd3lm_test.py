@@ -265,6 +265,17 @@ def test_a_step_counts_two_copies_and_one_head(model):
   assert got == 3 * want
 
 
+def test_a_search_is_counted_once_per_range(model):
+  shape = base.Shape(b=2, t=T)
+  objective = objective_of(4, search_every=10)
+  step = flops.per_step(model, shape, objective=objective_of(4))
+  got = flops.per_step(model, shape, objective=objective)
+  assert got == pytest.approx(step * (1 + 35 / 10 / 3))
+  more = flops.per_step(model, shape, objective=objective, remat=True)
+  plain = flops.per_step(model, shape, objective=objective_of(4), remat=True)
+  assert more - plain == pytest.approx(got - step)  # It has no backward pass.
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
@@ -317,11 +328,40 @@ def test_the_range_is_chosen_anew_at_its_time(model):
   assert used[0] == used[1] == as_f32((0.2, 0.9))
   for i in (2, 4):
     found = bd3lm.variance(
-      model, rows, jax.random.key(i), config, config.ranges()
+      model, rows, jax.random.key(i - 1), config, config.ranges()
     )
     want = config.ranges()[int(np.argmin(found))]
     np.testing.assert_allclose(used[i], want, rtol=1e-6)
   assert used[3] == used[2]
+
+
+def test_microbatches_choose_one_range_together(model):
+  model = nnx.clone(model)
+  config, objective = searched(model, search_widths=(0.1,))
+  model.time_range.steps[...] = jnp.int32(1)
+  rows = batch(16)
+  parts = [jax.tree.map(lambda x, i=i: x[i::2], rows) for i in range(2)]
+  found = [
+    bd3lm.row_losses(model, part, jax.random.key(i), config, config.ranges())
+    for i, part in enumerate(parts)
+  ]
+  best = [int(x.var(1).argmin()) for x in found]
+  whole = int(jnp.concatenate(found, axis=1).var(1).argmin())
+  assert len({*best, whole}) > 1  # A part would have chosen another one.
+
+  @nnx.jit
+  def step(model):
+    first, second = (
+      objective(model, part, jax.random.key(i)).metrics
+      for i, part in enumerate(parts)
+    )
+    add = lambda a, b: a + b
+    objective.advance(model, jax.tree.map(add, first, second))
+
+  step(model)
+  state = model.time_range
+  chosen = float(state.low[...]), float(state.high[...])
+  np.testing.assert_allclose(chosen, config.ranges()[whole], rtol=1e-6)
 
 
 def test_the_chosen_range_is_what_is_trained_on(model):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples that end: where, at what cost, and what stands behind the end."""
 
+import dataclasses
 import functools
 
 import jax
@@ -120,12 +121,23 @@ def test_measures_of_samples_stop_at_their_end(model):
     got = measure(tokens, is_text_bt=is_text)
     np.testing.assert_allclose(got[0], got[1], rtol=1e-6)
     np.testing.assert_allclose(got[:2], measure(tokens[:2, :3]), rtol=1e-5)
-    assert got[2] == 0
+    assert got[2] == 0  # Nothing is added to a sum over tokens.
 
 
 def causal():
   config = transformer.Config(vocab_size=VOCAB, dim=16, num_layers=1)
   return config.make(nnx.Rngs(0))
+
+
+@pytest.mark.parametrize('window', [LENGTH, LENGTH + 1])
+def test_a_window_that_no_row_fills_is_refused(sample, window):
+  end = ending.Ending(EOS, min_entropy=0.5, window=window)
+  if window <= LENGTH:
+    assert not sample(end).is_masked_bt.any()
+    return
+  with pytest.raises(ValueError, match='window=25 exceeds the length=24'):
+    sample(end)
+  sample(dataclasses.replace(end, min_entropy=0.0))  # The window is not used.
 
 
 def test_impossible_endings_are_refused():

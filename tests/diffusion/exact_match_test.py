@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxtok.data import answers
-from jaxtok.diffusion import exact_match, pretrained
+from jaxtok.diffusion import bd3lm, exact_match, genmd4, llada, pretrained
 from jaxtok.evals import base
 from jaxtok.models import base as models
 from jaxtok.models import transformer
@@ -57,7 +57,7 @@ class Knows(nnx.Module):
     return 9.0 * hidden_btd
 
 
-def make_eval(**fields):
+def make_eval(objective=None, left_out=0, **fields):
   source = word_problems.WordProblems(max_steps=1, largest=9)
   data = answers.Config(source=source, prompt_len=P, answer_len=L).make(
     TOKENIZER
@@ -68,8 +68,9 @@ def make_eval(**fields):
       split, batch_size=8, max_bytes=max_bytes
     ),
     corpus_id=data.corpus_id,
-    objective=None,
+    objective=objective,
     workdir=None,
+    left_out=lambda split, max_bytes: left_out,
   )
   decoding = pretrained.Config(length=L, steps=4)
   fields = dict(mask_id=MASK, max_bytes=200, decoding=decoding) | fields
@@ -107,9 +108,21 @@ def test_only_the_final_answer_has_to_be_right():
   assert found['exact_match'] == found['finished'] == 0
 
 
-def test_impossible_settings_are_refused():
+def test_questions_that_are_too_long_count_as_wrong():
+  run, rows = make_eval(left_out=5)
+  targets = rows.batch(range(len(rows)))['targets_bt']
+  found = run(Knows(targets), jax.random.key(0))
+  assert (found['left_out'], found['answers']) == (5, len(rows) + 5)
+  assert found['exact_match'] == pytest.approx(len(rows) / (len(rows) + 5))
+  assert (found['finished'], found['calls']) == (1, 4)
+
+
+def test_impossible_settings_are_refused_at_the_start():
   with pytest.raises(ValueError, match='mask_id=-1 must be the id'):
     make_eval(mask_id=-1)
-  run, rows = make_eval(decoding=pretrained.Config(length=16, steps=4))
   with pytest.raises(ValueError, match=r'Use data\.answers with answer_len=16'):
-    run(Knows(rows.batch([0])['targets_bt']), jax.random.key(0))
+    make_eval(decoding=pretrained.Config(length=16, steps=4))
+  make_eval(llada.FineTuning(mask_id=MASK).make())
+  for config in (llada.FineTuning, bd3lm.Config, genmd4.Config):
+    with pytest.raises(ValueError, match=r'must be that of the objective, 7\.'):
+      make_eval(config(mask_id=7).make())

@@ -37,6 +37,23 @@ def logits_of(model):
   return lambda x: np.asarray(call(model, x[None])[0], np.float64)
 
 
+def test_shifted_states_do_not_cross_documents(model):
+  rows = {
+    'tokens_bt': jnp.array([[1, 2, 3, 4, 5, 6, 0]]),
+    'segment_ids': jnp.array([[1, 1, 1, 2, 2, 2, 0]]),
+    'positions': jnp.array([[0, 1, 2, 0, 1, 2, 0]]),
+  }
+  aligned = nnx.jit(
+    lambda model, tokens_bt, **options: (
+      pretrained.Aligned(model)(tokens_bt, **options).hidden_btd
+    )
+  )
+  packed = aligned(model, **rows)
+  for a, z in ((0, 3), (3, 6)):
+    alone = aligned(model, **{k: x[:, a:z] for k, x in rows.items()})
+    np.testing.assert_allclose(packed[:, a:z], alone, atol=1e-5)
+
+
 def softmax(x):
   e = np.exp(x - x.max(-1, keepdims=True))
   return e / e.sum(-1, keepdims=True)

@@ -1,14 +1,24 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which samplers fit which runs."""
+"""Which samplers fit which runs, and what is said of samples."""
 
+import argparse
 import types
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.diffusion_lm import sample
+from jaxtok.data import answers, text
 from jaxtok.diffusion import bd3lm, genmd4, mdlm
+from jaxtok.models import base
 from jaxtok.objectives import next_token
+from jaxtok.tasks import word_problems
+from jaxtok.tokenizers import bytes as byte_tokenizer
+
+TOKENIZER = byte_tokenizer.Config().make()
+MASK = TOKENIZER.vocab_size
 
 FITTING = {
   mdlm.Config(mask_id=9): {'ancestral', 'remask', 'first_hitting'},
@@ -37,3 +47,102 @@ def test_samplers_serve_the_models_they_are_for(objective, sampler):
 def test_a_run_without_masks_has_no_sampler():
   with pytest.raises(ValueError, match='no mask token'):
     sample.check(run(next_token.Config()), 'ancestral')
+
+
+def text_run(tmp_path, num_bytes=400, seq_len=16):
+  path = tmp_path / 'text.txt'
+  letters = np.random.default_rng(0).integers(97, 123, num_bytes, np.uint8)
+  path.write_bytes(letters.tobytes())
+  source = text.Files(path=str(path), validation=str(path))
+  found = run(mdlm.Config(mask_id=MASK))
+  found.config.data = text.Config(source=source, seq_len=seq_len)
+  found.tokenizer = TOKENIZER
+  return found
+
+
+class Bigram:
+  """An autoregressive model that is a table; reads at most `max_len` tokens."""
+
+  max_len = 24
+
+  def __init__(self):
+    table = np.random.default_rng(1).normal(size=(MASK, MASK))
+    self.log_probs = table - np.logaddexp.reduce(table, -1, keepdims=True)
+
+  def __call__(self, tokens_bt):
+    return base.Output(jnp.asarray(self.log_probs, jnp.float32)[tokens_bt])
+
+  def logits(self, hidden_btd):
+    return hidden_btd
+
+
+SCORER = types.SimpleNamespace(
+  model=Bigram(), tokenizer=TOKENIZER, workdir='runs/scorer'
+)
+
+
+def perplexity(rows):
+  """Of rows of different lengths, none of which is empty."""
+  nats = 0.0
+  for row in rows:
+    before = [TOKENIZER.special.bos, *row[:-1]]
+    nats -= SCORER.model.log_probs[before, row].sum()
+  return np.exp(nats / sum(map(len, rows)))
+
+
+def entropy(row):
+  share = np.bincount(row) / len(row)
+  share = share[share > 0]
+  return -(share * np.log(share)).sum()
+
+
+def test_measures_are_over_tokens_and_leave_empty_samples_out(tmp_path):
+  found, sizes = text_run(tmp_path), [8, 3, 0, 1]
+  held_out = sample.held_out(found, 4, 8)
+  tokens = np.random.default_rng(2).integers(0, 256, (4, 8))
+  is_text = np.arange(8) < np.array(sizes)[:, None]
+  lines = sample.report(found, tokens, held_out, is_text, SCORER)
+  both = [
+    [x[:n] for x, n in zip(rows, sizes, strict=True) if n]
+    for rows in (tokens, held_out)
+  ]
+  want = [f'{np.mean([entropy(x) for x in rows]):.3f}' for rows in both]
+  assert lines[0] == f'unigram entropy  {want[0]} nats; held-out text {want[1]}'
+  want = [f'{perplexity(rows):.2f}' for rows in both]
+  assert lines[1] == (
+    f'gen. perplexity  {want[0]} per token; held-out text {want[1]}'
+  )
+  nothing = sample.report(found, tokens, held_out, is_text & False, SCORER)
+  assert nothing == ['no sample has text, so that there is nothing to measure']
+
+
+def test_held_out_rows_are_as_long_as_samples(tmp_path):
+  found = text_run(tmp_path)
+  rows = sample.held_out(found, 3, 40)
+  assert rows.shape == (3, 40)
+  whole = TOKENIZER.encode((tmp_path / 'text.txt').read_bytes())
+  np.testing.assert_array_equal(rows.reshape(-1), whole[:120])
+  with pytest.raises(ValueError, match='num_rows=11 rows of 40'):
+    sample.held_out(found, 11, 40)
+  with pytest.raises(ValueError, match=r'at most 24 tokens, but .* 25'):
+    sample.check_scorer(SCORER, 25)
+  sample.check_scorer(SCORER, 24)
+  found.config.data = answers.Config(source=word_problems.WordProblems())
+  with pytest.raises(ValueError, match=r'data\.answers, which has no seq_len'):
+    sample.held_out(found, 3, 40)
+
+
+def test_options_of_the_end_are_not_dropped(tmp_path):
+  found = text_run(tmp_path)
+  args = argparse.Namespace(stop=False, min_entropy=1.5, window=64)
+  with pytest.raises(ValueError, match=r'min_entropy=1\.5 needs --stop'):
+    sample.ending_of(found, args)
+  args.stop = True
+  end = sample.ending_of(found, args)
+  assert (end.eos, end.min_entropy, end.window) == (
+    TOKENIZER.special.eos,
+    1.5,
+    64,
+  )
+  args = argparse.Namespace(stop=False, min_entropy=0.0, window=64)
+  assert sample.ending_of(found, args) is None

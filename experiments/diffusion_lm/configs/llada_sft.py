@@ -13,7 +13,8 @@ format of GSM8K. With it: JSON lines with the fields "question" and "answer";
 `--config.data.held_out=gsm8k/test.jsonl` takes the held-out pairs from another
 file. Model and tokenizer are those of llada.py of the same size, so that its
 runs can be started from; without --init_from it is trained from scratch. All
-answers have one length, filled up with the end of text. Sizes: tiny,
+answers have one length, filled up with the end of text. Accuracy is that of the
+first questions; `--config.evals.answers.max_bytes=0` takes all. Sizes: tiny,
 quickstart, small.
 """
 
