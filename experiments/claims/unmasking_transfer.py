@@ -9,16 +9,17 @@ nothing in it is tied to a vocabulary or a length.
 Check: the policies of the claim `policy` (dice, totals 12 to 24, 20 tokens;
 they are trained if they are not there yet), unchanged, (a) with a denoiser of
 another seed and (b) on totals 12 to 30 with 26 tokens, which needs its own
-denoiser. Of each seed's policies the cheapest that is right in 0.97 of the
-original task is taken at its temperature. drop_* is the accuracy lost,
-extra_calls_longer the calls added by the three pairs more that fit into the
-answer.
+denoiser, both trained as long. Of each seed's policies the cheapest that is
+right in 0.97 of the original task is taken at its temperature. drop_* is the
+accuracy lost, extra_calls_longer the calls added by the three pairs more that
+fit into the answer.
 """
 
+import dataclasses
 import pathlib
 
 from experiments.claims import policy as flagship
-from experiments.unmasking import denoiser, experiment, selection, training
+from experiments.unmasking import experiment, selection, training
 from experiments.unmasking.configs import dice
 from jaxtok.evals import pareto
 from jaxtok.tasks import base, dice_countdown
@@ -54,11 +55,14 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   chosen = settings[int(best.name)]
   shared = workdir.parent / 'denoisers'
   other = training.trained_denoiser(
-    shared, config.task, denoiser.Config(seed=1), job.log
+    shared,
+    config.task,
+    dataclasses.replace(config.denoiser, seed=1),
+    job.log,
   )
   longer = dice_countdown.DiceCountdown(max_total=30, max_pairs=13)
   wide = training.trained_denoiser(
-    shared / 'longer', longer, denoiser.Config(), job.log
+    shared / 'longer', longer, config.denoiser, job.log
   )
   swapped = selection.Judge(config.task, other, judge.rows_nt)
   rows = base.batch(longer, training.TEST, 0, config.num_test)
