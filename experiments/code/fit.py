@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 
 from jaxtok.train import optim as optim_lib
+from jaxtok.train import sharding
 
 _CHUNK = 100  # Steps between two lines of output.
 
@@ -43,8 +44,8 @@ def fit(
     name: Begins the lines that are printed.
 
   Raises:
-    ValueError: If there are fewer rows than a batch has, or the loss is not
-      finite.
+    ValueError: If there are fewer rows than a batch has, `optim.lr_scales`
+      names no parameter, or the loss is not finite.
   """
   rows = jax.tree.map(jnp.asarray, rows)
   num_rows = len(jax.tree.leaves(rows)[0])
@@ -53,8 +54,9 @@ def fit(
       f'batch_size={batch_size} must be <= {num_rows}, the examples for '
       'training. Lower it or take more examples.'
     )
-  optimizer = optim.make(steps)
-  graph, params = nnx.split(model)
+  graph, params = nnx.split(model, nnx.Param)
+  axes, params = sharding.parameter_axes(params), nnx.to_pure_dict(params)
+  optimizer = optim.make_for(steps, params, axes)
   keys = jax.random.split(jax.random.key(seed), steps)
 
   def step(i, carry, rows):
