@@ -44,8 +44,8 @@ FOLDERS: dict[str, frozenset[str]] = {
   # No claim measures HAT of 2026 yet; its config is one of HAT's.
   'jaxtok/models': frozenset(
     {
-      *('base', 'classifier', 'code_translate', 'dit', 'hat2', 'hnet_stage'),
-      *('int_byte_lm', 'level'),
+      *('adoption', 'base', 'classifier', 'code_translate', 'dit', 'hat2'),
+      *('hnet_stage', 'int_byte_lm', 'level'),
       *('mamba_level', 'merge_layer', 'patcher', 'transformer', 'word_layout'),
     }
   ),

@@ -75,9 +75,7 @@ class Config:
   num_local_decoder: int = 2
   window: int = 16  # Tokens that local attention and merges see.
   group_dim: int = 64  # Width of g.
-  scope: str = (
-    'sequence'  # Pairs compete in a row; or 'window', in each window.
-  )
+  scope: str = 'sequence'  # Or 'window': as many merges in each window.
   relaxation: str = 'straight'  # Of the choice of pairs; see the module.
   temperature: float = 0.1  # T.
   learns_groups: bool = True  # False: random pairs, the ablation.

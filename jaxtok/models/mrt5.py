@@ -38,7 +38,7 @@ from jaxtyping import Array, Int
 
 from jaxtok.cache import kv
 from jaxtok.config import configclass
-from jaxtok.models import base, interop, transformer
+from jaxtok.models import adoption, base, interop, transformer
 from jaxtok.nn import block, cross, masks, ragged, score_excess, shorteners
 from jaxtok.objectives.base import Mean
 
@@ -117,10 +117,21 @@ def adopt(
     rngs: For the shortener.
     **fields: Of `Config`; with `softmax_one=False` and `evaluation='off'` it
       computes what the model does.
+
+  Raises:
+    ValueError: If the model has no decoder, or its weights do not fit the
+      config.
   """
-  config = Config(**_fields(model.config) | fields)
-  adopted = config.make(rngs)
-  nnx.update(adopted, nnx.state(model, nnx.Param))
+  is_t5 = isinstance(model, transformer.Transformer)
+  if not is_t5 or not model.config.is_encoder_decoder:
+    raise ValueError(
+      f'model={type(model).__name__} must be an encoder-decoder, such as a T5 '
+      'of interop.load, to become a MrT5.'
+    )
+  kept = _fields(model.config)
+  adopted = Config(**kept | fields).make(rngs)
+  found = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+  adoption.put(adopted, found, new=('shortener',), kept=kept, given=fields)
   return adopted
 
 
