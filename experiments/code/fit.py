@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop of this experiment.
+"""What all runs of this experiment share, and its training loop.
 
 A program is short and a data set small, so all of it lies on the device and a
 hundred steps are one call.
@@ -14,10 +14,27 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxtok.config import configclass
+from jaxtok.models import code_merge
 from jaxtok.train import optim as optim_lib
 from jaxtok.train import sharding
 
 _CHUNK = 100  # Steps between two lines of output.
+HOWS = tuple(how.value for how in code_merge.How)
+
+
+@configclass
+class Run:
+  """A run of the experiment; `model.how` is set to each of `hows` in turn."""
+
+  hows: tuple[str, ...] = HOWS
+
+  def __post_init__(self):
+    if not self.hows or set(self.hows) - set(HOWS):
+      raise ValueError(
+        f'hows={self.hows} must be some of {", ".join(HOWS)}, e.g. '
+        "('none', 'learned')."
+      )
 
 
 def fit(

@@ -29,7 +29,7 @@ _BATCH = 64  # Rows that are translated at once.
 
 
 @configclass
-class Config:
+class Config(fit.Run):
   """A run."""
 
   model: code_translate.Config

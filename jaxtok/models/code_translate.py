@@ -165,7 +165,8 @@ class CodeTranslate(transformer.Transformer):
       if c.how != code_merge.How.NONE:
         raise ValueError(
           f'units_bs is None, but how={c.how.value} merges units. Give the '
-          'unit of each token, see tokenizers.code_units.'
+          'unit of each token, see tokenizers.code_units: call '
+          'model.encode(tokens, units_bs=...) and pass its result as context.'
         )
       return super().encode(
         tokens_bs, positions=positions, segment_ids=segment_ids, rng=rng

@@ -5,6 +5,8 @@
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,7 @@ from experiments.code import (
   translation,
 )
 from experiments.code.configs import code_merge, code_translate
+from jaxtok import config as config_lib
 from jaxtok.models import interop, transformer
 from jaxtok.nn import linear
 from jaxtok.tokenizers import bytelevel
@@ -129,6 +132,41 @@ def test_learning_rates_follow_the_names_of_parameters():
   np.testing.assert_allclose(kernel, 1 - 0.2 * 0.5 * 0.1, rtol=1e-6)
   with pytest.raises(ValueError, match="lr_scales has 'kernl', with which no"):
     fitted(lr_scales={'kernl': 0.2})
+
+
+def test_hows_says_which_models_are_trained(tmp_path, monkeypatch):
+  trained = []
+
+  def train(config, parts, path):
+    trained.append(config.model.how.value)
+    return {'flops': 2.0}
+
+  monkeypatch.setattr(training, 'run', train)
+  monkeypatch.setattr(training, 'data', lambda config: 'parts')
+  config = code_merge.get_config('tiny')
+  config.hows = ('learned',)
+  cli.run(config, str(tmp_path))
+  assert (tmp_path / 'table.md').read_text().endswith('| learned | 2 | - |\n')
+  config.hows = ('none', 'learned')  # What is there stays.
+  cli.run(config, str(tmp_path))
+  assert trained == ['learned', 'none']
+  config.hows = ('mean',)
+  with pytest.raises(
+    ValueError, match=r"hows=\('mean',\) must be some of none"
+  ):
+    config_lib.check(config)
+
+
+@pytest.mark.slow  # A process of its own.
+def test_a_way_to_merge_that_would_be_ignored_is_refused(tmp_path):
+  command = [
+    *(sys.executable, '-m', 'experiments.code', f'--workdir={tmp_path}'),
+    '--config=experiments/code/configs/code_merge.py:tiny',
+    '--config.model.how=average',
+  ]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 1
+  assert "Use e.g. --config.hows=\"('none', 'average')\"." in done.stderr
 
 
 def test_special_tokens_are_units_of_one():

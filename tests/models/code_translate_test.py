@@ -214,5 +214,7 @@ def test_impossible_settings_are_refused():
     dataclasses.replace(config(), num_encoder_layers=0, layer=0).make(
       nnx.Rngs(0)
     )
-  with pytest.raises(ValueError, match='units_bs is None, but how=average'):
-    make().encode(jnp.asarray(TOKENS))
+  with pytest.raises(
+    ValueError, match=r'(?s)units_bs is None, but how=average.*as context\.'
+  ):
+    make()(jnp.asarray(TARGETS), context=jnp.asarray(TOKENS))
