@@ -88,17 +88,24 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
+    level.check_sizes(
+      self,
+      *('dim', 'char_dim', 'head_dim', 'max_word'),
+      *('num_layers', 'num_encoder_layers', 'num_decoder_layers'),
+    )
     for width in (self.dim, self.char_dim):
-      if width < 1 or width % self.head_dim:
+      if width % self.head_dim:
         raise ValueError(
           f'widths dim={self.dim} and char_dim={self.char_dim} must be '
           f'multiples of head_dim={self.head_dim}.'
         )
-    for name in (
-      *('num_layers', 'num_encoder_layers', 'num_decoder_layers', 'max_word'),
-    ):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    heads = self.dim // self.head_dim
+    if self.num_kv_heads < 0 or heads % (self.num_kv_heads or heads):
+      raise ValueError(
+        f'num_kv_heads={self.num_kv_heads} must divide the {heads} heads of '
+        f'the backbone, dim={self.dim} / head_dim={self.head_dim} (0 means as '
+        'many).'
+      )
     if self.looks not in LOOKS:
       raise ValueError(
         f'looks={self.looks!r} must be one of {", ".join(LOOKS)}.'
@@ -106,6 +113,7 @@ class Config:
     if self.window < 0:
       raise ValueError(f'window={self.window} must be >= 0 (0 sees all).')
     linear.check_dtype(self.dtype)
+    self.level(self.dim, 1)  # Checks that heads can be rotated.
 
   @property
   def vocab_rows(self) -> int:

@@ -91,9 +91,7 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
-    for name in ('num_local', 'num_latent', 'num_local_decoder'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    level.check_sizes(self, 'num_local', 'num_latent', 'num_local_decoder')
     if self.window < 2 or self.window % 2:
       raise ValueError(f'window={self.window} must be even and >= 2.')
     if self.scope not in merge.SCOPES:

@@ -237,6 +237,11 @@ def test_the_paper_size_has_the_published_parameters():
   'fields, message',
   [
     ({'head_dim': 3}, 'must be multiples of head_dim=3'),
+    ({'head_dim': 0}, 'head_dim=0 must be >= 1'),
+    ({'vocab_multiple': 0}, 'vocab_multiple=0 must be >= 1'),
+    ({'dropout': 2.0}, r'dropout=2.0 must be in \[0, 1\)'),
+    ({'num_kv_heads': 3}, r'num_kv_heads=3 .* dim=16 / head_dim=4 '),
+    ({'num_kv_heads': -1}, 'num_kv_heads=-1 must divide the 4 heads'),
     ({'max_word': 0}, 'max_word=0 must be >= 1'),
     ({'looks': 'last'}, "looks='last' must be one of each, first"),
     ({'window': -1}, 'window=-1 must be >= 0'),
