@@ -12,7 +12,7 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv', 'nested', 'overwrite', 'rerun', 'slots'}),
+  'jaxtok/cache': frozenset({'kv', 'nested', 'overwrite', 'slots'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
     {
