@@ -41,10 +41,9 @@ FOLDERS: dict[str, frozenset[str]] = {
       'selectors',
     }
   ),
-  # No claim measures HAT of 2026 yet; its config is one of HAT's.
   'jaxtok/models': frozenset(
     {
-      *('adoption', 'base', 'classifier', 'code_translate', 'dit', 'hat2'),
+      *('adoption', 'base', 'classifier', 'dit'),
       *('hnet_stage', 'int_byte_lm', 'level'),
       *('mamba_level', 'merge_layer', 'patcher', 'transformer', 'word_layout'),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.byte_lm.configs import hat as config_file
+from experiments.byte_lm.configs import hat2 as config_file
 from jaxtok.models import base, hat2
 from jaxtok.nn import masks, ragged, segmenters
 from jaxtok.tokenizers import words
@@ -194,7 +194,7 @@ def test_flops_agree_with_xlas_count():
 def test_the_paper_size_has_the_published_parameters():
   """7.19 B: encoder 119 M, backbone 6.98 B, decoder 94 M."""
   config = dataclasses.replace(
-    config_file.get_config('paper_v2').model, vocab_size=256
+    config_file.get_config('paper').model, vocab_size=256
   )
   model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
   num = lambda *parts: sum(
