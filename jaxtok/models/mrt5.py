@@ -78,10 +78,10 @@ class Config(transformer.Config):
       )
     if not 0 <= self.hard_share <= 1:
       raise ValueError(f'hard_share={self.hard_share} must be in [0, 1].')
-    if self.score_weight < 0:
+    if self.score_weight < 0 or self.score_limit < 0:
       raise ValueError(
         f'score_weight={self.score_weight} must be >= 0 (0 turns the penalty '
-        'off).'
+        f'off), and score_limit={self.score_limit} too.'
       )
 
   def block_config(self, has_cross: bool) -> block.Config:
@@ -436,22 +436,25 @@ class MrT5(transformer.Transformer):
     Args:
       shape: Sizes of the call.
       kept: Share of the encoder's positions that survive; None means as in
-        training, which computes all of them if deletion is soft.
+        training, which computes all of them if deletion is soft, and scores
+        twice if they are penalised.
     """
-    c, parts = self.config, super().flops(shape)
+    c, parts, size = self.config, super().flops(shape), shape.s
+    late = c.num_encoder_layers - c.shorten_at
+    if kept is not None:
+      size = math.ceil(kept * shape.s)
+    elif self.shortener is not None and not self.shortener.is_soft:
+      size = c.capacity.sizes(max(shape.s, 1))[-1]
+    if kept is None and c.score_weight:
+      pairs = late * size**2 + c.num_layers * shape.t * size
+      parts['scores'] = 2.0 * shape.b * pairs * c.num_heads * c.head_width
     if self.shortener is None:
       return parts
-    if kept is None:
-      is_soft = self.shortener.is_soft
-      size = shape.s if is_soft else c.capacity.sizes(max(shape.s, 1))[-1]
-    else:
-      size = math.ceil(kept * shape.s)
     rows, rows_w = shape.b * shape.s, shape.b * size
     count = lambda *args: sum(c.block_config(False).flops(*args).values())
     cross_parts = c.block_config(True).flops(
       shape.b * shape.t, shape.kv or shape.t, rows_w, size
     )
-    late = c.num_encoder_layers - c.shorten_at
     return parts | {
       'encoder': c.shorten_at * count(rows, shape.s)
       + late * count(rows_w, size)

@@ -356,6 +356,7 @@ def test_a_t5_can_be_adopted():
     ({'shorten_at': 3}, r'shorten_at=3 must be in \[0, num_encoder_layers=3\)'),
     ({'evaluation': 'no'}, "evaluation='no' must be one of soft, hard, off"),
     ({'hard_share': 1.5}, r'hard_share=1.5 must be in \[0, 1\]'),
+    ({'score_limit': -1.0}, 'score_limit=-1.0 too'),
   ],
 )
 def test_impossible_configs_are_refused(fields, message):

@@ -20,8 +20,7 @@ from jaxtok.models import hat2
 
 def get_config(size: str = 'small') -> train.Config:
   """A run of the given size."""
-  size, _, kind = size.partition('_')
-  looks = sizes.pick(kind, **{'': 'each'}, first='first')
+  size, kind = sizes.split(size, 'first')
   dim, char_dim, layers, char_layers, head_dim = sizes.pick(
     size,
     tiny=(128, 64, 2, (1, 1), 32),
@@ -37,7 +36,7 @@ def get_config(size: str = 'small') -> train.Config:
     num_encoder_layers=char_layers[0],
     num_decoder_layers=char_layers[1],
     head_dim=head_dim,
-    looks=looks,
+    looks=kind or 'each',
   )
   if size == 'paper':
     config.data.seq_len = 4096

@@ -30,10 +30,7 @@ _SHAPES = dict(
 
 def get_config(size: str = 'small') -> experiment.Config:
   """An experiment of the given size."""
-  size, _, kind = size.partition('_')
-  options = sizes.pick(
-    kind, **{'': {}}, dtem={'relaxation': 'top_k'}, window={'scope': 'window'}
-  )
+  size, kind = sizes.split(size, 'dtem', 'window')
   dim, num_heads, *layers = sizes.pick(size, **_SHAPES)
   config = dnabert2.get_config(size)
   run = config.pretrain
@@ -49,7 +46,8 @@ def get_config(size: str = 'small') -> experiment.Config:
     num_latent=layers[1],
     num_latent_decoder=layers[2],
     num_local_decoder=layers[3],
-    **options,
+    relaxation='top_k' if kind == 'dtem' else 'straight',
+    scope='window' if kind == 'window' else 'sequence',
   )
   run.objective = merged_tokens.Config()
   run.optim = optim.Config(
