@@ -75,10 +75,29 @@ def fit(
   axes, params = sharding.parameter_axes(params), nnx.to_pure_dict(params)
   optimizer = optim.make_for(steps, params, axes)
   keys = jax.random.split(jax.random.key(seed), steps)
+  run = _steps(graph, loss, optimizer, keys, batch_size)
+  state = jax.jit(optimizer.init)(params)
+  for start in range(0, steps, _CHUNK):
+    stop = min(start + _CHUNK, steps)
+    params, state, total = run(params, state, rows, start, stop)
+    mean = float(total) / (stop - start)
+    print(f'{name}step {stop}/{steps}  loss {mean:.4g}', flush=True)
+    if not jnp.isfinite(total):
+      raise ValueError(
+        f'the loss is not finite before step {stop}. Lower optim.lr={optim.lr}.'
+      )
+  nnx.update(model, params)
+
+
+def _steps(
+  graph: Any, loss: Any, optimizer: Any, keys: Any, batch_size: int
+) -> Any:
+  """Does steps `start` to `stop`; also returns the sum of their losses."""
 
   def step(i, carry, rows):
     params, state, total = carry
     first, second = jax.random.split(keys[i])
+    num_rows = len(jax.tree.leaves(rows)[0])
     index = jax.random.choice(first, num_rows, (batch_size,), replace=False)
     batch = jax.tree.map(lambda x: x[index], rows)
     value, grads = jax.value_and_grad(
@@ -93,14 +112,4 @@ def fit(
     body = lambda i, carry: step(i, carry, rows)
     return jax.lax.fori_loop(start, stop, body, carry)
 
-  state = jax.jit(optimizer.init)(params)
-  for start in range(0, steps, _CHUNK):
-    stop = min(start + _CHUNK, steps)
-    params, state, total = run(params, state, rows, start, stop)
-    mean = float(total) / (stop - start)
-    print(f'{name}step {stop}/{steps}  loss {mean:.4g}', flush=True)
-    if not jnp.isfinite(total):
-      raise ValueError(
-        f'the loss is not finite before step {stop}. Lower optim.lr={optim.lr}.'
-      )
-  nnx.update(model, params)
+  return run
