@@ -89,6 +89,32 @@ def test_thresholds_hold_for_the_mean_or_for_every_seed(rule, values, want):
   assert claim_lib.is_met(rule, values) == want
 
 
+@pytest.mark.parametrize(
+  'rule, values, below, want',
+  [
+    ('>= 1.9', [1.0, 3.0], [1e-9, 2.0], True),  # 4 / 2
+    ('>= 2.1', [1.0, 3.0], [1e-9, 2.0], False),
+    ('every >= 2', [1.0, 3.0], [1e-9, 2.0], False),
+    ('every >= 1.5', [1.0, 3.0], [0.0, 2.0], True),
+    ('every <= 1', [0.0], [0.0], False),
+  ],
+)
+def test_a_ratio_is_of_means_or_of_every_seed(rule, values, below, want):
+  assert claim_lib.is_met(rule, values, below) == want
+
+
+def test_ratios_are_measured_shown_and_judged(records, tmp_path):
+  rule = {'size / other': '>= 0.2'}
+  claim = make_claim(THRESHOLD=rule)
+  device, entry = measure.measure(claim, tmp_path)
+  assert claim.verdict(entry) == 'reproduced'  # 1.5 / 7
+  measure.record(claim, device, entry)
+  [row] = docs._rows(claim, {})
+  assert row[3] == 'size / other 0.2143 (0.143, 0.286)'
+  with pytest.raises(ValueError, match='returned no weight'):
+    measure.measure(make_claim(THRESHOLD={'size / weight': '<= 1'}), tmp_path)
+
+
 @pytest.mark.parametrize('rule', ['< 1', '1', '<= one', 'all <= 1', '<= nan'])
 def test_a_broken_threshold_is_refused(rule):
   with pytest.raises(ValueError, match='must look like'):

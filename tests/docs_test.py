@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation's code runs, and its links lead somewhere."""
 
+import ast
 import os
 import pathlib
 import re
@@ -98,3 +99,26 @@ def test_links_to_files_lead_somewhere(page):
   for target in re.findall(r'\]\(([^)#]+)', page.read_text()):
     if not re.match(r'https?:', target):
       assert (page.parent / target).exists(), f'{page.name}: {target}'
+
+
+@pytest.fixture(scope='module')
+def settings():
+  """Names of all fields of classes and of all keyword-only arguments."""
+  names = set()
+  for folder in ('jaxtok', 'experiments', 'kernels'):
+    for path in (ROOT / folder).rglob('*.py'):
+      for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+          fields = [x for x in node.body if isinstance(x, ast.AnnAssign)]
+          names |= {x.target.id for x in fields}
+        elif isinstance(node, ast.FunctionDef):
+          names |= {x.arg for x in node.args.kwonlyargs}
+  return names
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_settings_that_are_named_exist(page, settings):
+  """`name=value` in backticks, outside of blocks of code."""
+  prose = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+  for name in re.findall(r'`(?:\w+\.)*(\w+)=[^`\s]*`', prose):
+    assert name in settings, f'{page.name}: {name}'

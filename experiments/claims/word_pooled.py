@@ -13,8 +13,9 @@ with the same steps. Held-out files: the share of words, ending with white
 space, all of whose tokens are the most likely ones, teacher-forced; and of
 words of greedy continuations (`jaxtok/evals/word_accuracy.py`). The authors
 report samples, in a setting in which padding counts as the end of a word; both
-make their numbers other than these. flops_ratio says what a step costs, pooled
-over flat.
+make their numbers other than these. Ratios are of the means over seeds: in one
+of them the flat model gets next to no word right. flops_ratio says what a step
+costs, pooled over flat.
 """
 
 import pathlib
@@ -32,9 +33,13 @@ TITLE = 'Learn Your Tokens'
 PAPER = 'Thawani et al. 2023, arXiv:2310.11628'
 CLAIM = (
   'With words pooled into four vectors a model predicts the next word whole at '
-  'least 1.3 times as often as a flat one over bytes after the same steps.'
+  'least 1.3 times as often as a flat one over bytes after the same steps, at '
+  'twice the FLOPs per step.'
 )
-THRESHOLD = {'teacher_forced_ratio': '>= 1.3', 'free_running_ratio': '>= 1.3'}
+THRESHOLD = {
+  f'{kind}_pooled / {kind}_flat': 'every >= 1.3'
+  for kind in ('teacher_forced', 'free_running')
+}
 SEEDS = (0, 1, 2)
 
 
@@ -56,14 +61,7 @@ def measure(
       numbers[f'{key}_{name}'] = value
     shape = model_base.Shape(b=1, t=config.data.seq_len)
     flops[name] = sum(run.model.flops(shape).values())
-  ratio = lambda key: (
-    numbers[f'{key}_pooled'] / max(numbers[f'{key}_flat'], 1e-3)
-  )
-  return numbers | {
-    'teacher_forced_ratio': ratio('teacher_forced'),
-    'free_running_ratio': ratio('free_running'),
-    'flops_ratio': flops['pooled'] / flops['flat'],
-  }
+  return numbers | {'flops_ratio': flops['pooled'] / flops['flat']}
 
 
 def words(run, config) -> dict[str, float]:

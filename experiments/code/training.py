@@ -21,7 +21,7 @@ from jaxtok.train import optim as optim_lib
 
 
 @configclass
-class Config:
+class Config(fit.Run):
   """A run."""
 
   model: code_merge.Config

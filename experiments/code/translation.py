@@ -29,7 +29,7 @@ _BATCH = 64  # Rows that are translated at once.
 
 
 @configclass
-class Config:
+class Config(fit.Run):
   """A run."""
 
   model: code_translate.Config
@@ -159,9 +159,8 @@ def _make(config: Config, parts: Data, most: int) -> Any:
     vocabulary=parts.tokenizer,
   )
   fields = dict(how=config.model.how, layer=config.model.layer)
-  if isinstance(model, code_merge.CodeMerge):
-    model = model.encoder
-  if not model.config.is_encoder_decoder:
+  is_classifier = isinstance(model, code_merge.CodeMerge)
+  if is_classifier or not model.config.is_encoder_decoder:
     fields |= dict(num_layers=config.model.num_layers)
   return code_translate.adopt(model, rngs=rngs, capacity=capacity, **fields)
 

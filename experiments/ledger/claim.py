@@ -17,6 +17,9 @@ and
 
 A threshold holds for the mean over seeds, or with `every` for each of them.
 All must hold. `measure` may return more numbers than there are thresholds.
+'a / b' is the threshold of a ratio: of the means over seeds, or with `every`
+of the numbers of each. A mean of ratios would be that of the seed in which b
+happens to be next to nothing.
 """
 
 import dataclasses
@@ -70,13 +73,18 @@ class Claim:
 
   def verdict(self, record: dict[str, Any] | None) -> str:
     """What the numbers of one device say about the claim."""
-    values = (record or {}).get('measured', {})
-    if any(not values.get(metric) for metric in self.threshold):
+    found = (record or {}).get('measured', {})
+    if any(not found.get(name) for name in self.metrics()):
       return NOT_MEASURED
     holds = all(
-      is_met(rule, values[metric]) for metric, rule in self.threshold.items()
+      is_met(rule, *(found[name] for name in numbers(metric)))
+      for metric, rule in self.threshold.items()
     )
     return REPRODUCED if holds else NOT_REPRODUCED
+
+  def metrics(self) -> list[str]:
+    """The numbers that the thresholds are about."""
+    return [name for metric in self.threshold for name in numbers(metric)]
 
 
 def names() -> list[str]:
@@ -136,17 +144,54 @@ def _parse(rule: str) -> tuple[bool, Callable[[float, float], bool], float]:
   return match[1] is not None, _OPERATORS[match[2]], limit
 
 
-def is_met(rule: str, values: Sequence[float]) -> bool:
-  """Whether the values over seeds satisfy a threshold; nan never does."""
+def numbers(metric: str) -> list[str]:
+  """The number that a threshold is about, or the two of a ratio."""
+  return metric.split(' / ')
+
+
+def is_met(
+  rule: str, values: Sequence[float], below: Sequence[float] | None = None
+) -> bool:
+  """Whether the values over seeds satisfy a threshold; nan never does.
+
+  Args:
+    rule: E.g. 'every >= 0.9'.
+    values: By seed.
+    below: What they are divided by, for a ratio.
+  """
   is_every, compare, limit = _parse(rule)
+  each = values if below is None else _ratios(values, below)
   if is_every:
-    return all(compare(value, limit) for value in values)
-  return compare(statistics.fmean(values), limit)
+    return all(compare(value, limit) for value in each)
+  return compare(_mean(values, below), limit)
 
 
-def summary(values: Sequence[float]) -> str:
-  """Mean over seeds with its standard error, e.g. '1.02 ± 0.01'."""
+def _mean(values: Sequence[float], below: Sequence[float] | None) -> float:
   mean = statistics.fmean(values)
+  return mean if below is None else _ratio(mean, statistics.fmean(below))
+
+
+def _ratios(values: Sequence[float], below: Sequence[float]) -> list[float]:
+  return list(map(_ratio, values, below))
+
+
+def _ratio(a: float, b: float) -> float:
+  if b:
+    return a / b
+  return math.inf if a > 0 else math.nan
+
+
+def summary(
+  values: Sequence[float], below: Sequence[float] | None = None
+) -> str:
+  """Mean over seeds with its standard error, e.g. '1.02 ± 0.01'.
+
+  Of a ratio that of the means, and those of the seeds: '2.1 (1.9, 3.4)'.
+  """
+  mean = _mean(values, below)
+  if below is not None:
+    each = ', '.join(f'{ratio:.3g}' for ratio in _ratios(values, below))
+    return f'{mean:.4g} ({each})'
   if len(values) == 1 or len(set(values)) == 1:
     return f'{mean:.4g}'
   error = statistics.stdev(values) / math.sqrt(len(values))

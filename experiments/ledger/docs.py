@@ -55,9 +55,9 @@ def _rows(
   for device, record in (claim.records() or {'-': None}).items():
     values = (record or {}).get('measured', {})
     shown = [
-      f'{key} {claim_lib.summary(values[key])}'
+      f'{key} {claim_lib.summary(*(values[name] for name in names))}'
       for key in claim.threshold
-      if values.get(key)
+      if all(map(values.get, names := claim_lib.numbers(key)))
     ]
     measured = '<br>'.join(shown) or '-'
     rows.append([*head, rules, measured, device, claim.verdict(record)])

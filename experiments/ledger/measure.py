@@ -47,7 +47,7 @@ def measure(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     result = {k: float(v) for k, v in claim.measure(folder, seed=seed).items()}
-    if missing := sorted(set(claim.threshold) - set(result)):
+    if missing := sorted(set(claim.metrics()) - set(result)):
       raise ValueError(
         f'{claim.name}.measure returned no {", ".join(missing)}, for which '
         'there is a threshold.'

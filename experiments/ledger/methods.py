@@ -12,7 +12,7 @@ from experiments.ledger import claim
 
 # Folder of methods to what in it is shared machinery or a baseline.
 FOLDERS: dict[str, frozenset[str]] = {
-  'jaxtok/cache': frozenset({'kv', 'nested', 'overwrite', 'rerun', 'slots'}),
+  'jaxtok/cache': frozenset({'kv', 'nested', 'overwrite', 'slots'}),
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
     {
@@ -41,11 +41,10 @@ FOLDERS: dict[str, frozenset[str]] = {
       'selectors',
     }
   ),
-  # No claim measures HAT of 2026 yet; its config is one of HAT's.
   'jaxtok/models': frozenset(
     {
-      *('base', 'classifier', 'code_translate', 'dit', 'hat2', 'hnet_stage'),
-      *('int_byte_lm', 'level'),
+      *('adoption', 'base', 'classifier', 'dit'),
+      *('hnet_stage', 'int_byte_lm', 'level'),
       *('mamba_level', 'merge_layer', 'patcher', 'transformer', 'word_layout'),
     }
   ),

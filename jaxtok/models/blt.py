@@ -90,18 +90,17 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
+    level.check_sizes(
+      self,
+      *('num_byte_heads', 'num_heads', 'num_parts', 'num_layers'),
+      *('num_encoder_layers', 'num_decoder_layers', 'num_hashes', 'hash_rows'),
+    )
     if self.byte_dim % self.num_byte_heads or self.dim % self.num_heads:
       raise ValueError(
         f'byte_dim={self.byte_dim} must be a multiple of num_byte_heads='
         f'{self.num_byte_heads}, and dim={self.dim} of num_heads='
         f'{self.num_heads}.'
       )
-    for name in (
-      *('num_parts', 'num_layers', 'num_encoder_layers', 'num_decoder_layers'),
-      *('num_hashes', 'hash_rows'),
-    ):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
     if self.window < 0:
       raise ValueError(f'window={self.window} must be >= 0 (0 sees all).')
     if self.hash_rows > ngram_hash.MAX_ROWS or min(self.ngrams, default=1) < 1:

@@ -27,7 +27,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
-from jaxtok.models import base, transformer
+from jaxtok.models import adoption, base, transformer
 from jaxtok.nn import block, linear, masks, ragged, unit_merge
 
 
@@ -114,24 +114,20 @@ def adopt(
     rngs: For what the model does not have: the classifier of an encoder alone
       or with another number of classes, and learned merging.
     **fields: Of `Config`, but for `encoder`.
+
+  Raises:
+    ValueError: If the weights do not fit the config.
   """
+  found = nnx.to_flat_state(nnx.state(model, nnx.Param))
   if isinstance(model, CodeMerge):
     config = dataclasses.replace(model.config, **fields)
-    found = nnx.to_flat_state(nnx.state(model, nnx.Param))
   else:
     config = Config(encoder=model.config, **fields)
-    found = [
-      (('encoder', *path), value)
-      for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))
-    ]
-  adopted, found = config.make(rngs), dict(found)
-  fits = lambda path, value: path in found and found[path].shape == value.shape
-  kept = [
-    (path, found[path])
-    for path, value in nnx.to_flat_state(nnx.state(adopted, nnx.Param))
-    if fits(path, value)
-  ]
-  nnx.update(adopted, nnx.from_flat_state(kept))
+    found = [(('encoder', *path), value) for path, value in found]
+  adopted = config.make(rngs)
+  kept = {'encoder': model.config}
+  new = ('dense', 'out', 'pool')
+  adoption.put(adopted, dict(found), new=new, kept=kept, given=fields)
   return adopted
 
 

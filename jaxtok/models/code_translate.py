@@ -28,7 +28,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from jaxtok.config import configclass
-from jaxtok.models import base, code_merge, transformer
+from jaxtok.models import adoption, base, code_merge, transformer
 from jaxtok.nn import block, cross, masks, ragged, unit_merge
 
 
@@ -77,22 +77,31 @@ class Merged(cross.Encoded):
 
 
 def adopt(
-  model: transformer.Transformer, *, rngs: nnx.Rngs, **fields: Any
+  model: transformer.Transformer | code_merge.CodeMerge,
+  *,
+  rngs: nnx.Rngs,
+  **fields: Any,
 ) -> 'CodeTranslate':
   """A `CodeTranslate` with the weights of another model.
 
   Args:
-    model: An encoder-decoder (T5, CodeT5), or an encoder alone (CodeBERT), to
-      which a decoder of `num_layers` new blocks is added; its embeddings are
-      the decoder's too.
+    model: An encoder-decoder (T5, CodeT5), or an encoder alone (CodeBERT, or
+      that of a classifier), to which a decoder of `num_layers` new blocks is
+      added; its embeddings are the decoder's too.
     rngs: For what the model does not have.
     **fields: Of `Config`; with `how=How.NONE` it computes what the model does.
+
+  Raises:
+    ValueError: If the weights do not fit the config.
   """
+  if isinstance(model, code_merge.CodeMerge):
+    model = model.encoder
   kept = {
     f.name: getattr(model.config, f.name)
     for f in dataclasses.fields(transformer.Config)
   }
   found = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+  new = ('pool',)
   if not model.config.is_encoder_decoder:
     kept |= dict(
       num_encoder_layers=model.config.num_layers,
@@ -107,8 +116,11 @@ def adopt(
       for path, value in found.items()
       if path[0] != 'head'
     }
+    new = ('pool', 'stack', 'head')
   adopted = Config(**kept | fields).make(rngs)
-  nnx.update(adopted, nnx.from_flat_state(list(found.items())))
+  if 'stack' in new:  # Blocks of the decoder are as many as one likes.
+    del kept['num_layers']
+  adoption.put(adopted, found, new=new, kept=kept, given=fields)
   return adopted
 
 
@@ -153,7 +165,8 @@ class CodeTranslate(transformer.Transformer):
       if c.how != code_merge.How.NONE:
         raise ValueError(
           f'units_bs is None, but how={c.how.value} merges units. Give the '
-          'unit of each token, see tokenizers.code_units.'
+          'unit of each token, see tokenizers.code_units: call '
+          'model.encode(tokens, units_bs=...) and pass its result as context.'
         )
       return super().encode(
         tokens_bs, positions=positions, segment_ids=segment_ids, rng=rng

@@ -67,15 +67,17 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
+    level.check_sizes(
+      self,
+      *('dim', 'char_dim', 'head_dim'),
+      *('num_layers', 'num_char_layers', 'max_word'),
+    )
     for width in (self.dim, self.char_dim):
-      if width < 1 or width % self.head_dim:
+      if width % self.head_dim:
         raise ValueError(
           f'widths dim={self.dim} and char_dim={self.char_dim} must be '
           f'multiples of head_dim={self.head_dim}.'
         )
-    for name in ('num_layers', 'num_char_layers', 'max_word'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
     if self.word_id == self.document_id:
       raise ValueError(
         f'word_id and document_id are both {self.word_id}; they are different '

@@ -19,15 +19,11 @@ first word of a document that is a learned vector.
 A byte sees one vector, so that attention to it has a weight of 1 whatever
 queries and keys are: what remains of cross-attention is a linear map A.
 
-Segmenters that look ahead (with an attribute `lookahead`, in tokens) may change
-their mind about the newest bytes. With a cache these bytes are then computed
-again, in each step, so that generation is what calls with ever longer rows
-give. In a call with a whole row, as in training, all bytes are in the words
-that the row has in the end: a little of what follows is known. No segmenter of
-this library looks ahead.
-
-Differs from the paper: blocks are those of `models.level`; the sizes of encoder
-and decoder are ours.
+Differs from the paper: the splitter of its code is asked again after each byte
+and may change its mind about the newest ones, which are then computed again. A
+segmenter decides when a byte is there, so none has to be, and no byte knows of
+those behind it. Blocks are those of `models.level`; the sizes of encoder and
+decoder are ours.
 
 Axes: b rows, t bytes, s stored ones, w words, d width of bytes, D of words.
 """
@@ -41,7 +37,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxtok import partition
-from jaxtok.cache import nested, rerun
+from jaxtok.cache import nested
 from jaxtok.config import configclass
 from jaxtok.models import base, level
 from jaxtok.nn import (
@@ -75,7 +71,7 @@ class Config:
   looks: str = 'each'  # Layers of the decoder that get u_i; or 'first'.
   window: int = 768  # Bytes that encoder and decoder see; 0 means all.
   segmenter: Any = dataclasses.field(default_factory=segmenters.Words)
-  max_word: int = 100  # Bytes of a word; longer ones are cut.
+  max_word: int = 100  # Bytes of a word; longer ones are cut at characters.
   # Room for words in training; beyond it, targets are left out. Otherwise
   # there is always enough, at the cost of a second program.
   capacity: ragged.Capacity = dataclasses.field(
@@ -88,17 +84,24 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
+    level.check_sizes(
+      self,
+      *('dim', 'char_dim', 'head_dim', 'max_word'),
+      *('num_layers', 'num_encoder_layers', 'num_decoder_layers'),
+    )
     for width in (self.dim, self.char_dim):
-      if width < 1 or width % self.head_dim:
+      if width % self.head_dim:
         raise ValueError(
           f'widths dim={self.dim} and char_dim={self.char_dim} must be '
           f'multiples of head_dim={self.head_dim}.'
         )
-    for name in (
-      *('num_layers', 'num_encoder_layers', 'num_decoder_layers', 'max_word'),
-    ):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    heads = self.dim // self.head_dim
+    if self.num_kv_heads < 0 or heads % (self.num_kv_heads or heads):
+      raise ValueError(
+        f'num_kv_heads={self.num_kv_heads} must divide the {heads} heads of '
+        f'the backbone, dim={self.dim} / head_dim={self.head_dim} (0 means as '
+        'many).'
+      )
     if self.looks not in LOOKS:
       raise ValueError(
         f'looks={self.looks!r} must be one of {", ".join(LOOKS)}.'
@@ -106,6 +109,7 @@ class Config:
     if self.window < 0:
       raise ValueError(f'window={self.window} must be >= 0 (0 sees all).')
     linear.check_dtype(self.dtype)
+    self.level(self.dim, 1)  # Checks that heads can be rotated.
 
   @property
   def vocab_rows(self) -> int:
@@ -212,21 +216,6 @@ class Hat2(nnx.Module):
     on.
     """
     level.refuse('Hat2', context=context, mask=mask)
-    num = getattr(self.config.segmenter, 'lookahead', 0)
-    if cache is None or not num:
-      return self._run(tokens_bt, positions, segment_ids, cache, rng)
-    again = rerun.last(cache, tokens_bt, positions, segment_ids, num=num)
-    output = self._run(
-      again.tokens_br,
-      again.positions_br,
-      again.segment_ids_br,
-      again.cache,
-      rng,
-    )
-    hidden_btd, cache = again.finish(output.hidden_btd, output.cache)
-    return base.Output(hidden_btd, cache, output.aux)
-
-  def _run(self, tokens_bt, positions, segment_ids, cache, rng) -> base.Output:
     c, rngs = self.config, block.split(rng, 4)
     documents_bt = jnp.ones(tokens_bt.shape, jnp.int32)
     if segment_ids is not None:
@@ -277,7 +266,12 @@ class Hat2(nnx.Module):
       own = lambda x: ragged.gather(x, slots_bt)
     start_bs = self.config.segmenter(tokens_bs, documents_bs)
     is_first_bs = segmenters.first(tokens_bs, documents_bs)
-    start_bs = segmenters.limit(start_bs | is_first_bs, self.config.max_word)
+    start_bs = segmenters.limit_characters(
+      start_bs | is_first_bs,
+      self.config.max_word,
+      tokens_bs,
+      getattr(self.config.segmenter, 'offset', 0),
+    )
     is_end_bs = start_bs & ~is_first_bs & (documents_bs != 0)
     num_bs = jnp.cumsum(is_end_bs, axis=1, dtype=jnp.int32)
     before_bs = jax.lax.cummax(jnp.where(is_first_bs, num_bs, 0), axis=1)

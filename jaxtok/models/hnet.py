@@ -93,6 +93,7 @@ class Config:
       )
     if list(self.dims) != sorted(self.dims):
       raise ValueError(f'dims={self.dims} must not fall: stages get wider.')
+    level.check_sizes(self, 'head_dim')
     if min(self.dims) < 1 or any(d % self.head_dim for d in self.dims):
       raise ValueError(
         f'dims={self.dims} must be multiples of head_dim={self.head_dim}.'

@@ -58,8 +58,14 @@ class Config:
       )
     if self.position not in ('rope', 't5'):
       raise ValueError(f"position={self.position!r} must be 'rope' or 't5'.")
+    if self.num_kv_heads < 0 or self.num_heads % self.kv_heads:
+      raise ValueError(
+        f'num_kv_heads={self.num_kv_heads} must divide num_heads='
+        f'{self.num_heads} (0 means as many).'
+      )
     if self.num_layers < 0:
       raise ValueError(f'num_layers={self.num_layers} must be >= 0.')
+    check_dropout(self.dropout)
     rope.frequencies(self.head_dim, self.rotary)
 
   @property
@@ -234,6 +240,28 @@ def unit_aux(
     }
   }
   return aux | ({'target_mask_bt': ~is_lost_bt} if is_training else {})
+
+
+def check_sizes(config: Any, *names: str) -> None:
+  """Checks what configs of hierarchical models have in common.
+
+  Args:
+    config: With `vocab_multiple` and `dropout`.
+    *names: Its other fields that must be >= 1.
+
+  Raises:
+    ValueError: Naming the field, its value and the rule.
+  """
+  for name in (*names, 'vocab_multiple'):
+    if getattr(config, name) < 1:
+      raise ValueError(f'{name}={getattr(config, name)} must be >= 1.')
+  check_dropout(config.dropout)
+
+
+def check_dropout(share: float) -> None:
+  """Raises a ValueError if a share of dropout is none."""
+  if not 0 <= share < 1:
+    raise ValueError(f'dropout={share} must be in [0, 1).')
 
 
 def refuse(model: str, **arguments: Any) -> None:

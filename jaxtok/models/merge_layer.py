@@ -79,7 +79,7 @@ class LocalLayer(nnx.Module):
     return dataclasses.replace(tokens, x_bwd=tokens.x_bwd + y_bwd)
 
   def join(
-    self, tokens: merge.Tokens, num_b: Any, number: int, room: int, rng: Any
+    self, tokens: merge.Tokens, num_b: Any, number: int, length: int, rng: Any
   ) -> tuple[merge.Tokens, Any, Any]:
     """See `nn.merge.merge_adjacent`.
 
@@ -87,10 +87,11 @@ class LocalLayer(nnx.Module):
       tokens: What to merge.
       num_b: Pairs in each row.
       number: Of the layer; its parity is that of the left slots.
-      room: For tokens.
+      length: Of the row, in bases; static.
       rng: Of random pairs (`learns_groups=False`); None takes fixed ones.
     """
-    c = self.config
+    c, room = self.config, self.config.rooms(length)[number + 1]
+    where = dict(window=c.window, scope=c.scope)
     can_bw = merge.candidates(tokens, c.window, number % 2)
     if self.group is None:
       key = jax.random.key(number) if rng is None else rng
@@ -101,28 +102,23 @@ class LocalLayer(nnx.Module):
       g_bwd = self.group(jax.lax.stop_gradient(x_bwd) if is_apart else x_bwd)
       score_bw = merge.cosine(g_bwd, jnp.roll(g_bwd, -1, axis=1))
     pairs_bw = merge.adjacent_pairs(
-      jax.lax.stop_gradient(score_bw),
-      can_bw,
-      num_b,
-      window=c.window,
-      scope=c.scope,
+      jax.lax.stop_gradient(score_bw), can_bw, num_b, **where
     )
     if c.relaxation == 'top_k':
       weight_bw = merge.soft_top_k(
         score_bw,
         can_bw,
         num_b,
-        rounds=c.most_pairs(tokens.size_bw.shape[1]),
+        rounds=c.most_pairs(length, number),
         temperature=c.temperature,
+        **where,
       )
       return merge.merge_adjacent(tokens, pairs_bw, weight_bw, room, can_bw)
-    edge_b1 = merge.threshold(score_bw, pairs_bw, can_bw)
+    edge_bw = merge.threshold(score_bw, pairs_bw, can_bw, **where)
     soft_bw = jax.nn.sigmoid(
-      (score_bw - jax.lax.stop_gradient(edge_b1)) / c.temperature
+      (score_bw - jax.lax.stop_gradient(edge_bw)) / c.temperature
     )
-    weight_bw = soft_bw
-    if c.relaxation == 'straight':
-      weight_bw = 1 + soft_bw - jax.lax.stop_gradient(soft_bw)
+    weight_bw = 1 + soft_bw - jax.lax.stop_gradient(soft_bw)
     return merge.merge_adjacent(tokens, pairs_bw, weight_bw, room)
 
   def think(self, tokens: merge.Tokens, rng: Any) -> merge.Tokens:

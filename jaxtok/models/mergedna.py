@@ -13,10 +13,11 @@ the best pairs of a row become averages weighted by size. So that W learns, the
 weight of the second of a pair is, by `relaxation`,
 
   straight  1, with the gradient of `sigmoid((s - threshold) / T)`
-  sigmoid   that sigmoid itself
   top_k     how much s is among the best (`merge.soft_top_k`), as DTEM does;
             then pairs that are not merged mix too, by their weight, and g is
-            of states without their gradient
+            of states without their gradient. It is as soft in evaluation and
+            `features`, which are of the model that was trained; a hard choice
+            would leave those pairs as they are
 
 How many tokens are left is drawn for each training step (`nn.rate_control`);
 evaluation and `features` take the mean. There is room for the most that can be
@@ -56,7 +57,7 @@ from jaxtok.nn import (
 )
 from jaxtok.objectives.base import Mean
 
-RELAXATIONS = ('straight', 'sigmoid', 'top_k')
+RELAXATIONS = ('straight', 'top_k')
 
 
 @configclass
@@ -90,9 +91,7 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
-    for name in ('num_local', 'num_latent', 'num_local_decoder'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    level.check_sizes(self, 'num_local', 'num_latent', 'num_local_decoder')
     if self.window < 2 or self.window % 2:
       raise ValueError(f'window={self.window} must be even and >= 2.')
     if self.scope not in merge.SCOPES:
@@ -141,9 +140,21 @@ class Config:
       width, math.ceil(self.latent_share * width), self.num_latent
     )
 
-  def most_pairs(self, width: int) -> int:
-    """Pairs of `width` tokens that a local layer may merge, at most."""
-    return min(width // 2, math.ceil((1 - self.target.low) * width))
+  def most_pairs(self, length: int, layer: int) -> int:
+    """Pairs of a row (or window, by `scope`) that a local layer may merge.
+
+    No more than all layers up to it are to merge: it catches up with the ones
+    before it.
+
+    Args:
+      length: Bases of the row.
+      layer: Number of the local layer.
+    """
+    width = self.rooms(length)[layer]
+    if self.scope == 'window':
+      width = min(width, self.window)
+    gone = math.ceil((1 - self.target.low) * length)
+    return min(width // 2, gone * (layer + 1) // self.num_local)
 
   def make(self, rngs: nnx.Rngs) -> 'MergeDna':
     """Builds the model with random parameters."""
@@ -262,14 +273,14 @@ class MergeDna(nnx.Module):
     owner_bt = jnp.where(valid_bt, place_bt, -1)
     overflow_b = jnp.zeros(b, jnp.int32)
     removed_b = jnp.round((1 - share) * tokens.num_b).astype(jnp.int32)
-    rooms, gone_b = c.rooms(t), jnp.zeros(b, jnp.int32)
+    gone_b = jnp.zeros(b, jnp.int32)
     for i, layer in enumerate(self.local_encoder):
       rng, *rngs = block.split(rng, 3)
       tokens = layer.attend(tokens, rngs[0])
       # Catches up where a layer before found fewer pairs.
       num_b = removed_b * (i + 1) // c.num_local - gone_b
       before_b = tokens.num_b
-      tokens, index_bw, lost_b = layer.join(tokens, num_b, i, rooms[i + 1], rng)
+      tokens, index_bw, lost_b = layer.join(tokens, num_b, i, t, rng)
       gone_b += before_b - tokens.num_b - lost_b
       owner_bt = merge.follow(owner_bt, index_bw)
       overflow_b += lost_b

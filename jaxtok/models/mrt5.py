@@ -38,7 +38,7 @@ from jaxtyping import Array, Int
 
 from jaxtok.cache import kv
 from jaxtok.config import configclass
-from jaxtok.models import base, interop, transformer
+from jaxtok.models import adoption, base, interop, transformer
 from jaxtok.nn import block, cross, masks, ragged, score_excess, shorteners
 from jaxtok.objectives.base import Mean
 
@@ -78,10 +78,10 @@ class Config(transformer.Config):
       )
     if not 0 <= self.hard_share <= 1:
       raise ValueError(f'hard_share={self.hard_share} must be in [0, 1].')
-    if self.score_weight < 0:
+    if self.score_weight < 0 or self.score_limit < 0:
       raise ValueError(
         f'score_weight={self.score_weight} must be >= 0 (0 turns the penalty '
-        'off).'
+        f'off), and score_limit={self.score_limit} too.'
       )
 
   def block_config(self, has_cross: bool) -> block.Config:
@@ -117,10 +117,21 @@ def adopt(
     rngs: For the shortener.
     **fields: Of `Config`; with `softmax_one=False` and `evaluation='off'` it
       computes what the model does.
+
+  Raises:
+    ValueError: If the model has no decoder, or its weights do not fit the
+      config.
   """
-  config = Config(**_fields(model.config) | fields)
-  adopted = config.make(rngs)
-  nnx.update(adopted, nnx.state(model, nnx.Param))
+  is_t5 = isinstance(model, transformer.Transformer)
+  if not is_t5 or not model.config.is_encoder_decoder:
+    raise ValueError(
+      f'model={type(model).__name__} must be an encoder-decoder, such as a T5 '
+      'of interop.load, to become a MrT5.'
+    )
+  kept = _fields(model.config)
+  adopted = Config(**kept | fields).make(rngs)
+  found = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+  adoption.put(adopted, found, new=('shortener',), kept=kept, given=fields)
   return adopted
 
 
@@ -425,22 +436,25 @@ class MrT5(transformer.Transformer):
     Args:
       shape: Sizes of the call.
       kept: Share of the encoder's positions that survive; None means as in
-        training, which computes all of them if deletion is soft.
+        training, which computes all of them if deletion is soft, and scores
+        twice if they are penalised.
     """
-    c, parts = self.config, super().flops(shape)
+    c, parts, size = self.config, super().flops(shape), shape.s
+    late = c.num_encoder_layers - c.shorten_at
+    if kept is not None:
+      size = math.ceil(kept * shape.s)
+    elif self.shortener is not None and not self.shortener.is_soft:
+      size = c.capacity.sizes(max(shape.s, 1))[-1]
+    if kept is None and c.score_weight:
+      pairs = late * size**2 + c.num_layers * shape.t * size
+      parts['scores'] = 2.0 * shape.b * pairs * c.num_heads * c.head_width
     if self.shortener is None:
       return parts
-    if kept is None:
-      is_soft = self.shortener.is_soft
-      size = shape.s if is_soft else c.capacity.sizes(max(shape.s, 1))[-1]
-    else:
-      size = math.ceil(kept * shape.s)
     rows, rows_w = shape.b * shape.s, shape.b * size
     count = lambda *args: sum(c.block_config(False).flops(*args).values())
     cross_parts = c.block_config(True).flops(
       shape.b * shape.t, shape.kv or shape.t, rows_w, size
     )
-    late = c.num_encoder_layers - c.shorten_at
     return parts | {
       'encoder': c.shorten_at * count(rows, shape.s)
       + late * count(rows_w, size)

@@ -58,6 +58,7 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
+    level.check_sizes(self, 'dim', 'head_dim', 'num_layers')
     if self.local_width > self.dim:
       raise ValueError(
         f'local_dim={self.local_dim} must not exceed dim={self.dim}.'

@@ -64,9 +64,9 @@ class Config:
   implementation: str = ''  # Of `nn.attention`.
 
   def __post_init__(self):
-    for name in ('num_layers', 'num_char_layers', 'num_vectors', 'max_word'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    level.check_sizes(
+      self, 'num_layers', 'num_char_layers', 'num_vectors', 'max_word'
+    )
     if self.word_id == self.document_id:
       raise ValueError(
         f'word_id and document_id are both {self.word_id}; they are different '

@@ -17,7 +17,8 @@ arXiv:2210.09461, section 3). Both keep the order of positions.
 Shapes are static: there is room for `capacity` tokens, and those beyond it are
 counted in `overflow_b`; their positions get zeros on the way back.
 
-Axes: b rows, t positions, w tokens, d width.
+Axes: b rows, t positions, w tokens, d width, r rows or windows, p windows of a
+row.
 """
 
 import dataclasses
@@ -104,25 +105,32 @@ def adjacent_pairs(
     scope: 'sequence' takes the best of the row; 'window' shares `num_b` out
       evenly among the windows that hold candidates.
   """
+  can_rw, num_r, split, join = _compete(can_bw, num_b, window, scope)
+  score_rw = jnp.where(can_rw, split(score_bw), -jnp.inf)
+  return join((_rank(score_rw) < num_r[:, None]) & can_rw)
+
+
+def _compete(can_bw: Any, num_b: Any, window: int, scope: str) -> tuple:
+  """Rows r in which pairs compete: those of the batch, or their windows.
+
+  Returns:
+    Which pairs there are, how many to take, the way there, and the way back.
+  """
   if scope not in SCOPES:
     raise ValueError(f'scope={scope!r} must be one of {", ".join(SCOPES)}.')
-  b, w = score_bw.shape
-  score_bw = jnp.where(can_bw, score_bw, -jnp.inf)
   if scope == 'sequence':
-    return (_rank(score_bw) < num_b[:, None]) & can_bw
-  pad = -w % window
-  split = lambda x, fill: jnp.pad(
-    x, ((0, 0), (0, pad)), constant_values=fill
-  ).reshape(b, -1, window)
-  can_bpw = split(can_bw, False)
-  is_used_bp = can_bpw.any(axis=2)
+    return can_bw, num_b, lambda x: x, lambda x: x
+  b, w = can_bw.shape
+  pad = ((0, 0), (0, -w % window))
+  split = lambda x: jnp.pad(x, pad).reshape(-1, window)
+  join = lambda x: x.reshape(b, -1)[:, :w]
+  can_rw = split(can_bw)
+  is_used_bp = can_rw.any(axis=1).reshape(b, -1)
   num_used_b1 = jnp.maximum(is_used_bp.sum(axis=1, keepdims=True), 1)
   order_bp = jnp.cumsum(is_used_bp, axis=1) - 1
   num_bp = num_b[:, None] // num_used_b1
   num_bp += order_bp < num_b[:, None] % num_used_b1
-  rank_bpw = _rank(split(score_bw, -jnp.inf))
-  chosen_bpw = (rank_bpw < num_bp[..., None]) & can_bpw
-  return chosen_bpw.reshape(b, -1)[:, :w]
+  return can_rw, num_bp.reshape(-1), split, join
 
 
 def _rank(score: Float[Array, '... w']) -> Int[Array, '... w']:
@@ -131,16 +139,33 @@ def _rank(score: Float[Array, '... w']) -> Int[Array, '... w']:
 
 
 def threshold(
-  score_bw: Float[Array, 'b w'], chosen_bw: Bool[Array, 'b w'], can_bw: Any
-) -> Float[Array, 'b 1']:
-  """Half way between the lowest chosen score and the highest other one."""
-  low_b1 = jnp.where(chosen_bw, score_bw, jnp.inf).min(axis=1, keepdims=True)
-  other_bw = can_bw & ~chosen_bw
-  high_b1 = jnp.where(other_bw, score_bw, -jnp.inf).max(axis=1, keepdims=True)
-  low_b1 = jnp.where(jnp.isfinite(low_b1), low_b1, high_b1)
-  high_b1 = jnp.where(jnp.isfinite(high_b1), high_b1, low_b1)
-  middle_b1 = 0.5 * (low_b1 + high_b1)
-  return jnp.where(jnp.isfinite(middle_b1), middle_b1, 0.0)
+  score_bw: Float[Array, 'b w'],
+  chosen_bw: Bool[Array, 'b w'],
+  can_bw: Bool[Array, 'b w'],
+  *,
+  window: int = 0,
+  scope: str = 'sequence',
+) -> Float[Array, 'b w']:
+  """Half way between the lowest chosen score and the highest other one.
+
+  Args:
+    score_bw: Scores.
+    chosen_bw: From `adjacent_pairs`.
+    can_bw: See there.
+    window: See there.
+    scope: See there.
+  """
+  no_b = jnp.zeros(len(can_bw), jnp.int32)
+  can_rw, _, split, join = _compete(can_bw, no_b, window, scope)
+  score_rw, chosen_rw = split(score_bw), split(chosen_bw)
+  low_r1 = jnp.where(chosen_rw, score_rw, jnp.inf).min(axis=1, keepdims=True)
+  other_rw = can_rw & ~chosen_rw
+  high_r1 = jnp.where(other_rw, score_rw, -jnp.inf).max(axis=1, keepdims=True)
+  low_r1 = jnp.where(jnp.isfinite(low_r1), low_r1, high_r1)
+  high_r1 = jnp.where(jnp.isfinite(high_r1), high_r1, low_r1)
+  middle_r1 = 0.5 * (low_r1 + high_r1)
+  middle_r1 = jnp.where(jnp.isfinite(middle_r1), middle_r1, 0.0)
+  return join(jnp.broadcast_to(middle_r1, score_rw.shape))
 
 
 def soft_top_k(
@@ -150,6 +175,8 @@ def soft_top_k(
   *,
   rounds: int,
   temperature: float = 0.1,
+  window: int = 0,
+  scope: str = 'sequence',
 ) -> Float[Array, 'b w']:
   """How much each score is among the `num_b` highest, with gradients to all.
 
@@ -164,25 +191,29 @@ def soft_top_k(
     num_b: Rounds that count in each row; at most the scores that take part.
     rounds: Rounds that are computed; static.
     temperature: T.
+    window: See `adjacent_pairs`.
+    scope: See `adjacent_pairs`: windows have rounds of their own.
 
   Returns:
     The sum over rounds, at most 1; 0 for what does not take part.
   """
-  score_bw = jnp.where(can_bw, score_bw.astype(jnp.float32), -jnp.inf)
-  num_b = jnp.minimum(num_b, can_bw.sum(axis=1))
+  can_rw, num_r, split, join = _compete(can_bw, num_b, window, scope)
+  score_rw = split(score_bw).astype(jnp.float32)
+  score_rw = jnp.where(can_rw, score_rw, -jnp.inf)
+  num_r = jnp.minimum(num_r, can_rw.sum(axis=1))
 
   def step(carry, i):
-    left_bw, sum_bw = carry
-    is_on_b1 = (i < num_b)[:, None]
+    left_rw, sum_rw = carry
+    is_on_r1 = (i < num_r)[:, None]
     # Rows that are done, or have nothing to choose, take no part: no NaN.
-    safe_bw = jnp.where(is_on_b1, left_bw / temperature, 0.0)
-    prob_bw = jnp.where(is_on_b1, jax.nn.softmax(safe_bw, axis=1), 0.0)
-    rest_bw = jnp.log(jnp.maximum(1 - prob_bw, _EPS))
-    return (left_bw + rest_bw, sum_bw + prob_bw), None
+    safe_rw = jnp.where(is_on_r1, left_rw / temperature, 0.0)
+    prob_rw = jnp.where(is_on_r1, jax.nn.softmax(safe_rw, axis=1), 0.0)
+    rest_rw = jnp.log(jnp.maximum(1 - prob_rw, _EPS))
+    return (left_rw + rest_rw, sum_rw + prob_rw), None
 
-  zeros_bw = jnp.zeros_like(score_bw)
-  (_, sum_bw), _ = jax.lax.scan(step, (score_bw, zeros_bw), jnp.arange(rounds))
-  return jnp.minimum(sum_bw, 1.0)
+  zeros_rw = jnp.zeros_like(score_rw)
+  (_, sum_rw), _ = jax.lax.scan(step, (score_rw, zeros_rw), jnp.arange(rounds))
+  return join(jnp.minimum(sum_rw, 1.0))
 
 
 def merge_adjacent(

@@ -118,6 +118,46 @@ def limit(start_bt: Start, longest: int) -> Start:
   return start_bt | (place_in_unit(start_bt) % longest == 0)
 
 
+def limit_characters(
+  start_bt: Start, longest: int, tokens_bt: Int[Array, 'b t'], offset: int = 0
+) -> Start:
+  """Cuts units of more than `longest` bytes, between UTF-8 characters.
+
+  The character that would be too much begins the next part, as its first byte
+  tells; only one that is longer itself is cut. As `words.chunk_words`, but
+  causal.
+
+  Args:
+    start_bt: Where units begin; the first position of a row does.
+    longest: Bytes of a part; static.
+    tokens_bt: Tokens.
+    offset: The id of byte 0; ids that are no bytes are characters of one.
+  """
+  b, t = start_bt.shape
+  byte_bt = _bytes(tokens_bt, offset)
+  size_bt = 1 + _between(byte_bt, 0xC2, 0xF4).astype(jnp.int32)
+  size_bt += _between(byte_bt, 0xE0, 0xF4).astype(jnp.int32)
+  size_bt += _between(byte_bt, 0xF0, 0xF4)
+  unit_bt = jnp.cumsum(start_bt, axis=1)
+  # Where the next part begins if one begins here; t: not in this unit.
+  next_bt = jnp.full((b, t), t)
+  for back in range(min(4, longest)):  # The earliest is written last.
+    index_t = jnp.arange(t) + longest - back
+    take = lambda x, at=index_t: x[:, jnp.minimum(at, t - 1)]
+    is_cut_bt = (take(size_bt) > back) & (take(unit_bt) == unit_bt)
+    next_bt = jnp.where(is_cut_bt & (index_t < t), index_t, next_bt)
+  rows_b1 = jnp.arange(b)[:, None]
+  # Parts by doubling: those of the first 1, 3, 7, ... cuts of each unit.
+  for _ in range((t // max(longest - 3, 1)).bit_length()):
+    found_bt = jnp.zeros((b, t + 1), bool).at[rows_b1, next_bt].max(start_bt)
+    start_bt = start_bt | found_bt[:, :t]
+    end_b1 = jnp.full((b, 1), t)
+    next_bt = jnp.take_along_axis(
+      jnp.concatenate([next_bt, end_b1], axis=1), next_bt, axis=1
+    )
+  return start_bt
+
+
 @configclass
 class Whitespace:
   """A unit ends with each Unicode white-space character.

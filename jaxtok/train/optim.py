@@ -123,6 +123,22 @@ class Config:
       parts.append(_scaled(scales))
     return optax.chain(*parts) if len(parts) > 1 else adamw
 
+  def make_for(
+    self, steps: int, params: Any, axes: Any
+  ) -> optax.GradientTransformation:
+    """Builds the optimizer of a model: `make` with all that the config says.
+
+    Args:
+      steps: See `make`.
+      params: Tree of parameters or of their shapes.
+      axes: See `decay_mask`.
+
+    Raises:
+      ValueError: See `lr_scale_tree`.
+    """
+    mask = decay_mask(params, axes, embeddings=self.decay_embeddings)
+    return self.make(steps, mask, lr_scale_tree(params, self.lr_scales))
+
 
 def _scaled(scales: Any) -> optax.GradientTransformation:
   """Multiplies each update by a number."""

@@ -18,6 +18,7 @@ from flax import nnx
 
 from jaxtok.models import interop, transformer
 from jaxtok.runs import run as run_lib
+from jaxtok.tokenizers import hf
 from jaxtok.train import checkpoint, errors, setup, tally
 from jaxtok.train import state as state_lib
 from jaxtok.train.setup import Job
@@ -73,8 +74,8 @@ def begin(
   counters = tally.Tally(flops_per_step=job.flops_per_step)
   origin = f'random weights, seed {job.config.seed}'
   if init_from is not None:
-    state = _with_weights(job, state, init_from)
-    origin = f'the weights of {init_from}'
+    state, note = _with_weights(job, state, init_from)
+    origin = f'the weights of {init_from}{note}'
   return Start(state, counters, f'step 0, from {origin}', [])
 
 
@@ -119,15 +120,19 @@ def _is_foreign(run: run_lib.Run) -> bool:
 
 def _with_weights(
   job: Job, state: state_lib.State, source: str
-) -> state_lib.State:
-  """Replaces the weights, and the averages, by those of another run."""
+) -> tuple[state_lib.State, str]:
+  """Replaces the weights, and the averages, by those of another run.
+
+  Also what is to be known about them, or ''.
+  """
   path, step = locate(source)
-  run = run_lib.load(path)
-  config, found = (
-    _read_foreign(job, source, path)
-    if _is_foreign(run)
-    else _read_run(job, source, run, step)
-  )
+  run, note = run_lib.load(path), ''
+  if _is_foreign(run):
+    is_checked = _check_vocabulary(job, source, path)
+    note = '' if is_checked else '; it has no vocabulary: tokenizer not checked'
+    config, found = _read_foreign(job, source, path)
+  else:
+    config, found = _read_run(job, source, run, step)
   model = job.layout.model(state)
   own = _own_parts(source, model, config, found)
   _check_shapes(source, found, job.layout.shapes, own)
@@ -138,30 +143,51 @@ def _with_weights(
   )
   shapes = job.layout.shapes
   params = put(params, shapes.params)
-  return dataclasses.replace(
+  state = dataclasses.replace(
     state,
     params=params,
     rest=put(rest, shapes.rest),
     # A copy, because both are donated to the step.
     ema=jax.tree.map(jnp.copy, params) if state.ema else {},
   )
+  return state, note
 
 
 def _read_run(
   job: Job, source: str, run: run_lib.Run, step: int | None
 ) -> tuple[Any, dict]:
   """Config and variables of another run's model."""
-  if run.tokenizer.fingerprint != job.tokenizer.fingerprint:
-    raise errors.ConfigError(
-      f'init_from={source}: that run has another tokenizer '
-      f'({run.tokenizer!r}, here {job.tokenizer!r}), so its ids mean other '
-      'bytes. Use the same tokenizer.'
-    )
+  _check_tokenizer(job, source, run.tokenizer)
   return run.config.model, checkpoint.restore_params(run.workdir, step)
 
 
+def _check_tokenizer(job: Job, source: str, other: Any) -> None:
+  if other.fingerprint != job.tokenizer.fingerprint:
+    raise errors.ConfigError(
+      f'init_from={source}: those weights have another tokenizer ({other!r}, '
+      f'here {job.tokenizer!r}), so its ids mean other bytes. Use the same one.'
+    )
+
+
+def _check_vocabulary(job: Job, source: str, path: str) -> bool:
+  """Checks the tokenizer against a checkpoint's; False if it has none."""
+  folder = epath.Path(path)
+  has = lambda *names: all((folder / name).exists() for name in names)
+  if not has('tokenizer.json') and not has('vocab.json', 'merges.txt'):
+    return False
+  own = job.config.tokenizer
+  # With the run's own names of special tokens and the like.
+  config = own if isinstance(own, hf.Config) else hf.Config(allow_lossy=True)
+  try:
+    other = dataclasses.replace(config, path=path).make()
+  except ValueError as e:
+    raise errors.ConfigError(f'init_from={source}: its vocabulary: {e}') from e
+  _check_tokenizer(job, source, other)
+  return True
+
+
 def _read_foreign(job: Job, source: str, path: str) -> tuple[Any, dict]:
-  """Config and variables of a checkpoint; its tokenizer is not known."""
+  """Config and variables of a checkpoint."""
   config, model = interop.load(path)
   own = job.config.model
   if type(own) is transformer.Config is type(config):

@@ -119,9 +119,7 @@ def plan(
   )
   axes = sharding.parameter_axes(params)
   params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
-  mask = optim.decay_mask(params, axes, embeddings=optimizer.decay_embeddings)
-  scales = optim.lr_scale_tree(params, optimizer.lr_scales)
-  transform = optimizer.make(steps, mask, scales)
+  transform = optimizer.make_for(steps, params, axes)
   shapes = jax.eval_shape(
     lambda p, r: _state(p, r, transform, ema), params, rest
   )

@@ -5,13 +5,17 @@
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from experiments.code import __main__ as cli
 from experiments.code import (
+  fit,
   pairs,
   pretrained,
   savings,
@@ -20,9 +24,12 @@ from experiments.code import (
   translation,
 )
 from experiments.code.configs import code_merge, code_translate
+from jaxtok import config as config_lib
 from jaxtok.models import interop, transformer
+from jaxtok.nn import linear
 from jaxtok.tokenizers import bytelevel
 from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.train import optim
 
 HAS_DATA = (
   pathlib.Path(os.environ.get('JAXTOK_DATA', '/none')) / 'code/codexglue.zip'
@@ -92,6 +99,74 @@ def test_the_table_has_a_row_for_each_way_to_merge(tmp_path, monkeypatch):
   config.steps = 3
   with pytest.raises(ValueError, match=r'(?s)another config.*steps: 2 -> 3'):
     cli.run(config, str(tmp_path / 'run'))
+
+
+def fitted(**fields):
+  """A linear layer after a step without gradient: what decays, and how far."""
+  model = linear.Linear(
+    (2,), (2,), axes=('embed', 'mlp'), use_bias=True, rngs=nnx.Rngs(0)
+  )
+  model.bias[...] = jnp.ones(2)
+  before = np.asarray(model.kernel[...])
+  optimizer = optim.Config(lr=0.5, warmup_steps=0, **fields)
+  fit.fit(
+    model,
+    lambda model, rows, rng: 0.0 * model(rows).sum(),
+    np.ones((4, 2), np.float32),
+    optim=optimizer,
+    steps=1,
+    batch_size=2,
+    seed=0,
+  )
+  return np.asarray(model.kernel[...]) / before, np.asarray(model.bias[...])
+
+
+def test_weights_decay_and_biases_do_not_as_in_other_runs():
+  kernel, bias = fitted()
+  np.testing.assert_allclose(kernel, 1 - 0.5 * 0.1, rtol=1e-6)
+  np.testing.assert_array_equal(bias, 1.0)
+
+
+def test_learning_rates_follow_the_names_of_parameters():
+  kernel, _ = fitted(lr_scales={'kernel': 0.2})
+  np.testing.assert_allclose(kernel, 1 - 0.2 * 0.5 * 0.1, rtol=1e-6)
+  with pytest.raises(ValueError, match="lr_scales has 'kernl', with which no"):
+    fitted(lr_scales={'kernl': 0.2})
+
+
+def test_hows_says_which_models_are_trained(tmp_path, monkeypatch):
+  trained = []
+
+  def train(config, parts, path):
+    trained.append(config.model.how.value)
+    return {'flops': 2.0}
+
+  monkeypatch.setattr(training, 'run', train)
+  monkeypatch.setattr(training, 'data', lambda config: 'parts')
+  config = code_merge.get_config('tiny')
+  config.hows = ('learned',)
+  cli.run(config, str(tmp_path))
+  assert (tmp_path / 'table.md').read_text().endswith('| learned | 2 | - |\n')
+  config.hows = ('none', 'learned')  # What is there stays.
+  cli.run(config, str(tmp_path))
+  assert trained == ['learned', 'none']
+  config.hows = ('mean',)
+  with pytest.raises(
+    ValueError, match=r"hows=\('mean',\) must be some of none"
+  ):
+    config_lib.check(config)
+
+
+@pytest.mark.slow  # A process of its own.
+def test_a_way_to_merge_that_would_be_ignored_is_refused(tmp_path):
+  command = [
+    *(sys.executable, '-m', 'experiments.code', f'--workdir={tmp_path}'),
+    '--config=experiments/code/configs/code_merge.py:tiny',
+    '--config.model.how=average',
+  ]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 1
+  assert "Use e.g. --config.hows=\"('none', 'average')\"." in done.stderr
 
 
 def test_special_tokens_are_units_of_one():

@@ -54,6 +54,27 @@ def test_docstring_has_the_command_that_runs_it(path):
   assert f'python -m experiments.{path.parent.parent.name}' in doc
 
 
+@pytest.mark.parametrize(
+  'name, field, value',
+  [
+    ('byte_lm/hat2:tiny_first', 'looks', 'first'),
+    ('byte_lm/mrt5:tiny_control', 'shortener', None),
+    ('byte_lm/mrt5:tiny_scratch', 'score_weight', 0.5),
+    ('dna/mergedna:tiny_dtem', 'relaxation', 'top_k'),
+    ('dna/mergedna:tiny_window', 'scope', 'window'),
+  ],
+)
+def test_sizes_have_kinds(name, field, value):
+  experiment, file = name.split('/')
+  folder = f'experiments/{experiment}/configs'
+  path, size = file.split(':')
+  config = config_path.load(f'{ROOT / folder / path}.py:{size}')
+  model = getattr(config, 'pretrain', config).model
+  assert getattr(model, field) == value
+  with pytest.raises(ValueError, match=f"size 'tiny_x' .* tiny, .*{size}"):
+    config_path.load(f'{ROOT / folder / path}.py:tiny_x')
+
+
 @pytest.mark.parametrize('path', TRAINED)
 def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   config = config_path.load(f'{path}:tiny')

@@ -12,12 +12,16 @@ from experiments.dna import experiment, finetune, naive_bayes, tasks
 from experiments.dna.configs import dnabert2 as dnabert2_config
 from jaxtok.data import planted
 
-CONFIGS = ('dnabert2', 'overlapping_6mers', 'mergedna')
+CONFIGS = (
+  *('dnabert2:tiny', 'overlapping_6mers:tiny', 'mergedna:tiny'),
+  *('mergedna:tiny_dtem', 'mergedna:tiny_window'),
+)
 DATA = dict(length=40, num_words=3, num_planted=1, mutation=0.0)
 
 
 def tiny(name):
-  config = config_path.load(f'experiments/dna/configs/{name}.py:tiny')
+  name, size = name.split(':')
+  config = config_path.load(f'experiments/dna/configs/{name}.py:{size}')
   source = planted.Motifs(num_train=64, num_heldout=20, **DATA)
   config.pretrain.data.source = source
   config.pretrain.data.seq_len = 64

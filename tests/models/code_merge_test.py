@@ -150,6 +150,19 @@ def test_flops_fall_with_the_units_behind_the_merge():
   assert make().flops(shape) == none  # Room for all of them.
 
 
+def test_what_a_classifier_has_is_adopted_and_the_rest_is_new():
+  model = make()
+  other = code_merge.adopt(model, rngs=nnx.Rngs(1), num_classes=3, how=LEARNED)
+  for part in ('encoder', 'dense'):
+    want = dict(nnx.to_flat_state(nnx.state(getattr(model, part))))
+    for path, x in nnx.to_flat_state(nnx.state(getattr(other, part))):
+      np.testing.assert_array_equal(x[...], want[path][...])
+  assert other.out.kernel.shape == (16, 3)
+  encoder = dataclasses.replace(ENCODER, num_layers=1)
+  with pytest.raises(ValueError, match=r'encoder\.stack.*Leave out encoder'):
+    code_merge.adopt(model, rngs=nnx.Rngs(1), encoder=encoder)
+
+
 @pytest.mark.parametrize(
   'fields, message',
   [

@@ -138,6 +138,46 @@ def test_an_encoder_alone_gets_a_new_decoder():
   np.testing.assert_allclose(encoded.hidden_bsd, want, atol=1e-5)
 
 
+def test_the_encoder_of_a_classifier_gets_a_new_decoder():
+  encoder = transformer.Config.roberta(
+    vocab_size=30, dim=16, num_layers=2, num_heads=2, max_len=16
+  )
+  classifier = code_merge.Config(encoder=encoder).make(nnx.Rngs(3))
+  adopt = lambda model: run(code_translate.adopt(model, rngs=nnx.Rngs(0)))[1]
+  np.testing.assert_array_equal(adopt(classifier), adopt(classifier.encoder))
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    (
+      {'dim': 32, 'dropout': 0.1},
+      r'\(\d+, 16\) in the model .* \(\d+, 32\) with dim=32. Leave out dim.',
+    ),
+    (
+      {'num_layers': 1},
+      r'stack.blocks.1.* absent with num_layers=1. Leave out',
+    ),
+    ({'num_layers': 3}, r'stack.blocks.2.* is absent in the model that is ado'),
+    ({'num_encoder_layers': 3}, r'Leave out num_encoder_layers'),
+  ],
+)
+def test_fields_that_do_not_fit_the_weights_are_refused(fields, message):
+  model = transformer.Config.t5(**SIZES).make(nnx.Rngs(0))
+  with pytest.raises(ValueError, match=message):
+    code_translate.adopt(model, rngs=nnx.Rngs(0), **fields)
+
+
+def test_an_encoder_alone_keeps_its_sizes():
+  model = transformer.Config.roberta(
+    vocab_size=30, dim=16, num_layers=2, num_heads=2, max_len=16
+  ).make(nnx.Rngs(0))
+  with pytest.raises(
+    ValueError, match=r'with num_heads=4\. Leave out num_heads\.'
+  ):
+    code_translate.adopt(model, rngs=nnx.Rngs(0), num_layers=3, num_heads=4)
+
+
 def test_gradients_reach_the_weights_of_the_merge():
   model = make(How.LEARNED)
 
@@ -174,5 +214,7 @@ def test_impossible_settings_are_refused():
     dataclasses.replace(config(), num_encoder_layers=0, layer=0).make(
       nnx.Rngs(0)
     )
-  with pytest.raises(ValueError, match='units_bs is None, but how=average'):
-    make().encode(jnp.asarray(TOKENS))
+  with pytest.raises(
+    ValueError, match=r'(?s)units_bs is None, but how=average.*as context\.'
+  ):
+    make()(jnp.asarray(TARGETS), context=jnp.asarray(TOKENS))

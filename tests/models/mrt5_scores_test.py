@@ -206,3 +206,17 @@ def test_the_penalty_shrinks_scores():
 def test_a_negative_weight_is_refused():
   with pytest.raises(ValueError, match=r'score_weight=-1.0 must be >= 0'):
     dataclasses.replace(CONFIG, score_weight=-1.0)
+
+
+@pytest.mark.parametrize('shortener', [CONFIG.shortener, None])
+def test_scores_that_are_computed_once_more_are_counted(shortener):
+  config = dataclasses.replace(CONFIG, shortener=shortener)
+  make = lambda c: nnx.eval_shape(lambda: c.make(nnx.Rngs(0)))
+  model = make(config)
+  parts = model.flops(base.Shape(b=B, t=T, s=S))
+  # Two blocks of the encoder, and cross-attention of two; inner width 16.
+  assert parts.pop('scores') == 2 * B * (2 * S * S + 2 * T * S) * 16
+  plain = make(dataclasses.replace(config, score_weight=0.0))
+  assert parts == plain.flops(base.Shape(b=B, t=T, s=S))
+  # Of what does not train, none is.
+  assert 'scores' not in model.flops(base.Shape(b=B, t=T, s=S), kept=1.0)

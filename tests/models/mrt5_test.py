@@ -342,6 +342,12 @@ def test_a_t5_can_be_adopted():
   )
   np.testing.assert_array_equal(logits(adopted, 'off'), run(model))
   assert adopted.config.shorten_at == 2
+  for given in ({'dim': 32}, {'num_layers': 1}, {'num_layers': 3}):
+    with pytest.raises(ValueError, match=f'Leave out {next(iter(given))}'):
+      mrt5.adopt(model, rngs=nnx.Rngs(0), shorten_at=2, **given)
+  encoder = transformer.Config.bert(vocab_size=9, dim=16, max_len=8)
+  with pytest.raises(ValueError, match='must be an encoder-decoder'):
+    mrt5.adopt(encoder.make(nnx.Rngs(0)), rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(
@@ -350,6 +356,7 @@ def test_a_t5_can_be_adopted():
     ({'shorten_at': 3}, r'shorten_at=3 must be in \[0, num_encoder_layers=3\)'),
     ({'evaluation': 'no'}, "evaluation='no' must be one of soft, hard, off"),
     ({'hard_share': 1.5}, r'hard_share=1.5 must be in \[0, 1\]'),
+    ({'score_limit': -1.0}, 'score_limit=-1.0 too'),
   ],
 )
 def test_impossible_configs_are_refused(fields, message):

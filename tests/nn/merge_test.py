@@ -200,11 +200,11 @@ def test_owners_follow_several_merges():
 def test_the_threshold_parts_chosen_from_other_scores():
   score = jnp.array([[0.9, 0.1, 0.5, 0.3]])
   chosen, can = score > 0.4, jnp.array([[True, True, True, True]])
-  np.testing.assert_allclose(merge.threshold(score, chosen, can), [[0.4]])
+  np.testing.assert_allclose(merge.threshold(score, chosen, can), [[0.4] * 4])
   # Without others, or without any, it is finite.
-  np.testing.assert_allclose(merge.threshold(score, can, can), [[0.1]])
+  np.testing.assert_allclose(merge.threshold(score, can, can), [[0.1] * 4])
   none = jnp.zeros_like(can)
-  np.testing.assert_allclose(merge.threshold(score, none, none), [[0.0]])
+  np.testing.assert_allclose(merge.threshold(score, none, none), [[0.0] * 4])
 
 
 def test_an_unknown_scope_is_refused():
@@ -249,6 +249,37 @@ def test_soft_top_k_is_the_mask_of_the_best_when_it_is_cold():
   grad = np.asarray(jax.grad(soft)(score))
   assert np.isfinite(grad).all()
   assert (grad[0, :4] != 0).all()
+
+
+def test_soft_top_k_of_windows_is_that_of_each_window_alone():
+  """Windows share the pairs as the hard choice does; the last one is short."""
+  rng = np.random.default_rng(1)
+  score = jnp.asarray(rng.normal(size=(2, 10)), jnp.float32)
+  can = jnp.asarray(rng.random((2, 10)) < 0.8).at[0, 4:8].set(False)
+  num = jnp.asarray([4, 5])
+  where = dict(window=4, scope='window')
+  got = merge.soft_top_k(score, can, num, rounds=4, temperature=0.5, **where)
+  pairs = np.asarray(merge.adjacent_pairs(score, can, num, **where))
+  for b in range(2):
+    for start in (0, 4, 8):
+      one = slice(start, start + 4)
+      want = merge.soft_top_k(
+        score[b : b + 1, one],
+        can[b : b + 1, one],
+        jnp.asarray([pairs[b, one].sum()]),
+        rounds=4,
+        temperature=0.5,
+      )
+      np.testing.assert_allclose(got[b, one], want[0], atol=1e-6)
+
+
+def test_thresholds_of_windows_part_the_scores_of_each():
+  score = jnp.array([[0.9, 0.1, 0.5, 0.3, 0.2, 0.0]])
+  chosen = jnp.array([[True, False, True, False, True, False]])
+  got = merge.threshold(
+    score, chosen, jnp.ones((1, 6), bool), window=2, scope='window'
+  )
+  np.testing.assert_allclose(got, [[0.5, 0.5, 0.4, 0.4, 0.1, 0.1]], atol=1e-6)
 
 
 def test_soft_merges_mix_pairs_that_stay():

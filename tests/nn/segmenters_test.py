@@ -113,6 +113,39 @@ def test_documents_are_cut_as_if_alone_and_padding_has_no_units(rule):
   assert got.tolist() == want
 
 
+def parts(data, is_start, longest):
+  """Where units and their parts begin, decided byte by byte."""
+  sizes = {4: range(0xF0, 0xF5), 3: range(0xE0, 0xF0), 2: range(0xC2, 0xE0)}
+  found, begin = [], 0
+  for i, byte in enumerate(data):
+    size = next((n for n, leads in sizes.items() if byte in leads), 1)
+    if is_start[i] or (i > begin and i + size > begin + longest):
+      begin = i
+      found.append(i)
+  return found
+
+
+@pytest.mark.parametrize('longest', [1, 2, 3, 5, 10, 100])
+def test_long_units_are_cut_before_the_character_that_is_too_much(longest):
+  rng = np.random.default_rng(longest)
+  characters = np.array([*'aé€😀'])
+  text = ''.join(rng.choice(characters, 120)).encode()[:240]
+  noise = rng.integers(0, 256, 240, np.uint8).tobytes()
+  japanese = ('あ' * 80).encode()
+  is_start = rng.random((3, 240)) < 0.02
+  is_start[:, 0] = True
+  is_start[2, 1:] = False
+  limit = jax.jit(segmenters.limit_characters, static_argnums=1)
+  tokens = rows(text, noise, japanese).astype(jnp.int32)
+  got = limit(jnp.asarray(is_start), longest, tokens)
+  for row, data, starts in zip(
+    got, (text, noise, japanese), is_start, strict=True
+  ):
+    assert np.flatnonzero(row).tolist() == parts(data, starts, longest)
+  ends = words.chunk_words(japanese, np.array([240]), longest)
+  assert np.flatnonzero(got[2]).tolist() == [0, *ends[:-1]]
+
+
 @named
 def test_a_unit_does_not_depend_on_what_follows(rule):
   data = random_text(3, 48)

@@ -3,6 +3,9 @@
 """Runs that start from weights of another kind of model, or of no run."""
 
 import dataclasses
+import shutil
+import types
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +16,8 @@ from experiments.byte_lm.configs import byt5, mrt5
 from jaxtok import runs, train
 from jaxtok.data import text
 from jaxtok.models import base, interop, transformer
-from jaxtok.train import errors
+from jaxtok.tokenizers import hf
+from jaxtok.train import errors, restore, setup
 
 SMALL = dict(
   dim=16,
@@ -121,6 +125,40 @@ def test_a_folder_is_checked_like_a_run(teacher, tmp_path):
     train.run(config, tmp_path / 'a', init_from=source)
   with pytest.raises(errors.ConfigError, match='Leave out @3'):
     train.run(config, tmp_path / 'b', init_from=f'{source}@3')
+
+
+def test_the_tokenizer_of_a_folder_is_compared(teacher, tmp_path, capsys):
+  workdir, _ = teacher
+  config = small(byt5.get_config('tiny'))
+  train.run(config, tmp_path / 'a', init_from=str(workdir / 'folder'))
+  shown = ' '.join(capsys.readouterr().out.split())
+  assert 'folder; it has no vocabulary: tokenizer not checked' in shown
+  folder = tmp_path / 'folder'
+  shutil.copytree(workdir / 'folder', folder)
+  hf.train_bpe([b'to be or not to be'] * 3, 300).save(folder)
+  with pytest.raises(
+    errors.ConfigError, match='weights have another tokenizer'
+  ):
+    train.run(config, tmp_path / 'b', init_from=str(folder))
+
+
+def test_the_same_vocabulary_with_names_of_ones_own_is_accepted(tmp_path):
+  for name in ('a', 'b'):
+    hf.train_bpe([b'to be or not to be'] * 3, 300).save(tmp_path / name)
+  config = hf.Config(path=str(tmp_path / 'a'), new_special_tokens=('<mask>',))
+  job = mock.Mock(spec=setup.Job, tokenizer=config.make())
+  job.config = types.SimpleNamespace(tokenizer=config)
+  assert restore._check_vocabulary(job, 'RUN', str(tmp_path / 'b'))
+  hf.train_bpe([b'or not to be, to be'] * 3, 300).save(tmp_path / 'b')
+  with pytest.raises(
+    errors.ConfigError, match='weights have another tokenizer'
+  ):
+    restore._check_vocabulary(job, 'RUN', str(tmp_path / 'b'))
+  (tmp_path / 'b' / 'tokenizer.json').write_text('{}')
+  with pytest.raises(
+    errors.ConfigError, match='init_from=RUN: its vocabulary:'
+  ):
+    restore._check_vocabulary(job, 'RUN', str(tmp_path / 'b'))
 
 
 def test_settings_that_change_no_function_are_no_differences():

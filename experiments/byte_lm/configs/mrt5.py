@@ -6,18 +6,22 @@
       --config=experiments/byte_lm/configs/mrt5.py:tiny
 
 The control is ByT5 with softmax1: `--config.model.shortener=None` does not work
-from the command line, so it has sizes of its own: tiny_control and so on.
-Baselines: set `config.model.shortener` to one of `nn.shorteners` or
-`nn.pooling_shorteners`, as `experiments/claims/mrt5.py` does.
+from the command line, so it has sizes of its own: tiny_control and so on. With
+`_scratch` behind a size scores of attention are penalised too, an option of the
+paper's code for training from scratch. Baselines: a config of your own that
+sets `config.model.shortener` to another of `nn.shorteners` or one of
+`nn.pooling_shorteners`, as `experiments/claims/mrt5.py` does with random
+deletion.
 
 Half of the positions are to go, after a third of the steps without a penalty.
 The controller's integral is faster than the paper's, whose runs are longer.
-Sizes: tiny, small, paper (ByT5-small, trained on from its weights:
-`models.mrt5.adopt`; the paper's batch, rows, steps and learning rate).
+Sizes: tiny, small, paper (ByT5-small, trained on from its weights, which
+--init_from=FOLDER reads; the paper's batch, rows, steps and learning rate).
 """
 
 import dataclasses
 
+from experiments import sizes
 from experiments.byte_lm.configs import byt5
 from jaxtok import train
 from jaxtok.models import mrt5, transformer
@@ -27,9 +31,7 @@ from jaxtok.train import optim
 
 def get_config(size: str = 'small') -> train.Config:
   """A run of the given size."""
-  size, _, kind = size.partition('_')
-  if kind not in ('', 'control'):
-    raise ValueError(f'size {size}_{kind} does not exist; {size}_control does.')
+  size, kind = sizes.split(size, 'control', 'scratch')
   config = byt5.get_config(size)
   rate = rate_control.PI(target=0.5)
   if size == 'paper':
@@ -43,7 +45,8 @@ def get_config(size: str = 'small') -> train.Config:
   }
   config.model = mrt5.Config(
     **fields,
-    shortener=None if kind else shorteners.Gate(rate=rate),
+    shortener=None if kind == 'control' else shorteners.Gate(rate=rate),
+    score_weight=0.5 if kind == 'scratch' else 0.0,
     shorten_at=3 if size == 'paper' else 1,
   )
   return config

@@ -8,6 +8,8 @@ arXiv:2511.14806.
       --config=experiments/dna/configs/mergedna.py:tiny
 
 Sizes: as in `dnabert2.py`; `paper` has 380 M parameters and rows of 4,096.
+With `_dtem` behind a size, e.g. tiny_dtem, scores of pairs learn by DTEM's soft
+top-k; with `_window` each window merges as many pairs.
 """
 
 from experiments import sizes
@@ -28,6 +30,7 @@ _SHAPES = dict(
 
 def get_config(size: str = 'small') -> experiment.Config:
   """An experiment of the given size."""
+  size, kind = sizes.split(size, 'dtem', 'window')
   dim, num_heads, *layers = sizes.pick(size, **_SHAPES)
   config = dnabert2.get_config(size)
   run = config.pretrain
@@ -43,6 +46,8 @@ def get_config(size: str = 'small') -> experiment.Config:
     num_latent=layers[1],
     num_latent_decoder=layers[2],
     num_local_decoder=layers[3],
+    relaxation='top_k' if kind == 'dtem' else 'straight',
+    scope='window' if kind == 'window' else 'sequence',
   )
   run.objective = merged_tokens.Config()
   run.optim = optim.Config(
