@@ -5,8 +5,11 @@
 A policy starts random, or as a clone of a threshold rule (`clone`). Each speed
 pressure then starts from the best policy of the one before: "best" is the
 highest mean reward on fixed validation prompts, decoded as at test time, at the
-best temperature. Some random starts end at policies that no further training
-makes fast, so several may be tried at the first pressure (`num_starts`).
+best temperature. The policy of a pressure is the best for it of its stage and
+of later ones: what is trained to be fast may be as right, and faster. Some
+random starts end at policies that no further training makes fast, so several
+may be tried at the first pressure (`num_starts`). Where no rollout earns
+anything there is nothing to learn from: the stage goes back to its best policy.
 """
 
 import dataclasses
@@ -27,6 +30,7 @@ from jaxtok.diffusion import cloning, policy, rl, rollout, samplers, selectors
 from jaxtok.tasks import base
 
 Log = Callable[[str], None]
+Found = tuple[policy.UnmaskingPolicy, dict[str, float]]  # With its numbers.
 
 # Data sets of a task: streams that share no record.
 TEST, VALIDATION, DEMONSTRATIONS, PROMPTS = 1_000_001, 1_000_002, 1_000_003, 7
@@ -102,7 +106,7 @@ class Lesson:
       return model
     begin = time.perf_counter()
     model, nats = cloning.clone(model, self._demonstrations(), c.clone)
-    found = self._validate(model, 0, 1.0)
+    found = self._best(self._validate(model), 0, 1.0)
     self.log(
       f'clone: {nats:.4f} nats/position, accuracy {found["accuracy"]:.3f} at '
       f'{found["calls"]:.1f} calls, {time.perf_counter() - begin:.0f} s'
@@ -136,7 +140,7 @@ class Lesson:
     *,
     steps: int = 0,
     number: int = 0,
-  ) -> tuple[policy.UnmaskingPolicy, list[dict[str, float]]]:
+  ) -> tuple[dict[float, Found], list[dict[str, float]]]:
     """Trains on at one speed pressure.
 
     Args:
@@ -146,7 +150,8 @@ class Lesson:
       number: Of the start, if there are several.
 
     Returns:
-      The policy of the best validation, and the numbers of each validation.
+      By pressure (this one and those of the config): the policy of the best
+      validation and its numbers. And the numbers of each at this pressure.
     """
     c = self.config.learn
     c = dataclasses.replace(c, alpha=alpha, steps=steps or c.steps)
@@ -162,8 +167,10 @@ class Lesson:
     )
     stream = int(1000 * alpha) + 1_000_000 * number
     rng = jax.random.fold_in(jax.random.key(self.seed), stream)
-    history = [self._validate(model, 0, alpha)]
-    best = (history[0]['reward'], model)
+    found = self._validate(model)
+    rows = {a: self._best(found, 0, a) for a in {alpha, *self.config.alphas}}
+    bests = {a: (model, numbers) for a, numbers in rows.items()}
+    history = [rows[alpha]]
     begin = time.perf_counter()
     for step in range(c.steps):
       rows = base.batch(
@@ -173,10 +180,16 @@ class Lesson:
       done = step + 1
       if done % self.config.validate_every and done < c.steps:
         continue
-      numbers = self._validate(trainer.current(), done, alpha)
+      found = self._validate(trainer.current())
+      for a, (_, best) in bests.items():
+        numbers = self._best(found, done, a)
+        if numbers['reward'] > best['reward']:
+          bests[a] = trainer.current(), numbers
+      numbers = self._best(found, done, alpha)
       history.append(numbers)
-      if numbers['reward'] > best[0]:
-        best = numbers['reward'], trainer.current()
+      if not train['reward'] and bests[alpha][1]['reward'] > 0:
+        trainer.go_back(bests[alpha][0])
+        self.log(f'seed {self.seed}: no reward, back to the best policy')
       self.log(
         f'seed {self.seed}{f" start {number}" if number else ""} alpha '
         f'{alpha:g} update {done}/{c.steps}: train '
@@ -185,14 +198,21 @@ class Lesson:
         f'(temperature {numbers["temperature"]:g}), '
         f'{time.perf_counter() - begin:.0f} s'
       )
-    return best[1], history
+    return bests, history
 
-  def _validate(self, model, step: int, alpha: float) -> dict[str, float]:
+  def _validate(self, model) -> dict[float, tuple[np.ndarray, np.ndarray]]:
+    """Temperature to whether rows came out right and their calls."""
+    return {
+      temperature: self.judge.judged(
+        policy.Policy(model, jnp.asarray(temperature)), self.judge.rows_nt
+      )
+      for temperature in self.config.temperatures
+    }
+
+  def _best(self, validated, step: int, alpha: float) -> dict[str, float]:
     """Numbers at the temperature of the highest reward."""
     found = []
-    for temperature in self.config.temperatures:
-      selector = policy.Policy(model, jnp.asarray(temperature))
-      right, calls = self.judge.judged(selector, self.judge.rows_nt)
+    for temperature, (right, calls) in validated.items():
       reward = rl.rewards(
         right, calls, self.task.answer_len, alpha, self.config.learn.reward
       )
@@ -229,33 +249,39 @@ def trained(
   made_by = {'task': task, 'policy': config}
   blank = config.model.make(nnx.Rngs(0))
 
-  def stored(name: str, train):
-    path = workdir / f'policy_seed{seed}_{name}.npz'
-    if not path.exists():
-      model, history = train()
-      best = max(history, key=lambda row: row['reward'])
-      denoiser_lib.save(path, model, made_by=made_by, **best)
-    return denoiser_lib.load(path, blank, made_by=made_by)
+  def stored(name: str, train, count: int) -> dict[float, Found]:
+    """The best policies of a stage, which is trained if they are not there."""
+    path = lambda a: workdir / f'policy_seed{seed}_{name}_best{a:g}.npz'
+    paths = {a: path(a) for a in pressures[:count]}
+    if not all(path.exists() for path in paths.values()):
+      bests, _ = train()
+      for a, path in paths.items():
+        model, numbers = bests[a]
+        denoiser_lib.save(path, model, made_by=made_by, **numbers)
+    load = lambda path: denoiser_lib.load(path, blank, made_by=made_by)
+    return {a: load(path) for a, path in paths.items()}
 
   first, *others = config.alphas or (config.learn.alpha,)
-  found = []
+  pressures = (first, *others)
+  stages = []
   for i in range(config.num_starts):
-    name = f'alpha{first:g}' + (f'_start{i}' if config.num_starts > 1 else '')
     train = lambda i=i: lesson.stage(
       lesson.start(i), first, steps=config.start_steps, number=i
     )
-    found.append(stored(name, train))
-  model, best = max(found, key=lambda pair: pair[1]['reward'])
+    stages.append(stored(f'alpha{first:g}_start{i}', train, 1))
+  reward = lambda found: found[1]['reward']
+  model, best = max((stage[first] for stage in stages), key=reward)
   if config.num_starts > 1:
     log(
       f'seed {seed}: the best of {config.num_starts} starts is right in '
       f'{best["accuracy"]:.3f} at {best["calls"]:.2f} calls'
     )
-  models = {first: model}
-  for alpha in others:
+  for i, alpha in enumerate(others):
     train = lambda m=model, a=alpha: lesson.stage(m, a)
-    models[alpha] = model = stored(f'alpha{alpha:g}', train)[0]
-  return models
+    stages.append(stored(f'alpha{alpha:g}', train, i + 2))
+    model = stages[-1][alpha][0]
+  having = lambda a: [stage[a] for stage in stages if a in stage]
+  return {a: max(having(a), key=reward)[0] for a in pressures}
 
 
 def trained_denoiser(

@@ -487,6 +487,12 @@ class Trainer:
     )
     return np.where(could_sb.all(0), -1, could_sb.argmin(0))
 
+  def go_back(self, model: policy.UnmaskingPolicy) -> None:
+    """Goes on from another policy, at the learning rate of now."""
+    self.params = nnx.split(model)[1]
+    forget = lambda x: jnp.zeros_like(x) if jnp.ndim(x) else x
+    self.opt_state = jax.tree.map(forget, self.opt_state)
+
   def current(self) -> policy.UnmaskingPolicy:
     """The policy as trained so far."""
     return nnx.merge(self.graphdef, self.params)

@@ -369,6 +369,38 @@ def test_training_finds_that_one_call_is_best_where_all_is_certain():
   assert seen[-1]['accuracy'] > 0.95
 
 
+def test_going_back_keeps_the_learning_rate_of_now():
+  config = rl.Config(num_prompts=2, group=4)
+  trainer = rl.Trainer(
+    config,
+    jax.tree_util.Partial(TASK.exact_denoiser),
+    TASK.is_correct,
+    TASK.prompt_len,
+    TASK.mask_id,
+    SMALL.make(nnx.Rngs(0)),
+  )
+  start = trainer.current()
+  for step in range(4):
+    trainer.update(ROWS[:2], jax.random.key(step))
+  steps = lambda: [
+    int(x) for x in jax.tree.leaves(trainer.opt_state) if x.ndim == 0
+  ]
+  before = steps()
+  trainer.go_back(start)
+  same = lambda a, b: all(
+    np.array_equal(x, y)
+    for x, y in zip(
+      jax.tree.leaves(nnx.state(a)), jax.tree.leaves(nnx.state(b)), strict=True
+    )
+  )
+  assert same(trainer.current(), start)
+  assert before == steps()
+  assert max(before) > 1
+  moments = [x for x in jax.tree.leaves(trainer.opt_state) if x.ndim]
+  assert moments
+  assert not any(np.any(x) for x in moments)
+
+
 @pytest.mark.parametrize(
   'field, value',
   [

@@ -195,7 +195,7 @@ def test_the_best_of_several_starts_goes_on(tmp_path):
   blank, rewards = config.model.make(nnx.Rngs(0)), []
   made_by = {'task': task, 'policy': config}
   for i in range(3):
-    path = tmp_path / f'policy_seed0_alpha0.5_start{i}.npz'
+    path = tmp_path / f'policy_seed0_alpha0.5_start{i}_best0.5.npz'
     other, numbers = denoiser.load(path, blank, made_by=made_by)
     rewards.append(numbers['reward'])
     if rewards[-1] == max(rewards) and rewards.count(rewards[-1]) == 1:
