@@ -14,8 +14,9 @@ hard deletion. The controller aims at half of the positions after 200 steps; it
 can only raise the share, and small models delete more by themselves. That an
 encoder can do without half of its positions at next to no cost is the effect
 itself; a small model uses its encoder less than a large one, so the check is
-the easier one. What random deletion costs shows how much easier: if it were
-free, the gate would have nothing to choose.
+the easier one. random_less_mrt5, what random deletion costs more, shows how much
+easier: if that were free too, the gate would have nothing to choose. (The record
+of this claim is older than that model, and lacks the number.)
 """
 
 import dataclasses
@@ -31,11 +32,10 @@ PAPER = 'Kallini et al. 2025, arXiv:2410.20771'
 CLAIM = (
   'With half of the positions deleted after an early block, bits per byte of '
   'corrupted spans stay within 1 % of those of the same model without '
-  'deletion, and are no more than with random deletion of as many.'
+  'deletion.'
 )
 THRESHOLD = {
   'bpb_ratio': '<= 1.01',
-  'random_less_mrt5': '>= 0',
   'deleted': 'every >= 0.45',
 }
 SEEDS = (0, 1, 2)

@@ -11,8 +11,8 @@ Check: rolls of dice until a total is used up (`jaxtok/tasks/dice_countdown`), a
 denoiser of 64 x 3, one for all seeds. Each seed trains four policies from
 random weights, 300 updates at speed pressure 0.4; the one of the highest reward
 on validation prompts goes on with 600 updates at pressure 1 and 600 at 3. The
-settings were chosen on seeds 0 to 6 and 10. That the policy of a pressure may be
-one of a later stage, and that a stage without reward goes back, was settled
+settings were chosen on seeds 0 to 6 and 10. That the policy of a pressure may
+be one of a later stage, and that a stage without reward goes back, was settled
 after the seeds below had been trained without: four were right in 0.97 at 6.7
 to 8.5 calls, one (24) at 10.8.
 512 test prompts (of 13 kinds: with greedy tokens a rule decodes equal prompts
