@@ -14,9 +14,9 @@ hard deletion. The controller aims at half of the positions after 200 steps; it
 can only raise the share, and small models delete more by themselves. That an
 encoder can do without half of its positions at next to no cost is the effect
 itself; a small model uses its encoder less than a large one, so the check is
-the easier one. random_less_mrt5, what random deletion costs more, shows how much
-easier: if that were free too, the gate would have nothing to choose. (The record
-of this claim is older than that model, and lacks the number.)
+the easier one. random_less_mrt5, what random deletion costs more, shows how
+much easier: if that were free too, the gate would have nothing to choose. (The
+record of this claim is older than that model, and lacks the number.)
 """
 
 import dataclasses
