@@ -21,6 +21,12 @@ whose state is the exact posterior. (3) LookUp (`jaxtok/tasks/lookup`) with 256
 symbols of which training has the first half, eight queries a row: accuracy on
 one query of the second half, of the lexinvariant model and of the same with an
 ordinary table.
+
+Measured: the loss is within 0.24 nats of the optimum in the last window, but
+the probe is right in a third of what it could be, and LookUp is not learned in
+3000 steps: 0.04, where a symbol of the row by chance is right in 0.06. (The
+ordinary model has 0.71 on symbols of its training.) Steps are the first thing
+to change.
 """
 
 import functools
