@@ -99,14 +99,17 @@ class Outcome:
           label=name,
           **look,
         )
+      num = len(self.learned)
       pooled = [p for points in self.learned.values() for p in points]
       axes.plot(
         [p.calls for p in pooled],
         [p.accuracy for p in pooled],
         linestyle='',
         marker='o',
-        color='#000000',
-        label=f'{LEARNED} ({len(self.learned)} seeds)',
+        color='#d62728',
+        markeredgecolor='#ffffff',
+        markersize=7,
+        label=f'{LEARNED} ({num} seed{"s"[: num > 1]})',
       )
       axes.set_xlabel('denoiser calls (NFE)')
       axes.set_ylabel('accuracy')
