@@ -210,6 +210,60 @@ def test_the_best_of_several_starts_goes_on(tmp_path):
   assert len(lines) == num + 1
 
 
+def test_a_pressure_takes_the_best_of_its_stage_and_later_ones(
+  tmp_path, monkeypatch
+):
+  config = dataclasses.replace(TINY.policy, clone=None, alphas=(0.5, 1.0, 2.0))
+  # Of each stage: the reward of its best policy at each pressure.
+  rewards = {
+    0.5: {0.5: 0.6, 1.0: 0.9, 2.0: 0.9},  # Before its time: does not count.
+    1.0: {0.5: 0.7, 1.0: 0.5, 2.0: 0.9},
+    2.0: {0.5: 0.4, 1.0: 0.4, 2.0: 0.3},
+  }
+  made = {
+    (stage, a): config.model.make(nnx.Rngs(10 * i + j))
+    for i, stage in enumerate(rewards)
+    for j, a in enumerate(rewards[stage])
+  }
+  begun = []
+
+  def stage(self, model, alpha, *, steps=0, number=0):
+    begun.append(model)
+    numbers = lambda a: dict(reward=rewards[alpha][a], accuracy=1.0, calls=1.0)
+    return {a: (made[alpha, a], numbers(a)) for a in rewards[alpha]}, []
+
+  monkeypatch.setattr(training.Lesson, 'stage', stage)
+  exact = training.exact_denoiser(TINY.task)
+  args = tmp_path, TINY.task, exact, config, 0, lambda line: None
+  found = training.trained(*args)
+  same = lambda a, b: jax.tree.all(
+    jax.tree.map(np.array_equal, nnx.state(a), nnx.state(b))
+  )
+  assert same(found[0.5], made[1.0, 0.5])
+  assert same(found[1.0], made[1.0, 1.0])
+  assert same(found[2.0], made[2.0, 2.0])
+  # Each stage begins with the best of the one before at its own pressure.
+  assert same(begun[1], made[0.5, 0.5])
+  assert same(begun[2], made[1.0, 1.0])
+
+
+@pytest.mark.parametrize('reward', [0.0, 0.1])
+def test_a_stage_that_earns_nothing_goes_back_to_its_best(reward, monkeypatch):
+  config = dataclasses.replace(
+    TINY.policy, clone=None, validate_every=1, temperatures=(1.0,)
+  )
+  exact = training.exact_denoiser(TINY.task)
+  lesson = training.Lesson(TINY.task, exact, config, 0, lambda line: None)
+  start = lesson.start()
+  went, numbers = [], dict(reward=reward, accuracy=0.0, calls=3.0)
+  monkeypatch.setattr(rl.Trainer, 'update', lambda *args: numbers)
+  monkeypatch.setattr(rl.Trainer, 'go_back', lambda self, m: went.append(m))
+  best = dict(reward=0.5, accuracy=1.0, calls=1.0, temperature=1.0)
+  monkeypatch.setattr(lesson, '_best', lambda validated, step, alpha: best)
+  lesson.stage(start, 1.0)
+  assert went == ([] if reward else [start] * config.learn.steps)
+
+
 def test_starts_that_would_be_equal_are_refused():
   with pytest.raises(ValueError, match='would start as the same clone'):
     training.Config(num_starts=2)
