@@ -155,11 +155,15 @@ def test_devices_are_separate_entries(records, tmp_path):
 def test_a_record_says_what_it_did_not_make(records, tmp_path):
   shared = tmp_path / 'toy' / 'denoisers' / 'seed0.npz'
   assert measure.measure(make_claim(), tmp_path)[1]['reused_files'] == []
-  for path in (shared, tmp_path / 'toy' / 'seed_0' / 'of_before'):
+  other = tmp_path / 'other' / 'trained' / 'seed0.npz'
+  for path in (shared, other, tmp_path / 'toy' / 'seed_0' / 'of_before'):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
   _, entry = measure.measure(make_claim(), tmp_path)
-  assert entry['reused_files'] == ['denoisers/seed0.npz']
+  assert entry['reused_files'] == ['toy/denoisers/seed0.npz']
+  _, entry = measure.measure(make_claim(SHARES=('other',)), tmp_path)
+  both = ['other/trained/seed0.npz', 'toy/denoisers/seed0.npz']
+  assert entry['reused_files'] == both
 
 
 def test_records_of_other_claims_are_no_change_of_the_code(

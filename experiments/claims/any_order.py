@@ -33,6 +33,7 @@ THRESHOLD = {
   'difference_in_errors': 'every <= 4',
 }
 SEEDS = (0, 1, 2)
+SHARES = ('mdlm',)
 
 
 def measure(

@@ -31,6 +31,7 @@ CLAIM = (
 )
 THRESHOLD = {'largest_deficit': 'every <= 0.01'}
 SEEDS = (20, 21, 22)
+SHARES = ('policy',)
 _BLOCK, _USEFUL = 5, 0.7
 
 

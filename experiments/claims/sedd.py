@@ -27,6 +27,7 @@ PAPER = 'Lou et al. 2023, arXiv:2310.16834'
 CLAIM = 'The bound of MDLM is below that of SEDD with absorbing noise.'
 THRESHOLD = {'mdlm_less_sedd': 'every <= 0'}
 SEEDS = (0, 1, 2)
+SHARES = ('mdlm',)
 
 
 def measure(

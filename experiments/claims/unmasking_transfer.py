@@ -33,6 +33,7 @@ THRESHOLD = {
   'extra_calls_longer': 'every <= 6',
 }
 SEEDS = flagship.SEEDS
+SHARES = ('policy',)
 
 
 def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:

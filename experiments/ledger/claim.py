@@ -12,6 +12,7 @@ and
   THRESHOLD = {'bpb_ratio': '<= 1.02', 'rows_lost': 'every <= 0'}
   SEEDS = (0, 1, 2)
   DEVICES = ('cpu',)  # What it can be measured on: 'cpu', 'gpu', 'tpu'.
+  SHARES = ('mdlm',)  # Claims whose trained models it takes; () if none.
 
   def measure(workdir, *, seed) -> dict[str, float]: ...
 
@@ -58,6 +59,7 @@ class Claim:
   threshold: dict[str, str]
   seeds: tuple[int, ...]
   devices: tuple[str, ...]
+  shares: tuple[str, ...]  # Claims whose trained models it takes.
   measure: Callable[..., dict[str, float]]
 
   @property
@@ -127,6 +129,7 @@ def from_module(name: str, module: types.ModuleType) -> Claim:
     threshold=dict(module.THRESHOLD),
     seeds=tuple(getattr(module, 'SEEDS', (0,))),
     devices=tuple(getattr(module, 'DEVICES', ('cpu',))),
+    shares=tuple(getattr(module, 'SHARES', ())),
     measure=module.measure,
   )
 

@@ -26,8 +26,8 @@ def measure(
 
   Returns:
     The device's name, and what to record for it. `reused_files` are those that
-    earlier calls left in the claim's folder: `seconds` and `commit` are not
-    theirs.
+    earlier calls left in the claim's folder and in those of claims that it
+    shares with: `seconds` and `commit` are not theirs.
 
   Raises:
     ValueError: If the claim is not made for this device, or a number is
@@ -41,7 +41,7 @@ def measure(
     )
   git = meta.git() or {}  # Now: the code may be changed while it is measured.
   start, results = time.perf_counter(), []
-  reused = _files(workdir / claim.name, claim.seeds)
+  reused = _files(workdir, (claim.name, *claim.shares))
   for seed in claim.seeds:
     folder = workdir / claim.name / f'seed_{seed}'
     shutil.rmtree(folder, ignore_errors=True)
@@ -75,11 +75,16 @@ def _has_changes(git: dict[str, Any]) -> bool:
   return any(not name.startswith('docs/claims/') for name in changed)
 
 
-def _files(folder: pathlib.Path, seeds: Sequence[int]) -> list[str]:
+def _files(workdir: pathlib.Path, claims: Sequence[str]) -> list[str]:
   """What earlier calls left beside the seeds' folders: not made by this one."""
-  emptied = {f'seed_{seed}' for seed in seeds}
-  found = [p.relative_to(folder) for p in folder.rglob('*') if p.is_file()]
-  return sorted(p.as_posix() for p in found if p.parts[0] not in emptied)
+  found = [
+    path.relative_to(workdir)
+    for name in claims
+    for path in (workdir / name).rglob('*')
+    if path.is_file()
+  ]
+  is_shared = lambda path: not path.parts[1].startswith('seed_')
+  return sorted(path.as_posix() for path in filter(is_shared, found))
 
 
 def record(claim: claim_lib.Claim, device: str, entry: dict[str, Any]) -> None:
