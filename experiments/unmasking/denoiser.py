@@ -13,6 +13,7 @@ import dataclasses
 import json
 import pathlib
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -162,12 +163,12 @@ def load(
   """The module with the parameters that `save` wrote, and the numbers.
 
   Raises:
-    ValueError: If the file was written with another `made_by`.
+    ValueError: If the file was written with another `made_by`, or is no .npz.
   """
   graphdef, state = nnx.split(module)
   pure = nnx.to_pure_dict(state)
   leaves, treedef = jax.tree_util.tree_flatten_with_path(pure)
-  with np.load(path) as stored:
+  with _opened(path) as stored:
     found = str(stored['made_by']) if 'made_by' in stored else '{}'
     if found != _text(made_by):
       raise ValueError(
@@ -178,6 +179,15 @@ def load(
     numbers = {k[1:]: float(stored[k]) for k in stored if k[0] == '#'}
   nnx.replace_by_pure_dict(state, jax.tree.unflatten(treedef, arrays))
   return nnx.merge(graphdef, state), numbers
+
+
+def _opened(path: pathlib.Path) -> Any:
+  try:
+    return np.load(path)
+  except (EOFError, ValueError, zipfile.BadZipFile) as error:
+    raise ValueError(
+      f'{path} is empty or damaged: it is no .npz file. Delete it to train anew.'
+    ) from error
 
 
 def _text(made_by: Any) -> str:

@@ -210,6 +210,17 @@ def test_the_best_of_several_starts_goes_on(tmp_path):
   assert len(lines) == num + 1
 
 
+@pytest.mark.parametrize('data', [b'', b'no zip', b'PK\x03\x04 cut short'])
+def test_a_damaged_file_is_named(data, tmp_path):
+  path = tmp_path / 'p.npz'
+  path.write_bytes(data)
+  model = policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8).make(nnx.Rngs(0))
+  with pytest.raises(
+    ValueError, match=r'p\.npz is empty or damaged.*Delete it'
+  ):
+    denoiser.load(path, model, made_by={})
+
+
 def test_a_pressure_takes_the_best_of_its_stage_and_later_ones(
   tmp_path, monkeypatch
 ):
