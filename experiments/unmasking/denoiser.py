@@ -168,7 +168,11 @@ def load(
   graphdef, state = nnx.split(module)
   pure = nnx.to_pure_dict(state)
   leaves, treedef = jax.tree_util.tree_flatten_with_path(pure)
-  with _opened(path) as stored:
+  if not zipfile.is_zipfile(path):
+    raise ValueError(
+      f'{path} is empty or damaged: it is no .npz. Delete it to train anew.'
+    )
+  with np.load(path) as stored:
     found = str(stored['made_by']) if 'made_by' in stored else '{}'
     if found != _text(made_by):
       raise ValueError(
@@ -179,15 +183,6 @@ def load(
     numbers = {k[1:]: float(stored[k]) for k in stored if k[0] == '#'}
   nnx.replace_by_pure_dict(state, jax.tree.unflatten(treedef, arrays))
   return nnx.merge(graphdef, state), numbers
-
-
-def _opened(path: pathlib.Path) -> Any:
-  try:
-    return np.load(path)
-  except (EOFError, ValueError, zipfile.BadZipFile) as error:
-    raise ValueError(
-      f'{path} is empty or damaged: it is no .npz file. Delete it to train anew.'
-    ) from error
 
 
 def _text(made_by: Any) -> str:
