@@ -105,10 +105,11 @@ def test_the_deficit_in_blocks_is_taken_at_equal_calls():
   )
   thresholds = [point(0.6, 4.0), point(0.8, 6.0), point(0.9, 8.0)]
   deficit = blocks_claim.largest_deficit
-  assert deficit(thresholds, [point(0.75, 6.0)]) == pytest.approx(0.15)
-  assert deficit(thresholds, [point(0.95, 5.0)]) == pytest.approx(-0.05)
-  # What costs more does not count; below 0.7 nothing is compared.
-  assert deficit(thresholds, [point(1.0, 7.0)]) == pytest.approx(0.8)
+  assert deficit(thresholds, [point(0.95, 4.0)]) == pytest.approx(-0.05)
+  fast = point(0.6, 4.0)
+  assert deficit(thresholds, [fast, point(0.75, 6.0)]) == pytest.approx(0.15)
+  # What costs more does not count.
+  assert deficit(thresholds, [point(1.0, 5.0)]) == pytest.approx(0.6)
 
 
 def test_equal_prompts_are_decoded_once_and_counted_as_often():
