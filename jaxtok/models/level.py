@@ -44,6 +44,7 @@ class Config:
   position: str = 'rope'  # Or 't5', a relative bias.
   rotary: rope.Config = rope.Config()
   norm_eps: float = 1e-6
+  branch_scale: float = 0.0  # At first; see `transformer.Config`.
   dropout: float = 0.0
   has_norm: bool = True  # After the last block.
   remat: bool = False
@@ -65,6 +66,11 @@ class Config:
       )
     if self.num_layers < 0:
       raise ValueError(f'num_layers={self.num_layers} must be >= 0.')
+    if self.branch_scale < 0:
+      raise ValueError(
+        f'branch_scale={self.branch_scale} must be >= 0; 0 means 1 / sqrt('
+        'number of branches).'
+      )
     check_dropout(self.dropout)
     rope.frequencies(self.head_dim, self.rotary)
 
@@ -84,14 +90,14 @@ class Config:
 
   def block(self) -> block.Config:
     """The config of one block."""
-    num_branches = max(2 * self.num_layers, 1)
+    scale = self.branch_scale or 1 / math.sqrt(max(2 * self.num_layers, 1))
     return block.Config(
       attention=attention.Config(
         dim=self.dim,
         num_heads=self.num_heads,
         num_kv_heads=self.kv_heads,
         head_dim=self.head_dim,
-        out_std=1 / math.sqrt(self.dim * num_branches),
+        out_std=scale / math.sqrt(self.dim),
         norm_eps=self.norm_eps,
         dtype=self.dtype,
         implementation=self.implementation,
@@ -100,7 +106,7 @@ class Config:
       activation=self.activation,
       gated=self.gated,
       norm_eps=self.norm_eps,
-      out_std=1 / math.sqrt(self.mlp_width * num_branches),
+      out_std=scale / math.sqrt(self.mlp_width),
       dropout=self.dropout,
     )
 

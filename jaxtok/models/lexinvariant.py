@@ -63,7 +63,7 @@ class Config:
   eval_seed: int = 0  # Of the table of calls without an rng.
   trunk: level.Config = dataclasses.field(
     default_factory=lambda: level.Config(
-      gated=False, activation='gelu', position='t5'
+      gated=False, activation='gelu', position='t5', branch_scale=1.0
     )
   )
 

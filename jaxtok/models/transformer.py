@@ -81,6 +81,10 @@ class Config:
   head_transform: bool = False  # Dense, activation and norm first (BERT).
   head_scale: float = 1.0  # Multiplies the states before the head (tied T5).
   embed_std: float = 0.02
+  # Of what attention and MLPs add at first, by which the stds of their output
+  # kernels are multiplied. 0 means 1 / sqrt(how many add) (GPT-2); T5, whose
+  # tokens have std 1, has 1.
+  branch_scale: float = 0.0
   dropout: float = 0.0  # Of embeddings and branches, in calls with an rng.
   remat: bool = False  # Recompute each block in the backward pass.
   dtype: str = 'float32'  # Of matmul inputs; parameters stay float32.
@@ -114,6 +118,11 @@ class Config:
       )
     if self.first_position < 0:
       raise ValueError(f'first_position={self.first_position} must be >= 0.')
+    if self.branch_scale < 0:
+      raise ValueError(
+        f'branch_scale={self.branch_scale} must be >= 0; 0 means 1 / sqrt('
+        'number of branches).'
+      )
     if not 0 <= self.dropout < 1:
       raise ValueError(f'dropout={self.dropout} must be in [0, 1).')
     if self.is_encoder_decoder and not self.is_causal:
@@ -162,6 +171,7 @@ class Config:
   def block_config(self, has_cross: bool) -> block.Config:
     """The config of one layer."""
     num_branches = 2 * (self.num_layers + self.num_encoder_layers)
+    scale = self.branch_scale or 1 / math.sqrt(num_branches)
     inner = self.num_heads * self.head_width
     # Scores start with variance 1 whatever their scale (T5: scale 1).
     gain = self.attention_scale * math.sqrt(self.head_width) or 1.0
@@ -178,7 +188,7 @@ class Config:
         scale=self.attention_scale,
         soft_cap=self.soft_cap,
         q_std=1 / (math.sqrt(self.dim) * gain),
-        out_std=1 / math.sqrt(inner * num_branches),
+        out_std=scale / math.sqrt(inner),
         dtype=self.dtype,
         implementation=self.implementation,
       ),
@@ -190,7 +200,7 @@ class Config:
       norm_eps=self.norm_eps,
       is_pre_norm=self.is_pre_norm,
       has_cross=has_cross,
-      out_std=1 / math.sqrt(self.mlp_width * num_branches),
+      out_std=scale / math.sqrt(self.mlp_width),
       dropout=self.dropout,
     )
 
@@ -246,6 +256,7 @@ class Config:
       activation='relu',
       attention_scale=1.0,
       embed_std=1.0,
+      branch_scale=1.0,
       head_scale=1 / math.sqrt(fields.get('dim', cls.dim)),
     )
     return cls(**_EXACT | defaults | fields)

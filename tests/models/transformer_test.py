@@ -341,3 +341,29 @@ def test_phases_tell_positions_apart_modulo_their_number():
   np.testing.assert_array_equal(states(0), run(config))
   np.testing.assert_array_equal(states(6), states(0))
   assert np.asarray(states(1) != states(0)).any(axis=2).all()
+
+
+@pytest.mark.parametrize(
+  'make, scale',
+  [
+    (lambda **f: transformer.Config.byt5(**f), 1.0),  # As T5's reference.
+    (lambda **f: transformer.Config(**f), 1 / np.sqrt(4)),  # Two branches each.
+    (lambda **f: transformer.Config(branch_scale=0.5, **f), 0.5),
+  ],
+)
+def test_branches_begin_as_large_as_configured(make, scale):
+  fields = dict(num_layers=2, dim=128, num_heads=2, head_dim=32, mlp_dim=256)
+  config = make(vocab_size=8, **fields)
+  block = config.block_config(has_cross=False)
+  if config.is_encoder_decoder:  # Four layers, which its scale does not know.
+    assert config.num_encoder_layers == 2
+  assert block.attention.out_std == pytest.approx(scale / 8)  # sqrt(2 * 32).
+  assert block.out_std == pytest.approx(scale / 16)  # sqrt(256).
+  kernel = config.make(nnx.Rngs(0)).stack.blocks[0].mlp.down.kernel[...]
+  # 32,768 numbers: the error of their std is 0.4 % of it.
+  assert float(kernel.std()) == pytest.approx(scale / 16, rel=0.02)
+
+
+def test_a_negative_scale_of_branches_is_refused():
+  with pytest.raises(ValueError, match=r'branch_scale=-1\.0'):
+    transformer.Config(branch_scale=-1.0)

@@ -36,6 +36,7 @@ def get_config(size: str = 'small') -> train.Config:
       num_layers=layers,
       num_heads=heads,
       position='t5',
+      branch_scale=1.0,
       gated=False,
       activation='gelu',
     )

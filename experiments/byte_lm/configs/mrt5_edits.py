@@ -52,6 +52,8 @@ def get_config(size: str = 'small') -> train.Config:
   )
   config.batch_size, config.steps = batch_size, steps
   config.optim.warmup_steps = min(100, steps // 10)
+  # It would pull the gate to 'keep', which the loss alone hardly resists.
+  config.optim.weight_decay = 0.0
   config.evals['val'].every_steps = config.checkpoint_every = max(steps // 7, 1)
   config.evals['val'].max_bytes = 0
   config.log_every = max(steps // 35, 1)
