@@ -8,7 +8,7 @@
 
 Kinds of `tasks.edits`: vowels, contextual, merge. In 'vowels', every vowel can
 be deleted before the later blocks, 20 % of the letters. With softmax1 the task
-alone teaches that; the controller begins after two thirds of the steps.
+alone teaches that, slowly; the controller begins after half of the steps.
 Sizes: tiny, small, paper (9 + 3 layers, width 512, strings of 64 ids, batches
 of 128, 30,000 steps, the controller from step 10,000 on).
 """
@@ -28,7 +28,7 @@ def get_config(size: str = 'small') -> train.Config:
   length, batch_size, steps, delay, shape = sizes.pick(
     size,
     tiny=(24, 32, 100, 66, (96, 3, 2, 4, 24, 192, 1)),
-    small=(24, 32, 3500, 2300, (96, 3, 2, 4, 24, 192, 1)),
+    small=(24, 32, 5000, 2300, (96, 3, 2, 4, 24, 192, 1)),
     paper=(64, 128, 30_000, 10_000, (512, 9, 3, 8, 64, 1024, 3)),
   )
   dim, encoder_layers, layers, heads, head_dim, mlp_dim, at = shape
