@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.claims import lexinvariant as claim
 from jaxtok.models import base, level, lexinvariant
 from jaxtok.nn import masks, random_table, segmenters
 from jaxtok.objectives import next_token
@@ -269,3 +270,17 @@ def test_flops_agree_with_xlas_count():
 def test_impossible_configs_are_refused(fields, message):
   with pytest.raises(ValueError, match=message):
     make(**fields)
+
+
+def test_counting_predicts_by_what_followed_so_far():
+  # After 0: nothing seen, then 1 once; after 1: nothing seen, then 0 once.
+  rows = np.array([[0, 1, 0, 1, 0]])
+  found = claim.counting(rows, prior=0.5, slope=2.0)
+  seen = -np.log(1.5 / 2)
+  np.testing.assert_allclose(
+    found['counts'], [[np.log(2), np.log(2), seen, seen]], rtol=1e-12
+  )
+  seen = -np.log(np.exp(2) / (np.exp(2) + 1))
+  np.testing.assert_allclose(
+    found['shares'], [[np.log(2), np.log(2), seen, seen]], rtol=1e-12
+  )
