@@ -92,8 +92,10 @@ class _Read:
   def __init__(self, config: Config, split: str):
     given, held_out = config.source, config.held_out
     if not isinstance(given, jsonl.Jsonl):
+      path = getattr(given, 'path', '')
       raise ValueError(
-        f'{type(given).__name__} holds no pairs. Use JSON lines '
+        f'source={type(given).__name__}{f" of {path!r}" if path else ""} holds '
+        'no pairs. Use JSON lines '
         '(--data=FILE.jsonl), or a task with draw(rng).'
       )
     paths = dict(validation=held_out or given.validation)
