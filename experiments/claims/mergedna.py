@@ -16,8 +16,7 @@ the first ratio of the same model with random pairs, which do not depend on
 training (a quarter of the steps).
 
 Measured, 0.89 of the bases are restored: the loss still falls. Pairs are merged
-in random DNA rather than in repeats. A base of a repeat is no easier to restore
-as long as the decoder does not know what was repeated.
+in random DNA rather than in repeats, which was not looked into.
 """
 
 import pathlib

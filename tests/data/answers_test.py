@@ -110,7 +110,7 @@ def test_a_limit_in_bytes_takes_whole_answers():
 def test_impossible_data_are_refused(tmp_path):
   with pytest.raises(ValueError, match='answer_len=0 must be >= 1'):
     data(answer_len=0)
-  with pytest.raises(ValueError, match='source=Files of .* holds no pairs'):
+  with pytest.raises(ValueError, match=r'source=Files of .* holds no pairs'):
     data(files.Files(path=str(tmp_path))).rows('train')
   path = write(tmp_path / 'a.jsonl', [('q' * 99, 'a')] * 3)
   with pytest.raises(ValueError, match='too short for all 1 pairs of test'):
