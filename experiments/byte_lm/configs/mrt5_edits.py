@@ -49,6 +49,9 @@ def get_config(size: str = 'small') -> train.Config:
     mlp_dim=mlp_dim,
     shorten_at=at,
     shortener=shorteners.Gate(rate=rate),
+    # Scores of 30 and more would undo soft deletion, which hard deletion is not
+    # told.
+    score_weight=0.5,
   )
   config.batch_size, config.steps = batch_size, steps
   config.optim.warmup_steps = min(100, steps // 10)
