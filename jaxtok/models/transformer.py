@@ -81,10 +81,7 @@ class Config:
   head_transform: bool = False  # Dense, activation and norm first (BERT).
   head_scale: float = 1.0  # Multiplies the states before the head (tied T5).
   embed_std: float = 0.02
-  # Of what attention and MLPs add at first, by which the stds of their output
-  # kernels are multiplied. 0 means 1 / sqrt(how many add) (GPT-2); T5, whose
-  # tokens have std 1, has 1.
-  branch_scale: float = 0.0
+  branch_scale: float = 0.0  # Of branches at first; 0: 1/sqrt(their number).
   dropout: float = 0.0  # Of embeddings and branches, in calls with an rng.
   remat: bool = False  # Recompute each block in the backward pass.
   dtype: str = 'float32'  # Of matmul inputs; parameters stay float32.
@@ -116,13 +113,9 @@ class Config:
         f"position='learned' needs max_len >= 1, got {self.max_len}. Set it "
         'to the longest row.'
       )
-    if self.first_position < 0:
-      raise ValueError(f'first_position={self.first_position} must be >= 0.')
-    if self.branch_scale < 0:
-      raise ValueError(
-        f'branch_scale={self.branch_scale} must be >= 0; 0 means 1 / sqrt('
-        'number of branches).'
-      )
+    for name in ('first_position', 'branch_scale'):
+      if getattr(self, name) < 0:
+        raise ValueError(f'{name}={getattr(self, name)} must be >= 0.')
     if not 0 <= self.dropout < 1:
       raise ValueError(f'dropout={self.dropout} must be in [0, 1).')
     if self.is_encoder_decoder and not self.is_causal:
