@@ -24,6 +24,7 @@ from ml_collections import config_flags
 
 from experiments import config_path
 from jaxtok import config as config_lib
+from jaxtok.runs import logs
 
 FLAGS = flags.FLAGS
 
@@ -145,13 +146,8 @@ def quiet_libraries() -> None:
 
   Orbax and grain log through absl too, a page per checkpoint.
   """
-
-  def is_shown(record: std_logging.LogRecord) -> bool:
-    ours = pathlib.PurePath(record.pathname).parts
-    return record.levelno >= std_logging.WARNING or 'jaxtok' in ours
-
   handler = logging.get_absl_handler()
-  handler.addFilter(is_shown)
+  handler.addFilter(logs.is_shown)
   handler.setFormatter(std_logging.Formatter('%(message)s'))
 
 

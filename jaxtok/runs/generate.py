@@ -14,6 +14,7 @@ output.
 """
 
 import argparse
+import functools
 import logging
 import pathlib
 import re
@@ -23,14 +24,16 @@ from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
-from jaxtok.runs import display
+from jaxtok.runs import display, logs
 from jaxtok.runs import run as run_lib
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   args = _parser().parse_args(argv)
-  absl_logging.get_absl_logger().addFilter(_is_shown)
+  absl_logging.get_absl_logger().addFilter(
+    functools.partial(logs.is_shown, least=logging.ERROR)
+  )
   try:
     prompt = _prompt(args)
     run = run_lib.load(args.workdir)
@@ -101,12 +104,6 @@ def parse_prompt(text: str) -> bytes:
     return bytes.fromhex(name[1:].decode())
 
   return _ESCAPE.sub(meaning, text.encode('utf-8', 'surrogateescape'))
-
-
-def _is_shown(record: logging.LogRecord) -> bool:
-  """Hides what libraries say to absl while they read a checkpoint."""
-  is_ours = 'jaxtok' in pathlib.Path(record.pathname).parts
-  return is_ours or record.levelno >= logging.ERROR
 
 
 def _prompt(args: argparse.Namespace) -> bytes:
