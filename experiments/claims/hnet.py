@@ -23,8 +23,8 @@ Mamba-2 in encoder and decoder; and the weight of the loss that steers lengths,
 Measured, 1,350 steps: borders are at words in two seeds (0.87 and 0.84 of them)
 and at the space before in the third, and chunks are a little shorter than asked
 for; but the transformer learns this language sooner (1.34 bits against 1.47).
-On English and with wider models H-Net is below it (docs/token_free_models.md,
-4e12 FLOPs).
+On English, 4e12 FLOPs, H-Net is below it with wider models and above it with
+these (docs/token_free_models.md).
 """
 
 import pathlib

@@ -18,7 +18,7 @@ the easier one. random_less_mrt5, what random deletion costs more, shows how
 much easier: if that were free too, the gate would have nothing to choose.
 
 Measured, it is free too (0.002 bits more), so this check does not show that the
-gate chooses well; the claim `mrt5_edits` does.
+gate chooses well; the claim `mrt5_edits` asks for that.
 """
 
 import dataclasses

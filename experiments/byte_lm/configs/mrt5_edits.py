@@ -8,10 +8,10 @@
 
 Kinds of `tasks.edits`: vowels, contextual, merge. In 'vowels', every vowel can
 be deleted before the later blocks, 20 % of the letters. The controller asks for
-that after half of the steps; three steps in ten delete hard, as evaluation does
-(paper: none).
+that after some steps (`model.shortener.rate.delay`); three steps in ten delete
+hard, as evaluation does.
 Sizes: tiny, small, paper (9 + 3 layers, width 512, strings of 64 ids, batches
-of 128, 30,000 steps, the controller from step 10,000 on).
+of 128, 30,000 steps, the controller from step 10,000 on, no hard steps).
 """
 
 import dataclasses
