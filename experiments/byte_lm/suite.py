@@ -215,10 +215,10 @@ def _plan() -> Plan:
   """What the flags say."""
   if FLAGS.budget <= 0:
     raise ValueError(f'--budget={FLAGS.budget} must be > 0 FLOPs.')
+  first = FLAGS.data or _default('data', 'english_text/novels_en.zip')
   second = FLAGS.second
   if second is None and FLAGS.data is None:
     second = _default('second', 'german_text/novels_de.zip')
-  first = FLAGS.data or _default('data', 'english_text/novels_en.zip')
   return Plan(
     size=FLAGS.size,
     budget=FLAGS.budget,
