@@ -10,6 +10,7 @@ import pytest
 from experiments import config_path
 from jaxtok import train
 from jaxtok.data import text
+from jaxtok.nn import pooling_shorteners, shorteners
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -59,6 +60,18 @@ def test_docstring_has_the_command_that_runs_it(path):
   [
     ('byte_lm/hat2:tiny_first', 'looks', 'first'),
     ('byte_lm/mrt5:tiny_control', 'shortener', None),
+    ('byte_lm/mrt5:tiny_random', 'shortener', shorteners.Random()),
+    ('byte_lm/mrt5:tiny_fixed', 'shortener', shorteners.Fixed()),
+    (
+      'byte_lm/mrt5:tiny_boundaries',
+      'shortener',
+      pooling_shorteners.Boundaries(),
+    ),
+    (
+      'byte_lm/mrt5_edits:tiny_convolution',
+      'shortener',
+      pooling_shorteners.Convolution(),
+    ),
     ('byte_lm/mrt5:tiny_scratch', 'score_weight', 0.5),
     ('dna/mergedna:tiny_dtem', 'relaxation', 'top_k'),
     ('dna/mergedna:tiny_window', 'scope', 'window'),

@@ -10,6 +10,8 @@ Kinds of `tasks.edits`: vowels, contextual, merge. In 'vowels', every vowel can
 be deleted before the later blocks, 20 % of the letters. The controller asks for
 that after some steps (`model.shortener.rate.delay`); three steps in ten delete
 hard, as evaluation does.
+Baselines as in `mrt5.py`: small_control and so on. (To _fixed a string without
+spaces is one word.)
 Sizes: tiny, small, paper (9 + 3 layers, width 512, strings of 64 ids, batches
 of 128, 30,000 steps, the controller from step 10,000 on, no hard steps).
 """
@@ -26,6 +28,7 @@ from jaxtok.tasks import edits
 
 def get_config(size: str = 'small') -> train.Config:
   """A run of the given size."""
+  size, kind = sizes.split(size, *mrt5.BASELINES)
   length, batch_size, steps, delay, shape = sizes.pick(
     size,
     tiny=(24, 32, 100, 66, (96, 3, 2, 4, 24, 192, 1)),
@@ -33,13 +36,14 @@ def get_config(size: str = 'small') -> train.Config:
     paper=(64, 128, 30_000, 10_000, (512, 9, 3, 8, 64, 1024, 3)),
   )
   dim, encoder_layers, layers, heads, head_dim, mlp_dim, at = shape
-  config = mrt5.get_config('tiny')
+  config = mrt5.get_config(f'tiny_{kind}' if kind else 'tiny')
   config.data = pairs.Config(
     source=edits.Edits(length=length), source_len=length, target_len=length
   )
   rate = rate_control.PI(
     target=0.25, ki=1e-5 if size == 'paper' else 1e-3, delay=delay
   )
+  shortener = config.model.shortener if kind else shorteners.Gate(rate=rate)
   config.model = dataclasses.replace(
     config.model,
     dim=dim,
@@ -49,9 +53,9 @@ def get_config(size: str = 'small') -> train.Config:
     head_dim=head_dim,
     mlp_dim=mlp_dim,
     shorten_at=at,
-    shortener=shorteners.Gate(rate=rate),
+    shortener=shortener,
     # Without, a gate that is not sharp works softly and fails hard.
-    hard_share=0.0 if size == 'paper' else 0.3,
+    hard_share=0.0 if size == 'paper' or kind else 0.3,
   )
   config.batch_size, config.steps = batch_size, steps
   config.optim.warmup_steps = min(100, steps // 10)
