@@ -16,6 +16,10 @@ positions go that counts. random_loses_answers is what it loses in whole
 answers: the block before the gate can hand a letter on to a position that
 stays, so that few tokens are lost.
 
+Measured: all vowels go, and in two seeds of three 0.99 of the answers are right
+(0.59 in the third), but random deletion of as many positions is right in 0.85
+of them and costs no token accuracy to speak of.
+
 With soft deletion alone two seeds of three were right in 0.99 of the answers
 when asked softly and in 0.20 and 0.06 when asked hard. In the one looked at,
 what -15 to -30 leaves of a position was used. A penalty of scores beyond 5 did
