@@ -21,6 +21,7 @@ from flax import nnx
 
 from jaxtok.config import configclass
 from jaxtok.decoding import autoregressive, byte_probs, cover_pool
+from jaxtok.tokenizers import base
 
 ORDERS = ('spm', 'psm')
 
@@ -46,8 +47,8 @@ class Config:
 
 def start(
   model: byte_probs.ByteModel,
-  prefix: bytes,
-  suffix: bytes,
+  prefix: base.Data,
+  suffix: base.Data,
   *,
   num_bytes: int,
   config: Config,
@@ -66,7 +67,18 @@ def start(
   Returns:
     A state of one text. In PSM order, `dropped_b` is the share of the prefix's
     covers that found no room.
+
+  Raises:
+    ValueError: If an id of the config is none of the model's.
   """
+  prefix = base.as_bytes(prefix)
+  for name in ('prefix', 'suffix', 'middle'):
+    if not 0 <= getattr(config, name) < model.num_ids:
+      raise ValueError(
+        f'{name}={getattr(config, name)} of the config must be in [0, '
+        f'{model.num_ids}), the ids of the model. Give the ids of the special '
+        'tokens that it was trained with.'
+      )
   ids = model.tokenizer.encode(suffix).tolist()
   if config.order == 'spm':
     before = (model.bos, config.prefix, config.suffix, *ids, config.middle)

@@ -30,13 +30,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Float
 
 from jaxtok.decoding import covers
 from jaxtok.decoding import sampling as sampling_lib
 from jaxtok.decoding.cover_state import Config, CoverState, logsumexp
 from jaxtok.decoding.covers import END
+from jaxtok.tokenizers import base
 
 __all__ = [
   'END',
@@ -62,6 +65,11 @@ class ByteModel:
         `validity='canonical'`, its encoding must agree with that of each
         beginning of a token sequence, as that of BPE does.
       config: Which covers count.
+
+    Raises:
+      TypeError: If the model has no cache, or ids of the tokenizer stand for
+        no fixed bytes.
+      ValueError: If the model has too few ids, or no text can begin.
     """
     self.model, self.tokenizer = model, tokenizer
     self.config = config or Config()
@@ -74,26 +82,46 @@ class ByteModel:
         f'{tokenizer!r} has neither a BOS nor an EOS token, so no text can '
         'begin or end.'
       )
+    self.num_ids = _num_ids(model)
+    if self.num_ids < tokenizer.vocab_size:
+      raise ValueError(
+        f'the model has {self.num_ids} ids and {tokenizer!r} has '
+        f'{tokenizer.vocab_size}. Use the tokenizer that the model was trained '
+        'with.'
+      )
 
   def start(
     self,
-    prompts: Sequence[bytes],
+    prompts: Sequence[base.Data],
     num_bytes: int,
     before: Sequence[int] | None = None,
   ) -> 'CoverState':
     """The state behind prompts.
 
     Args:
-      prompts: Any bytes; may end inside a token, or be empty.
-      num_bytes: Most bytes that will be appended.
-      before: Ids before each prompt; None means the BOS token.
+      prompts: Any bytes, or a str for its UTF-8; may end inside a token, or be
+        empty.
+      num_bytes: Bytes that will be appended, as far as known. There is room
+        for more, at the cost of compiling again each time it doubles.
+      before: Ids before each prompt, at least one; None means the BOS token.
+
+    Raises:
+      TypeError: If a prompt is no text.
+      ValueError: If there are no prompts, if they exceed the positions of the
+        model, or if one has probability 0.
     """
+    prompts = covers.as_texts(prompts, 'prompts')
     if not prompts or num_bytes < 0:
       raise ValueError(
         f'{len(prompts)} prompts and num_bytes={num_bytes}: there must be at '
         'least one prompt, and num_bytes >= 0.'
       )
     before = (self.bos,) if before is None else tuple(before)
+    if not before or not all(0 <= i < self.num_ids for i in before):
+      raise ValueError(
+        f'before={before} must be one id or more, each in [0, {self.num_ids}), '
+        'the ids of the model.'
+      )
     settled = [((), 0)] * len(prompts)
     if self.config.validity == 'canonical':
       settled = [self.canonical.settled(prompt) for prompt in prompts]
@@ -119,6 +147,24 @@ class ByteModel:
     )
 
 
+def _num_ids(model: Any) -> int:
+  """How many ids a model gives probabilities to; computes nothing."""
+  if not hasattr(model, 'init_cache'):
+    raise TypeError(
+      f'{type(model).__name__} has no init_cache. Byte probabilities need a '
+      'causal model with a cache.'
+    )
+  graph, params = nnx.split(model)
+
+  def first(params):
+    model = nnx.merge(graph, params)
+    tokens_bt = jnp.zeros((1, 1), jnp.int32)
+    output = model(tokens_bt, cache=model.init_cache(1, 1))
+    return model.logits(output.hidden_btd)
+
+  return jax.eval_shape(first, params).shape[-1]
+
+
 class Ensemble:
   """The mean of the laws of several models, whatever their vocabularies."""
 
@@ -127,7 +173,9 @@ class Ensemble:
       raise ValueError('an ensemble needs at least one model.')
     self.models = tuple(models)
 
-  def start(self, prompts: Sequence[bytes], num_bytes: int) -> 'EnsembleState':
+  def start(
+    self, prompts: Sequence[base.Data], num_bytes: int
+  ) -> 'EnsembleState':
     """The state behind prompts; see `ByteModel.start`."""
     return EnsembleState([m.start(prompts, num_bytes) for m in self.models])
 
@@ -150,16 +198,22 @@ class EnsembleState:
 
 
 def score_bytes(
-  model: ByteModel | Ensemble, texts: Sequence[bytes], *, ends: bool = False
+  model: ByteModel | Ensemble, texts: Sequence[base.Data], *, ends: bool = False
 ) -> list[Float[np.ndarray, 'n']]:
   """Log-probability of each byte given those before it, nats.
 
   Args:
     model: One model or several.
-    texts: Any bytes.
+    texts: Any bytes, or a str for its UTF-8.
     ends: Whether the end of the text is scored too, as one more number.
+
+  Raises:
+    ValueError: If a text has probability 0.
   """
-  longest = max(map(len, texts), default=0)
+  texts = covers.as_texts(texts, 'texts')
+  if not texts:
+    return []
+  longest = max(map(len, texts))
   state = model.start([b''] * len(texts), longest)
   scores = [np.zeros(len(text) + ends) for text in texts]
   for place in range(longest + ends):
@@ -177,7 +231,7 @@ def score_bytes(
 
 def sample_bytes(
   model: ByteModel | Ensemble,
-  prompts: Sequence[bytes],
+  prompts: Sequence[base.Data],
   *,
   num_bytes: int,
   rng: Any = None,
@@ -187,7 +241,7 @@ def sample_bytes(
 
   Args:
     model: One model or several.
-    prompts: Any bytes; may end inside a token.
+    prompts: Any bytes, or a str for its UTF-8; may end inside a token.
     num_bytes: Most bytes of each continuation.
     rng: A `jax.random.key`; needed unless the temperature is 0.
     sampling: How to choose bytes; None means the most likely.
@@ -211,12 +265,10 @@ def continue_bytes(
       'rng=jax.random.key(seed), or set temperature=0.'
     )
   rng = jax.random.key(0) if rng is None else rng
-  texts: list[bytearray] = []
-  is_open: list[bool] = []
+  texts = [bytearray() for _ in state.logprobs()]
+  is_open = [True] * len(texts)
   for place in range(num_bytes):
     law = state.logprobs()
-    texts = texts or [bytearray() for _ in law]
-    is_open = is_open or [True] * len(law)
     key = jax.random.fold_in(rng, place)
     drawn = sampling_lib.sample(
       jax.numpy.asarray(law, jax.numpy.float32), key, sampling

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxtok.tokenizers import base
+
 NUM_SYMBOLS = 257  # The bytes, and the end of the text.
 END = 256
 
@@ -33,6 +35,30 @@ _PROBES = (
   *(b'\n', b' \n', b'\t\n', b'\n\n', b'\r\n', b'  '),
 )
 _MAX_TAIL_WORDS = 8
+
+
+def as_texts(texts: Any, name: str) -> list[bytes]:
+  """Texts as bytes; a `str` gives its UTF-8.
+
+  Args:
+    texts: Several of them.
+    name: Of the argument, for messages.
+
+  Raises:
+    TypeError: If they are one text, or hold what is none.
+  """
+  if isinstance(texts, base.Data):
+    raise TypeError(
+      f'{name}={texts!r} is a single {type(texts).__name__}. Use [text] for '
+      'one text.'
+    )
+  for i, text in enumerate(texts):
+    if not isinstance(text, base.Data):
+      raise TypeError(
+        f'{name}[{i}] is of type {type(text).__name__}. A text is bytes, or a '
+        'str, which means its UTF-8.'
+      )
+  return [base.as_bytes(text) for text in texts]
 
 
 class Vocabulary:
@@ -110,10 +136,17 @@ class Vocabulary:
 
 
 class Canonical:
-  """What may follow in an encoding; remembers what it was asked."""
+  """What may follow in an encoding; remembers what it was asked.
+
+  If each token is one byte and no two are the same, every sequence of them is
+  an encoding. A tokenizer without `split` has one word per text.
+  """
 
   def __init__(self, tokenizer: Any, vocabulary: Vocabulary):
     self._tokenizer, self._vocabulary = tokenizer, vocabulary
+    num_texts = len(set(vocabulary.texts))
+    self._is_free = vocabulary.longest == 1 and num_texts == len(vocabulary)
+    self._has_words = isinstance(tokenizer, base.PretokenSplit)
     self._known: dict[tuple[int, ...], np.ndarray] = {}
     self._ends: dict[tuple[int, ...], bool] = {}
 
@@ -126,6 +159,8 @@ class Canonical:
       tail: The last tokens, from a boundary of words that stays.
       wanted_n: Tokens of the vocabulary, in its order.
     """
+    if self._is_free:
+      return wanted_n
     if tail not in self._known:  # 2: not looked at yet.
       self._known[tail] = np.full(len(self._vocabulary), 2, np.int8)
     known_n = self._known[tail]
@@ -136,6 +171,8 @@ class Canonical:
 
   def may_end(self, tail: tuple[int, ...]) -> bool:
     """Whether a text may end here."""
+    if self._is_free:
+      return True
     if tail not in self._ends:
       found = self._tokenizer.encode(self._text(tail))
       self._ends[tail] = tuple(found.tolist()) == tail
@@ -143,6 +180,8 @@ class Canonical:
 
   def shorten(self, tail: tuple[int, ...]) -> tuple[int, ...]:
     """The tail from a later boundary of words on, if it has become long."""
+    if self._is_free:
+      return ()
     starts = self._starts(self._text(tail))
     if len(starts) < _MAX_TAIL_WORDS:
       return tail
@@ -155,6 +194,8 @@ class Canonical:
 
   def settled(self, text: bytes) -> tuple[tuple[int, ...], int]:
     """The tokens of a text that no continuation changes, and their bytes."""
+    if self._is_free:
+      return tuple(self._tokenizer.encode(text).tolist()), len(text)
     starts = self._starts(text)
     if len(starts) < 3:
       return (), 0
@@ -165,6 +206,8 @@ class Canonical:
 
   def _starts(self, text: bytes) -> Int[np.ndarray, 'w']:
     """Where words begin; a character that is not whole yet is left out."""
+    if not self._has_words:
+      return np.zeros(min(len(text), 1), np.int64)
     last = max(len(text) - 4, 0)
     for at in range(len(text) - 1, last - 1, -1):
       if text[at] >= 0xC0 and _missing(text[at:]):

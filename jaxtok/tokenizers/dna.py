@@ -216,6 +216,14 @@ class KmerTokenizer(_Saved, concat.ConcatTokenizer):
     ids = np.where(is_whole, runs.whole, runs.single)
     return ids[is_whole | ~is_inside].astype(np.int32)
 
+  def split(self, x: base.Data) -> Int[np.ndarray, 'w 2']:
+    """Byte ranges, int64, of k-mers, what is left of a run, and other bytes."""
+    runs = _Runs(base.as_bytes(x), self.k, _ids_of_bytes(self.fallback))
+    is_start = (runs.length == 0) | (runs.place % self.k == 0)
+    starts = np.flatnonzero(is_start)
+    stops = np.append(starts[1:], len(is_start))[: len(starts)]
+    return np.stack([starts, stops], axis=1)
+
 
 class OverlappingKmerTokenizer(_Saved, base.Tokenizer):
   """A k-mer at every place of a run of ACGT that has k letters.

@@ -42,6 +42,21 @@ def test_kmers_side_by_side_equal_a_loop(k):
   assert words(tokenizer, SEQUENCE) == by_loop(SEQUENCE, k, k)
 
 
+@pytest.mark.parametrize('k', [1, 2, 3, 6])
+def test_words_tile_the_text_and_hold_whole_kmers(k):
+  tokenizer = dna.Config(k=k).make()
+  ranges = tokenizer.split(SEQUENCE)
+  np.testing.assert_array_equal(ranges[1:, 0], ranges[:-1, 1])
+  assert (ranges[0, 0], ranges[-1, 1]) == (0, len(SEQUENCE))
+  pieces = [SEQUENCE[start:stop] for start, stop in ranges]
+  rows = [tokenizer.encode(piece) for piece in pieces]
+  np.testing.assert_array_equal(
+    np.concatenate(rows), tokenizer.encode(SEQUENCE)
+  )
+  assert all(len(row) < max(k, 2) for row in rows)
+  assert tokenizer.split(b'').shape == (0, 2)
+
+
 @pytest.mark.parametrize('k', [2, 3, 6])
 def test_overlapping_kmers_equal_a_loop(k):
   tokenizer = dna.Config(k=k, overlapping=True).make()
