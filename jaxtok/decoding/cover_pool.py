@@ -5,7 +5,8 @@
 A row of the pool is the cache of one sequence. A new sequence is a row that is
 copied and gets one more token, so that each costs one step of the model. Rows
 are taken and given back on the host. The number of rows, and the rows of a
-call, are powers of four, so that few programs are compiled.
+call, are powers of four, and the room of a row at least doubles where it is too
+small, so that few programs are compiled.
 """
 
 import functools
@@ -25,6 +26,7 @@ class CoverPool:
   """Rows of a cache.
 
   Attributes:
+    max_len: Tokens that a row can hold; grows with the longest.
     calls: Calls of the model, each for several rows at once.
     rows: Rows computed in them, without padding.
   """
@@ -34,18 +36,17 @@ class CoverPool:
 
     Args:
       model: See `models.base`.
-      max_len: Tokens that a row can hold.
+      max_len: Tokens that a row will hold, as far as known.
+
+    Raises:
+      ValueError: If they exceed the positions of the model.
     """
     self._graph, self._params = nnx.split(model)
-    limit = getattr(model, 'max_len', 0)
-    if limit and max_len > limit:
-      raise ValueError(
-        f'{max_len} tokens exceed the {limit} positions of the model. Shorten '
-        'the prompts or num_bytes.'
-      )
-    room = autoregressive.bucket(max_len)  # Few sizes, few programs.
-    self.max_len = min(room, limit) if limit else room
+    self._limit = getattr(model, 'max_len', 0)
     self._cache, self._free = None, []
+    self._lengths: dict[int, int] = {}  # Tokens of each row.
+    self.max_len = 0
+    self._reserve(max_len)
     self.calls = self.rows = 0
 
   def start(
@@ -53,6 +54,7 @@ class CoverPool:
   ) -> tuple[list[int], Float[np.ndarray, 'r v']]:
     """Rows with prompts of at least one token, and the logits behind them."""
     tokens, lengths = autoregressive.pad_prompts(prompts)
+    self._reserve(tokens.shape[1])
     width = min(autoregressive.bucket(tokens.shape[1]), self.max_len)
     tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
     rows = self._take(len(prompts))
@@ -65,13 +67,19 @@ class CoverPool:
       np.array(rows),
       max_len=self.max_len,
     )
-    self._count(len(rows))
+    self._count(rows, lengths.tolist())
     return rows, np.asarray(logits)
 
   def extend(
     self, parents: Sequence[int], tokens: Sequence[int]
   ) -> tuple[list[int], Float[np.ndarray, 'r v']]:
-    """Rows that are those of the parents and one token each, and the logits."""
+    """Rows that are those of the parents and one token each, and the logits.
+
+    Raises:
+      ValueError: If a row exceeds the positions of the model.
+    """
+    lengths = [self._lengths[parent] + 1 for parent in parents]
+    self._reserve(max(lengths))
     rows = self._take(len(parents))
     size = _power_of_four(len(rows))
     pad = lambda x, fill: np.array([*x, *[fill] * (size - len(x))], np.int32)
@@ -84,7 +92,7 @@ class CoverPool:
       pad(tokens, 0),
       pad(rows, self._num_rows),
     )
-    self._count(len(rows))
+    self._count(rows, lengths)
     return rows, np.asarray(logits)[: len(rows)]
 
   def give_back(self, row: int) -> None:
@@ -97,24 +105,45 @@ class CoverPool:
       0 if self._cache is None else jax.tree.leaves(self._cache)[0].shape[0]
     )
 
-  def _count(self, num: int) -> None:
+  def _count(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
     self.calls += 1
-    self.rows += num
+    self.rows += len(rows)
+    self._lengths.update(zip(rows, lengths, strict=True))
 
   def _take(self, num: int) -> list[int]:
     if len(self._free) < num:
       old = self._num_rows
       new = _power_of_four(old + num - len(self._free))
-      model = nnx.merge(self._graph, self._params)
-      grown = model.init_cache(new, self.max_len)
-      if old:
-        grown = jax.tree.map(
-          lambda big, small: big.at[:old].set(small), grown, self._cache
-        )
-      self._cache = grown
+      self._resize(new)
       self._free += range(old, new)
     taken, self._free = self._free[:num], self._free[num:]
     return taken
+
+  def _reserve(self, num_tokens: int) -> None:
+    """Makes room for rows of so many tokens."""
+    if num_tokens <= self.max_len:
+      return
+    if self._limit and num_tokens > self._limit:
+      raise ValueError(
+        f'{num_tokens} tokens exceed the {self._limit} positions of the model. '
+        'Shorten the prompts, or ask for fewer bytes behind them (num_bytes).'
+      )
+    room = autoregressive.bucket(max(num_tokens, 2 * self.max_len))
+    self.max_len = min(room, self._limit) if self._limit else room
+    if self._cache is not None:
+      self._resize(self._num_rows)
+
+  def _resize(self, num_rows: int) -> None:
+    """Moves the cache into a larger one; slots are filled from the left."""
+    model = nnx.merge(self._graph, self._params)
+    grown = model.init_cache(num_rows, self.max_len)
+    if self._cache is not None:
+      grown = jax.tree.map(
+        lambda big, small: big.at[tuple(map(slice, small.shape))].set(small),
+        grown,
+        self._cache,
+      )
+    self._cache = grown
 
 
 def _power_of_four(num: int) -> int:

@@ -89,6 +89,8 @@ def logsumexp(x: Any) -> float:
 class CoverState:
   """The covers of several texts; `append` changes it.
 
+  Where `append` raises an error, the state cannot be used any more.
+
   Attributes:
     num_bytes_b: Bytes read of each text since the start, prompts not settled
       beforehand included.
@@ -102,6 +104,7 @@ class CoverState:
     self._pool = cover_pool.CoverPool(model.model, max_len)
     self._families: list[list[_Family]] = [[] for _ in range(num_texts)]
     self._law = None
+    self._is_whole = True  # False once `append` has failed midway.
     self.num_bytes_b = np.zeros(num_texts, np.int64)
     self.missing_b = np.zeros(num_texts)
     self.dropped_b = np.zeros(num_texts)
@@ -137,6 +140,7 @@ class CoverState:
   @property
   def log_prob_b(self) -> Float[np.ndarray, 'b']:
     """Log-probability of each text since the settled part, nats."""
+    self._check_whole()
     return np.array(
       [logsumexp([f.mass() for f in own]) for own in self._families]
     )
@@ -148,8 +152,8 @@ class CoverState:
       Tokens since the settled part, their bytes beyond the text, and the
       log-probability.
     """
-    found = []
-    vocabulary = self._model.vocabulary
+    self._check_whole()
+    found, vocabulary = [], self._model.vocabulary
     for f in self._families[text]:
       if f.depth == 0:
         found.append((f.tokens, f.wait, f.weight))
@@ -171,6 +175,7 @@ class CoverState:
     Returns:
       float64 log-probabilities, nats.
     """
+    self._check_whole()
     if self._law is None:
       self._law = np.stack([self._text_law(own) for own in self._families])
     if not normalise:
@@ -202,17 +207,12 @@ class CoverState:
     """Reads a byte of each text; -1 leaves a text as it is.
 
     Raises:
-      ValueError: If a text has no cover, i.e. probability 0.
+      ValueError: If a text has no cover, i.e. probability 0, or exceeds the
+        positions of the model.
     """
-    symbols = [int(b) for b in bytes_b]
-    if len(symbols) != len(self._families):
-      raise ValueError(
-        f'{len(symbols)} bytes for {len(self._families)} texts; give one for '
-        'each, -1 for none.'
-      )
-    if any(not -1 <= b < END for b in symbols):
-      raise ValueError(f'bytes must be in 0..255, or -1; got {symbols}.')
+    symbols = self._check_bytes(bytes_b)
     laws, born = self.logprobs(normalise=False), []
+    self._is_whole = False
     for text, byte in enumerate(symbols):
       if byte < 0:
         continue
@@ -232,6 +232,25 @@ class CoverState:
           f'no tokens stand for text {text} with byte {byte} at its end: its '
           'probability is 0. With min_prob or max_covers, allow more.'
         )
+    self._is_whole = True
+
+  def _check_bytes(self, bytes_b: Sequence[int]) -> list[int]:
+    symbols = [int(b) for b in bytes_b]
+    if len(symbols) != len(self._families):
+      raise ValueError(
+        f'{len(symbols)} bytes for {len(self._families)} texts; give one for '
+        'each, -1 for none.'
+      )
+    if any(not -1 <= b < END for b in symbols):
+      raise ValueError(f'bytes must be in 0..255, or -1; got {symbols}.')
+    return symbols
+
+  def _check_whole(self) -> None:
+    if not self._is_whole:
+      raise ValueError(
+        'an earlier append to this state has failed, so that it holds no law '
+        'any more. Begin again with start.'
+      )
 
   def _narrow(
     self, families: list[_Family], byte: int

@@ -29,8 +29,9 @@ from jaxtok.decoding import (
 )
 from jaxtok.decoding.byte_probs import END
 from jaxtok.models import transformer
+from jaxtok.tokenizers import base as tokenizer_base
 from jaxtok.tokenizers import bytes as byte_tokenizer
-from jaxtok.tokenizers import hf
+from jaxtok.tokenizers import dna, hf
 
 
 def check_all_prefixes(tokenizer, law, prefixes):
@@ -87,6 +88,44 @@ def test_laws_are_exact_where_words_depend_on_what_follows(pattern, alphabet):
   ]
   assert any(len(tokenizer.token_bytes(i)) > 2 for i in range(259, 279))
   assert check_all_prefixes(tokenizer, law, prefixes) > 0.1
+
+
+class Unsplit(ToyTokenizer):
+  """Whose text is one word, which it need not say."""
+
+  split = None  # Hides the method.
+
+
+def test_a_tokenizer_without_words_has_exact_laws():
+  tokenizer = Unsplit()
+  assert not isinstance(tokenizer, tokenizer_base.PretokenSplit)
+  law = texts_with_probs(b'ab', 6)
+  prefixes = [
+    bytes(p) for n in range(5) for p in itertools.product(b'ab', repeat=n)
+  ]
+  assert check_all_prefixes(tokenizer, law, prefixes) > 0.1
+
+
+@pytest.mark.parametrize('k, length', [(1, 4), (2, 5), (3, 5)])
+def test_laws_of_kmers_are_exact(k, length):
+  tokenizer = dna.Config(k=k).make()
+  law = texts_with_probs(b'ACN', length)
+  prefixes = [
+    bytes(p) for n in range(length) for p in itertools.product(b'ACN', repeat=n)
+  ]
+  naive = check_all_prefixes(tokenizer, law, prefixes)
+  assert naive > 0.1 or k == 1
+
+
+def test_long_texts_of_kmers_have_the_probability_of_their_covers():
+  """Longer than the tails within which tokens are checked."""
+  tokenizer = dna.Config(k=2).make()
+  law = {b'ACGTNACA' * 4 + end: 0.25 for end in (b'A', b'AC', b'N', b'TTT')}
+  lm = Tree(push_forward(law, tokenizer), tokenizer.vocab_size)
+  model = byte_probs.ByteModel(lm, tokenizer)
+  for text in law:
+    scores = byte_probs.score_bytes(model, [text], ends=True)[0]
+    np.testing.assert_allclose(scores.sum(), np.log(0.25), atol=1e-5)
 
 
 @pytest.mark.parametrize('pattern', ['gpt2', 'cl100k', 'o200k'])
@@ -226,6 +265,26 @@ def test_a_text_has_the_probability_of_its_covers(bpe, random_model, validity):
   assert 0 < state.missing_b[0] < 1
 
 
+def test_covers_keep_their_weights_however_few_bytes_were_promised(
+  bpe, random_model
+):
+  text, uncached = (
+    b"we'll l.w.l.w hell\n\nell lle.we",
+    Uncached(random_model, 32),
+  )
+  model = byte_probs.ByteModel(random_model, bpe)
+  state = model.start([b''], num_bytes=0)
+  for byte in text:
+    state.append([byte])
+  found = state.covers(0)
+  assert len(found) > 1
+  assert max(len(tokens) for tokens, _, _ in found) > 16  # The first room.
+  for tokens, _, weight in found:
+    # Sums of about 20 float32 logarithms.
+    want = uncached.score([model.bos], tokens)
+    np.testing.assert_allclose(weight, want, atol=1e-4)
+
+
 def test_byte_by_byte_the_laws_chain_to_the_texts_probability(
   bpe, random_model
 ):
@@ -279,12 +338,14 @@ def test_a_beam_says_what_it_drops(bpe, random_model):
 
 
 @pytest.mark.slow
-def test_a_byte_tokenizer_has_its_models_own_law():
+@pytest.mark.parametrize('validity', cover_state.VALIDITY)
+def test_a_byte_tokenizer_has_its_models_own_law(validity):
   tokenizer = byte_tokenizer.Config().make()
   lm = transformer.Config(
     vocab_size=tokenizer.vocab_size, dim=8, num_layers=1, num_heads=1
   ).make(nnx.Rngs(1))
-  model = byte_probs.ByteModel(lm, tokenizer, byte_probs.Config(validity='all'))
+  config = byte_probs.Config(validity=validity)
+  model = byte_probs.ByteModel(lm, tokenizer, config)
   got = model.start([b'abc'], 1).logprobs()[0]
   logits = lm.logits(lm(jnp.array([[257, *b'abc']])).hidden_btd)[0, -1]
   probs = np.asarray(jax.nn.softmax(logits), np.float64)
@@ -323,7 +384,7 @@ def test_an_ensemble_is_the_mean_of_its_members(bpe, random_model):
   ).make(nnx.Rngs(2))
   members = [
     byte_probs.ByteModel(random_model, bpe),
-    byte_probs.ByteModel(other, byte, byte_probs.Config(validity='all')),
+    byte_probs.ByteModel(other, byte),
   ]
   ensemble = byte_probs.Ensemble(members)
   state = ensemble.start([b'he'], 4)
@@ -453,5 +514,66 @@ def test_mistakes_are_named(bpe, random_model):
     state.append([END])
   with pytest.raises(ValueError, match='rng is None, but temperature'):
     byte_probs.continue_bytes(state, num_bytes=1, sampling=sampling.Config())
+  with pytest.raises(ValueError, match=r'before=\(\) must be one id or more'):
+    model.start([b'e'], 1, before=())
+  with pytest.raises(
+    ValueError, match=r'before=\(257, 274\) must be .*\[0, 274'
+  ):
+    model.start([b'e'], 1, before=(257, 274))
   with pytest.raises(ValueError, match="order='mid' must be one of spm, psm"):
     byte_infill.Config(prefix=0, suffix=1, middle=2, order='mid')
+  config = byte_infill.Config(prefix=1, suffix=300, middle=3)
+  with pytest.raises(ValueError, match=r'suffix=300 of the config must be in'):
+    byte_infill.start(model, b'e', b'l', num_bytes=1, config=config)
+
+
+def test_texts_may_be_str_and_what_is_no_list_of_texts_is_named(
+  bpe, random_model
+):
+  model = byte_probs.ByteModel(random_model, bpe)
+  both = byte_probs.score_bytes(model, ['hé', 'hé'.encode()])
+  assert both[0].shape == (3,)
+  np.testing.assert_array_equal(*both)
+  with pytest.raises(
+    TypeError, match=r"prompts='he' is a single str\. Use \[te"
+  ):
+    byte_probs.sample_bytes(model, 'he', num_bytes=1)
+  with pytest.raises(
+    TypeError, match=r"texts=b'he' is a single bytes\. Use \["
+  ):
+    covers.as_texts(b'he', 'texts')
+  with pytest.raises(TypeError, match=r'texts\[1\] is of type int\. A text is'):
+    covers.as_texts([b'he', 104], 'texts')
+
+
+def test_of_no_texts_there_are_no_scores_and_of_no_bytes_empty_ones(
+  bpe, random_model
+):
+  model = byte_probs.ByteModel(random_model, bpe)
+  assert byte_probs.score_bytes(model, []) == []
+  assert [s.tolist() for s in byte_probs.score_bytes(model, [b'', b''])] == [
+    [],
+    [],
+  ]
+  none = byte_probs.sample_bytes(model, [b'h', b'el'], num_bytes=0)
+  assert none == [b'', b'']
+
+
+def test_models_that_do_not_fit_are_refused(bpe):
+  config = transformer.Config(
+    vocab_size=bpe.vocab_size - 1, dim=8, num_layers=1, num_heads=1
+  )
+  with pytest.raises(ValueError, match='the model has 273 ids and HfTokenizer'):
+    byte_probs.ByteModel(config.make(nnx.Rngs(0)), bpe)
+  with pytest.raises(TypeError, match='Linear has no init_cache'):
+    byte_probs.ByteModel(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), bpe)
+
+
+def test_more_ids_than_the_tokenizers_are_missing_from_the_law(bpe):
+  """Published models have tables that are padded."""
+  config = transformer.Config(
+    vocab_size=bpe.vocab_size + 9, dim=8, num_layers=1, num_heads=1
+  )
+  model = byte_probs.ByteModel(config.make(nnx.Rngs(0)), bpe)
+  law = np.exp(model.start([b''], 1).logprobs(normalise=False))
+  assert 9 / 300 < 1 - law.sum() < 1
