@@ -77,7 +77,8 @@ class Vocabulary:
       tokenizer: Of kind 'concat'; see `tokenizers.base`.
 
     Raises:
-      TypeError: If ids of the tokenizer stand for no fixed bytes.
+      TypeError: If ids of the tokenizer stand for no fixed bytes, or text is
+        encoded with ids that stand for none.
     """
     if tokenizer.kind != 'concat':
       raise TypeError(
@@ -85,6 +86,15 @@ class Vocabulary:
         "fixed bytes. Byte probabilities need kind='concat'."
       )
     found = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+    silent = {i for i, text in enumerate(found) if not text}
+    silent -= tokenizer.special.ids()
+    if silent and tokenizer.max_tokens_per_byte > 1:
+      raise TypeError(
+        f'{tokenizer!r} puts tokens into a text that stand for no bytes (ids '
+        f'{_shown(silent)}), and a law over bytes has no place for them. Use a '
+        'tokenizer whose tokens all have bytes: models that find words '
+        'themselves (hat2, spacebyte) read tokenizers.bytes.'
+      )
     pairs = sorted((text, i) for i, text in enumerate(found) if text)
     self.texts = [text for text, _ in pairs]
     self.ids_n = np.array([i for _, i in pairs], np.int64)
@@ -133,6 +143,12 @@ class Vocabulary:
       bisect.bisect_left(self.texts, text),
       bisect.bisect_left(self.texts, beyond),
     )
+
+
+def _shown(ids: Iterable[int]) -> str:
+  """The first few of some ids."""
+  ids = sorted(ids)
+  return ', '.join(map(str, ids[:8])) + (', ...' if len(ids) > 8 else '')
 
 
 class Canonical:

@@ -31,7 +31,7 @@ from jaxtok.decoding.byte_probs import END
 from jaxtok.models import transformer
 from jaxtok.tokenizers import base as tokenizer_base
 from jaxtok.tokenizers import bytes as byte_tokenizer
-from jaxtok.tokenizers import dna, hf
+from jaxtok.tokenizers import dna, hf, word_bytes
 
 
 def check_all_prefixes(tokenizer, law, prefixes):
@@ -268,10 +268,8 @@ def test_a_text_has_the_probability_of_its_covers(bpe, random_model, validity):
 def test_covers_keep_their_weights_however_few_bytes_were_promised(
   bpe, random_model
 ):
-  text, uncached = (
-    b"we'll l.w.l.w hell\n\nell lle.we",
-    Uncached(random_model, 32),
-  )
+  text = b"we'll l.w.l.w hell\n\nell lle.we"
+  uncached = Uncached(random_model, 32)
   model = byte_probs.ByteModel(random_model, bpe)
   state = model.start([b''], num_bytes=0)
   for byte in text:
@@ -557,6 +555,18 @@ def test_of_no_texts_there_are_no_scores_and_of_no_bytes_empty_ones(
   ]
   none = byte_probs.sample_bytes(model, [b'h', b'el'], num_bytes=0)
   assert none == [b'', b'']
+
+
+@pytest.mark.parametrize('validity', cover_state.VALIDITY)
+def test_marks_without_bytes_are_refused_and_ids_never_used_are_not(validity):
+  lm = transformer.Config(
+    vocab_size=384, dim=8, num_layers=1, num_heads=1
+  ).make(nnx.Rngs(0))
+  config = byte_probs.Config(validity=validity)
+  with pytest.raises(TypeError, match=r'stand for no bytes \(ids 259\)'):
+    byte_probs.ByteModel(lm, word_bytes.Config().make(), config)
+  byt5 = byte_tokenizer.Config(map='byt5').make()
+  byte_probs.ByteModel(lm, byt5, config).start([b'a'], 1)
 
 
 def test_models_that_do_not_fit_are_refused(bpe):
