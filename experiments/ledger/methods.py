@@ -58,9 +58,9 @@ FOLDERS: dict[str, frozenset[str]] = {
     {
       *('arithmetic', 'base', 'bytelevel', 'bytes', 'code_units', 'coded'),
       *('concat', 'dna'),
-      *('files', 'gzip', 'hf', 'libraries', 'lossy', 'parallel', 'ragged'),
-      *('saved', 'spec', 'speed', 'stream', 'subword', 'training', 'utf8'),
-      *('word_bytes', 'words'),
+      *('files', 'gzip', 'hf', 'libraries', 'lossy', 'metaspace', 'parallel'),
+      *('ragged', 'saved', 'spec', 'speed', 'stream', 'subword', 'training'),
+      *('utf8', 'word_bytes', 'words'),
     }
   ),
   'jaxtok/transfer': frozenset(),

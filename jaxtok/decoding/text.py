@@ -104,8 +104,8 @@ def _grow(
       for row, (tokens, length) in zip(rows, new, strict=True)
     ]
     texts = [
-      head + tokenizer.decode(row)
-      for head, row in zip(heads, rows, strict=True)
+      head + tokenizer.decode_next(prompt[1:], row)
+      for head, prompt, row in zip(heads, ids, rows, strict=True)
     ]
     yield [text[:num_bytes] for text in texts]
     is_open = [not row.size or row[-1] not in stop for row in rows]

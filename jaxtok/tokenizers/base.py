@@ -284,6 +284,11 @@ class Tokenizer(abc.ABC):
     decode = functools.partial(self.decode, skip_special=skip_special)
     return [decode(row) for row in batch.rows()]
 
+  def decode_next(self, before: Any, ids: Any) -> bytes:
+    """The bytes that a row of ids adds behind the ids before it."""
+    del before
+    return self.decode(ids)
+
   def stream_decoder(self) -> StreamDecoder:
     """An object whose `push(id)` returns the text that became complete."""
     return StreamDecoder(self.decode, incremental=self.kind == 'concat')
@@ -365,6 +370,19 @@ class PretokenSplit(Protocol):
   def split(self, x: Data) -> Int[np.ndarray, 'w 2']:
     """Byte ranges of the words; they tile the input."""
     ...
+
+
+@runtime_checkable
+class Led(Protocol):
+  """A tokenizer that puts bytes before a text, and takes them off again.
+
+  Attributes:
+    lead: These bytes; the empty text gets none, and no ids.
+    inner: Of kind 'concat': the ids of a text are its ids of lead and text.
+  """
+
+  lead: bytes
+  inner: Tokenizer
 
 
 def load(path: Any) -> Tokenizer:

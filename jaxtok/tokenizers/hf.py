@@ -8,7 +8,8 @@
 
 Files are those of the `tokenizers` library (tokenizer.json, or vocab.json and
 merges.txt in one folder) and of `tiktoken` (.tiktoken). See
-`subword.HfTokenizer` for how text is encoded.
+`subword.HfTokenizer` for how text is encoded, and `metaspace` for files that
+write spaces as ▁, as SentencePiece does.
 """
 
 import hashlib
@@ -19,7 +20,15 @@ from typing import Any
 from etils import epath
 
 from jaxtok.config import configclass, to_dict
-from jaxtok.tokenizers import bytelevel, files, libraries, saved, training
+from jaxtok.tokenizers import (
+  base,
+  bytelevel,
+  files,
+  libraries,
+  metaspace,
+  saved,
+  training,
+)
 from jaxtok.tokenizers import spec as spec_lib
 from jaxtok.tokenizers.lossy import LossyHfTokenizer
 from jaxtok.tokenizers.subword import HfTokenizer
@@ -44,7 +53,7 @@ class Config:
 
   def make(
     self, documents: Callable[[], training.Documents] | None = None
-  ) -> HfTokenizer | LossyHfTokenizer:
+  ) -> base.Tokenizer:
     """Reads the file; `documents` are not used.
 
     Raises:
@@ -59,6 +68,8 @@ class Config:
     chosen = {'pad': self.pad, 'bos': self.bos, 'eos': self.eos}
     roles = roles | {role: name for role, name in chosen.items() if name}
     try:
+      if metaspace.is_marked(spec):
+        return metaspace.make(spec, roles)
       tokenizer = HfTokenizer(spec, roles)
     except spec_lib.LossyError as e:
       if self.allow_lossy:

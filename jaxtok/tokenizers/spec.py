@@ -6,6 +6,7 @@ A *spec* is that content as a dict, with its variants of spelling removed.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from jaxtok.tokenizers import base, bytelevel
@@ -115,11 +116,16 @@ def check_concat(spec: Spec) -> None:
   Raises:
     LossyError: With every reason, and what can be done.
   """
-  reasons = _why_lossy(spec)
+  refuse(spec, _why_lossy)
+
+
+def refuse(spec: Spec, why: Callable[[Spec], list[str]]) -> None:
+  """Raises a LossyError if there are reasons, and says what can be done."""
+  reasons = why(spec)
   if not reasons:
     return
   remedy = 'allow_lossy=True reads it all the same, without bits per byte'
-  if not _why_lossy(spec | {'normalizer': None}):
+  if not why(spec | {'normalizer': None}):
     remedy = (
       'drop_normalizer=True reads it without the normalizer, so that it is '
       f'lossless; {remedy}'

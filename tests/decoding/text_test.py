@@ -7,6 +7,9 @@ from flax import nnx
 from jaxtok.decoding import open_prompt, sampling, text
 from jaxtok.models import transformer
 from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.tokenizers import metaspace
+from jaxtok.tokenizers import spec as spec_lib
+from tests.tokenizers import marked_spaces
 
 TOKENIZER = byte_tokenizer.Config().make()
 
@@ -71,6 +74,24 @@ def test_padding_is_never_drawn(model, favour):
 def test_a_length_of_nothing_is_refused(model):
   with pytest.raises(ValueError, match='num_bytes=0 must be >= 1'):
     complete(model, b'a', num_bytes=0)
+
+
+def test_a_space_is_taken_off_the_beginning_of_a_document_only():
+  spec = marked_spaces.train('llama', 'ab ab ' * 9, 2)
+  tokenizer = metaspace.make(spec_lib.normalise(spec, 'llama'))
+  config = transformer.Config(
+    vocab_size=tokenizer.vocab_size,
+    dim=8,
+    num_layers=1,
+    num_heads=1,
+    is_tied=False,
+    head_bias=True,
+  )
+  model = config.make(nnx.Rngs(0))
+  (token,) = tokenizer.encode(b'ab')
+  model.head.bias[...] = model.head.bias[...].at[token].set(1e4)
+  found = text.complete(model, tokenizer, [b'', b'ab'], num_bytes=8)
+  assert found == [b'ab ab ab', b' ab ab a']
 
 
 @pytest.mark.parametrize('token_bits', [8, 16])

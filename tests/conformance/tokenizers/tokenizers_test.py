@@ -26,11 +26,14 @@ from jaxtok.tokenizers import (
   gzip,
   hf,
   lossy,
+  metaspace,
   neural,
   subword,
   word_bytes,
 )
 from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.tokenizers import spec as spec_lib
+from tests.tokenizers import marked_spaces
 
 Tokenizer = base.Tokenizer
 
@@ -109,6 +112,16 @@ def nfkc() -> Tokenizer:
   return lossy.LossyHfTokenizer(spec)
 
 
+def marked(kind: str) -> Callable[[], Tokenizer]:
+  """As of SentencePiece."""
+
+  def make():
+    spec = marked_spaces.train(kind, TEXT, 200)
+    return metaspace.make(spec_lib.normalise(spec, kind))
+
+  return make
+
+
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
   'bytes': byte_map('default'),
   'bytes-byt5': byte_map('byt5'),
@@ -125,6 +138,8 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
   'wordpiece': word_piece,
   'unigram': unigram,
   'bpe-nfkc': nfkc,
+  'bpe-marked-spaces': marked('gemma'),
+  'bpe-prefix-space': marked('llama'),
   'word-bytes': word_bytes.Config(rule='uax29', longest=8).make,
   'windows-16': neural.NeuralCompressionTokenizer,
   'gzip': gzip.Config().make,
