@@ -38,7 +38,8 @@ def laws(
     Two arrays of probabilities, float64; 256 is the end of the text. Without a
     last token, both are the same.
   """
-  rows = [[model.bos, *model.tokenizer.encode(p).tolist()] for p in prompts]
+  led = [model.lead + p for p in prompts]
+  rows = [[model.bos, *model.inner.encode(text).tolist()] for text in led]
   tokens, lengths = autoregressive.pad_prompts(rows)
   width = autoregressive.bucket(tokens.shape[1])
   tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
@@ -79,7 +80,7 @@ def _heal(
   naive: np.ndarray,
 ) -> np.ndarray:
   """The law if the last token of a row is chosen again."""
-  text = model.tokenizer.token_bytes(row[-1])
+  text = model.inner.token_bytes(row[-1])
   low, high = model.vocabulary.find(text)
   logp_n, _ = model.split_logits(logits_v)
   logp_n = logp_n[low:high] - logp_n[low:high].max()

@@ -69,7 +69,8 @@ def start(
     covers that found no room.
 
   Raises:
-    ValueError: If an id of the config is none of the model's.
+    ValueError: If an id of the config is none of the model's, or the order is
+      PSM and the tokenizer puts bytes before each text.
   """
   prefix = base.as_bytes(prefix)
   for name in ('prefix', 'suffix', 'middle'):
@@ -84,9 +85,12 @@ def start(
     before = (model.bos, config.prefix, config.suffix, *ids, config.middle)
     return model.start([prefix], num_bytes, before=before)
   head = (model.bos, config.prefix)
-  settled: tuple[tuple[int, ...], int] = ((), 0)
-  if model.config.validity == 'canonical':
-    settled = model.canonical.settled(prefix)
+  if model.lead:
+    raise ValueError(
+      f"order='psm' cuts a text in two, and {model.tokenizer!r} would put "
+      f"{model.lead!r} before the middle too. Use order='spm'."
+    )
+  settled = model.settled(prefix)
   first = model.start([prefix], 0, before=head)
   found = first.covers(0)
   kept = found[: config.max_covers]

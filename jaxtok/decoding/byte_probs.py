@@ -22,6 +22,10 @@ the law is that of the model itself, and the number of covers grows with each
 byte: `max_covers` keeps the heaviest (a beam over bytes), and `dropped` says
 what that costs.
 
+A tokenizer may put bytes before each text, as SentencePiece does a space
+(`tokenizers.base.Led`). Then sequences that do not begin with these bytes are
+no texts, whatever `validity` says, and prompts and laws are without them.
+
 Differs from the paper: several covers may end exactly at x, as tokenizers that
 look ahead have several beginnings of encodings of the same bytes.
 """
@@ -61,9 +65,9 @@ class ByteModel:
 
     Args:
       model: See `models.base`; with a cache.
-      tokenizer: Of kind 'concat', with a BOS or EOS token. With
-        `validity='canonical'`, its encoding must agree with that of each
-        beginning of a token sequence, as that of BPE does.
+      tokenizer: Of kind 'concat', or `tokenizers.base.Led`; with a BOS or EOS
+        token. With `validity='canonical'`, its encoding must agree with that of
+        each beginning of a token sequence, as that of BPE does.
       config: Which covers count.
 
     Raises:
@@ -73,8 +77,11 @@ class ByteModel:
     """
     self.model, self.tokenizer = model, tokenizer
     self.config = config or Config()
-    self.vocabulary = covers.Vocabulary(tokenizer)
-    self.canonical = covers.Canonical(tokenizer, self.vocabulary)
+    is_led = isinstance(tokenizer, base.Led)
+    self.lead = tokenizer.lead if is_led else b''
+    self.inner = tokenizer.inner if is_led else tokenizer
+    self.vocabulary = covers.Vocabulary(self.inner)
+    self.canonical = covers.Canonical(self.inner, self.vocabulary)
     special = tokenizer.special
     self.bos = special.eos if special.bos is None else special.bos
     if self.bos is None:
@@ -122,17 +129,31 @@ class ByteModel:
         f'before={before} must be one id or more, each in [0, {self.num_ids}), '
         'the ids of the model.'
       )
-    settled = [((), 0)] * len(prompts)
-    if self.config.validity == 'canonical':
-      settled = [self.canonical.settled(prompt) for prompt in prompts]
+    settled = [self.settled(prompt) for prompt in prompts]
     rows = [before + head for head, _ in settled]
-    rest = [p[at:] for p, (_, at) in zip(prompts, settled, strict=True)]
+    led = [self.lead + prompt for prompt in prompts]
+    rest = [text[at:] for text, (_, at) in zip(led, settled, strict=True)]
     room = max(map(len, rows)) + max(map(len, rest)) + num_bytes
     state = CoverState(self, room, len(prompts))
     state.begin([(i, row, 0.0, b'') for i, row in enumerate(rows)])
+    if self.lead:
+      is_new = [at == 0 for _, at in settled]
+      state.read_lead(self.lead, is_new)
+      skip = len(self.lead)
+      rest = [r[skip * n :] for r, n in zip(rest, is_new, strict=True)]
     for place in range(max(map(len, rest))):
       state.append([r[place] if place < len(r) else -1 for r in rest])
     return state
+
+  def settled(self, prompt: bytes) -> tuple[tuple[int, ...], int]:
+    """The tokens of a prompt that no continuation changes.
+
+    Returns:
+      Ids, and how many bytes of lead and prompt they stand for.
+    """
+    if self.config.validity != 'canonical' or not prompt:
+      return (), 0
+    return self.canonical.settled(self.lead + prompt)
 
   def split_logits(
     self, logits_v: Float[np.ndarray, 'v']

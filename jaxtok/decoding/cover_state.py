@@ -49,7 +49,7 @@ class _Family:
   Attributes:
     tokens: All tokens since the state's start, for `CoverState.covers`.
     tail: The last of them, see `covers.Canonical`.
-    row: Of the pool.
+    row: Of the pool; -1 if nothing but the end can follow.
     weight: Log-probability of the tokens.
     logp_n: Of each token of the vocabulary that may follow; -inf for others.
     end: Log-probability that the text ends here.
@@ -126,6 +126,31 @@ class CoverState:
       family.wait = wait
       self._families[text].append(family)
     self._law = None
+
+  def read_lead(self, lead: bytes, is_new_b: Sequence[bool]) -> None:
+    """Reads what encoding puts before a text, unless the text is empty.
+
+    Args:
+      lead: The bytes.
+      is_new_b: Which texts have none yet.
+    """
+    ends = [
+      logsumexp([f.weight + f.end for f in own]) for own in self._families
+    ]
+    for byte in lead:
+      self.append([byte if is_new else -1 for is_new in is_new_b])
+    for text, (end, is_new) in enumerate(zip(ends, is_new_b, strict=True)):
+      if not is_new:
+        continue
+      for family in self._families[text]:
+        family.end = -np.inf  # The empty text is not encoded as the lead.
+      nothing = np.full(len(self._model.vocabulary), -np.inf)
+      self._families[text].append(
+        _Family((), (), -1, end, nothing, 0.0, 0, len(nothing))
+      )
+      self.num_bytes_b[text] = 0
+    self._law = None
+    self.missing_b = np.where(is_new_b, 1 - np.exp(self.log_prob_b), 0.0)
 
   @property
   def stats(self) -> dict[str, int]:
@@ -263,7 +288,7 @@ class CoverState:
           f.wait = f.wait[1:]
           kept.append(f)
         else:
-          self._pool.give_back(f.row)
+          self._release(f)
         continue
       f.low, f.high = vocabulary.narrow(f.low, f.high, f.depth, byte)
       f.depth += 1
@@ -273,7 +298,7 @@ class CoverState:
       if (f.logp_n[f.low : f.high] > -np.inf).any():
         kept.append(f)
       elif not any(g is f for g, _ in ended):
-        self._pool.give_back(f.row)
+        self._release(f)
     return kept, ended
 
   def _grow(self, born: list[tuple[int, _Family, int]]) -> None:
@@ -298,7 +323,11 @@ class CoverState:
       done[id(f)] = text, f
     for text, f in done.values():
       if not any(g is f for g in self._families[text]):
-        self._pool.give_back(f.row)
+        self._release(f)
+
+  def _release(self, family: _Family) -> None:
+    if family.row >= 0:
+      self._pool.give_back(family.row)
 
   def _family(self, tokens, tail, row, weight, logits_v) -> _Family:
     logp_n, end = self._model.split_logits(logits_v)
@@ -333,5 +362,5 @@ class CoverState:
     before = self.dropped_b[text]
     self.dropped_b[text] = 1 - (1 - before) * (1 - np.exp(lost))
     for i in order[most:]:
-      self._pool.give_back(own[i].row)
+      self._release(own[i])
     self._families[text] = [own[i] for i in order[:most]]

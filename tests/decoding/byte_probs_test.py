@@ -31,7 +31,9 @@ from jaxtok.decoding.byte_probs import END
 from jaxtok.models import transformer
 from jaxtok.tokenizers import base as tokenizer_base
 from jaxtok.tokenizers import bytes as byte_tokenizer
-from jaxtok.tokenizers import dna, hf, word_bytes
+from jaxtok.tokenizers import dna, hf, metaspace, word_bytes
+from jaxtok.tokenizers import spec as spec_lib
+from tests.tokenizers import marked_spaces
 
 
 def check_all_prefixes(tokenizer, law, prefixes):
@@ -163,6 +165,62 @@ def test_laws_are_exact_inside_characters():
   check_all_prefixes(tokenizer, law, prefixes)
 
 
+def marked(kind, text, num_merges):
+  spec = marked_spaces.train(kind, text, num_merges)
+  return metaspace.make(spec_lib.normalise(spec, kind))
+
+
+@pytest.mark.parametrize('kind', marked_spaces.KINDS)
+def test_laws_are_exact_where_spaces_are_marked(kind):
+  """Some kinds put a space before each text but the empty one."""
+  training = ''.join(np.random.default_rng(0).choice(list('  ab'), 500))
+  tokenizer = marked(kind, training, 12)
+  assert (
+    isinstance(tokenizer, tokenizer_base.Led) == marked_spaces.KINDS[kind][2]
+  )
+  law = texts_with_probs(b' ab', 4)
+  prefixes = [
+    bytes(p) for n in range(4) for p in itertools.product(b' ab', repeat=n)
+  ]
+  check_all_prefixes(tokenizer, law, prefixes)
+
+
+@pytest.mark.parametrize('kind', ['llama', 'gemma'])
+def test_laws_are_exact_where_characters_are_written_as_bytes(kind):
+  tokenizer = marked(kind, 'é aé日 éé ' * 9, 4)
+  law, rng = {}, np.random.default_rng(0)
+  alphabet = ['é', '日', '☃', '☂', '▁', ' ', 'a']  # Three are unknown.
+  pairs = list(itertools.product(alphabet, repeat=2))
+  probs = rng.dirichlet(np.ones(len(pairs)))
+  law = {
+    ''.join(pair).encode(): prob
+    for prob, pair in zip(probs, pairs, strict=True)
+  }
+  prefixes = sorted({text[:n] for text in law for n in range(len(text) + 1)})
+  check_all_prefixes(tokenizer, law, prefixes)
+
+
+@pytest.mark.parametrize('kind', marked_spaces.KINDS)
+def test_long_texts_with_marked_spaces_have_exact_laws(kind):
+  """Longer than the tails within which tokens are checked."""
+  tokenizer = marked(kind, 'ab  ba abb  a ' * 40, 12)
+  long = b' ab  ba abb a  ab ba abb  a ab'
+  law = {
+    text + end: prob
+    for prob, text, end in (
+      *((0.1, long, b' ab'), (0.2, long, b''), (0.3, long, b'ba a')),
+      *((0.15, b'', b''), (0.25, b'ba', b'')),
+    )
+  }
+  check_all_prefixes(tokenizer, law, [long, long + b'b', long[:-1], long[:7]])
+  lm = Tree(push_forward(law, tokenizer), tokenizer.vocab_size)
+  model = byte_probs.ByteModel(lm, tokenizer)
+  scores = byte_probs.score_bytes(model, list(law), ends=True)
+  got = [row.sum() for row in scores]
+  # Sums of 30 float32 logarithms.
+  np.testing.assert_allclose(got, np.log(list(law.values())), atol=1e-5)
+
+
 @pytest.fixture(scope='module')
 def random_model(bpe):
   """A transformer with random parameters, far from uniform."""
@@ -263,6 +321,53 @@ def test_a_text_has_the_probability_of_its_covers(bpe, random_model, validity):
   for tokens, weight in got.items():
     np.testing.assert_allclose(weight, scores[tokens], atol=1e-4)
   assert 0 < state.missing_b[0] < 1
+
+
+@pytest.mark.parametrize('validity', cover_state.VALIDITY)
+def test_covers_begin_with_the_space_before_a_text(validity):
+  tokenizer = marked('llama', 'ab ba  abb é ' * 40, 12)
+  lm = transformer.Config(
+    vocab_size=tokenizer.vocab_size,
+    dim=8,
+    num_layers=1,
+    num_heads=1,
+    embed_std=1.0,
+  ).make(nnx.Rngs(0))
+  config = byte_probs.Config(validity=validity)
+  model = byte_probs.ByteModel(lm, tokenizer, config)
+  keep, inner = lambda tokens: True, tokenizer.inner
+  if validity == 'canonical':
+    keep = has_a_continuation(inner, b'ab ', 1)
+  uncached, text = Uncached(lm), b'ab\xc3'
+  state = model.start([text], 0)
+  scores = {
+    tokens: uncached.score([model.bos], tokens)
+    for tokens in all_covers(inner, b' ' + text, keep)
+  }
+  got = {tokens: weight for tokens, _, weight in state.covers(0)}
+  assert got.keys() == scores.keys()
+  for tokens, weight in got.items():
+    np.testing.assert_allclose(weight, scores[tokens], atol=1e-4)
+  assert state.num_bytes_b[0] == len(text)
+  # Behind nothing there is the end too, of the empty text.
+  first = model.start([b''], 0)
+  masses = np.array(
+    [
+      np.logaddexp.reduce(
+        [
+          uncached.score([model.bos], c)
+          for c in all_covers(inner, b' ' + bytes([b]), keep)
+        ]
+      )
+      for b in b'ab '
+    ]
+  )
+  law = first.logprobs()[0]
+  end = np.logaddexp.reduce(uncached.law([model.bos])[model.vocabulary.end_ids])
+  np.testing.assert_allclose(
+    law[list(b'ab ')] - law[END], masses - end, atol=1e-4
+  )
+  assert 0 < first.missing_b[0] < 1
 
 
 def test_covers_keep_their_weights_however_few_bytes_were_promised(
@@ -520,6 +625,15 @@ def test_mistakes_are_named(bpe, random_model):
     model.start([b'e'], 1, before=(257, 274))
   with pytest.raises(ValueError, match="order='mid' must be one of spm, psm"):
     byte_infill.Config(prefix=0, suffix=1, middle=2, order='mid')
+  led = marked('llama', 'ab ba' * 9, 1)
+  lm = transformer.Config(
+    vocab_size=led.vocab_size, dim=8, num_layers=1, num_heads=1
+  ).make(nnx.Rngs(0))
+  config = byte_infill.Config(prefix=1, suffix=2, middle=3, order='psm')
+  with pytest.raises(ValueError, match=r"order='psm' cuts .* Use order='spm'"):
+    byte_infill.start(
+      byte_probs.ByteModel(lm, led), b'e', b'l', num_bytes=1, config=config
+    )
   config = byte_infill.Config(prefix=1, suffix=300, middle=3)
   with pytest.raises(ValueError, match=r'suffix=300 of the config must be in'):
     byte_infill.start(model, b'e', b'l', num_bytes=1, config=config)
