@@ -17,6 +17,10 @@ worth may be lost, 0.057 = 1 % of log2 52 bits; the ratio of the bits, ratio_*,
 says little where both are near zero, and is reported. On the first task also
 with the paper's other shorteners: random deletion of as many positions, units
 of a boundary predictor, and convolutions that keep every second position.
+
+Not measured as a whole: 40 minutes on a quiet core. On vowels, in two runs of
+seed 0 that were cut short behind it, the model without deletion needs 0.001
+bits per byte, that with the gate 1.16 (0.50 deleted, 0.75 of the tokens right).
 """
 
 import math
