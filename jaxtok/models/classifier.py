@@ -73,7 +73,7 @@ class Classifier(nnx.Module):
     if self.pooler is not None:
       x_bd = jnp.tanh(self.pooler(states_bwd[:, 0]))
     else:
-      real_bw1 = is_real_bw[..., None].astype(states_bwd.dtype)
+      real_bw1 = is_real_bw[..., None].astype(jnp.float32)
       num_b1 = jnp.maximum(real_bw1.sum(axis=1), 1)
       x_bd = (states_bwd * real_bw1).sum(axis=1) / num_b1
     x_bd = block.dropout(x_bd, self.config.dropout, rngs[1])

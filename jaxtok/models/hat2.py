@@ -322,7 +322,7 @@ class Hat2(nnx.Module):
 
   def _decode(self, x_btd, parts_bwf, words, cache, rng, local):
     """Final states; what words give is added before layers."""
-    look_btf = ragged.gather(parts_bwf, words.seen_bt)
+    look_btf = ragged.expand(parts_bwf, words.seen_bt)
     first_f = self.down(self.first[...].astype(x_btd.dtype))
     look_btf = jnp.where((words.seen_bt < 0)[..., None], first_f, look_btf)
     looks, stored = jnp.split(look_btf, len(self.decoder), axis=-1), []

@@ -84,7 +84,7 @@ class Cross(nnx.Module):
       unit_bt: The patch that each byte sees.
     """
     q_btnh = self.attention.queries(self.q_norm(x_btd))
-    own: Any = lambda x: ragged.gather(x, unit_bt)
+    own: Any = lambda x: ragged.expand(x, unit_bt)
     # Whichever has fewer rows to project.
     is_late = parts_bwjd.shape[1] > x_btd.shape[1]
     y_bwjd = own(parts_bwjd) if is_late else parts_bwjd

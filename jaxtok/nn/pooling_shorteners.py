@@ -82,12 +82,12 @@ class BoundaryPredictor(nnx.Module):
     # 1, with the gradient of one more position for each end before.
     weight_bs1 = _straight(jnp.ones_like(before_bs), before_bs)[..., None]
     pool = lambda x: ragged.segment_pool(x, unit_bs, s, 'sum').values_bwd
-    total_bwd = pool(x_bsd * weight_bs1.astype(x_bsd.dtype))
+    total_bwd = pool(x_bsd.astype(jnp.float32) * weight_bs1)
     num_bw1 = pool(weight_bs1)
-    mean_bwd = total_bwd / jnp.maximum(num_bw1, 1e-9).astype(x_bsd.dtype)
+    mean_bwd = total_bwd / jnp.maximum(num_bw1, 1e-9)
     keep_bs = (end_bs > 0.5) & valid_bs
     return shorteners.Shortened(
-      ragged.expand(mean_bwd, unit_bs),
+      ragged.expand(mean_bwd.astype(x_bsd.dtype), unit_bs),
       keep_bs,
       None,
       self.config.weight * self._prior_loss(end_bs, valid_bs),

@@ -19,6 +19,7 @@ Axes: b rows, t positions, w units, d width.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -191,6 +192,9 @@ def segment_pool(
 ) -> Pooled:
   """Pools the states of each unit into one.
 
+  Sums are taken in at least float32, and rounded to the type of the states at
+  the end: in bfloat16 a sum of ones gets no further than 256.
+
   Args:
     x_btd: States.
     unit_bt: The unit of each position, in any order; < 0 means none (padding).
@@ -209,10 +213,12 @@ def segment_pool(
   at = lambda x: x.at[rows_b1, slot_bt]
   num_bw = at(jnp.zeros((b, capacity), jnp.int32)).add(1, mode='drop')
   if how in ('mean', 'sum'):
-    zeros_bwd = jnp.zeros((b, capacity, x_btd.shape[2]), x_btd.dtype)
-    y_bwd = at(zeros_bwd).add(x_btd, mode='drop')
+    wide = _wide(x_btd.dtype)
+    zeros_bwd = jnp.zeros((b, capacity, x_btd.shape[2]), wide)
+    y_bwd = at(zeros_bwd).add(x_btd.astype(wide), mode='drop')
     if how == 'mean':
-      y_bwd = y_bwd / jnp.maximum(num_bw, 1)[..., None].astype(x_btd.dtype)
+      y_bwd = y_bwd / jnp.maximum(num_bw, 1)[..., None].astype(wide)
+    y_bwd = y_bwd.astype(x_btd.dtype)
   elif how == 'max':
     low_bwd = jnp.full((b, capacity, x_btd.shape[2]), -jnp.inf, x_btd.dtype)
     y_bwd = at(low_bwd).max(x_btd, mode='drop')
@@ -236,9 +242,39 @@ def expand(
 ) -> Num[Array, 'b t *d']:
   """Repeats the state of each unit over its positions.
 
-  Positions of no unit, or of one that found no room, get zero.
+  Positions of no unit, or of one that found no room, get zero. The gradient is
+  a sum over the positions of a unit, taken as in `segment_pool`.
   """
+  is_float = jnp.issubdtype(u_bwd.dtype, jnp.floating)
+  if not is_float or _wide(u_bwd.dtype) == u_bwd.dtype:
+    return gather(u_bwd, unit_bt)
+  return _repeat(u_bwd.shape[1], u_bwd, unit_bt)
+
+
+def _wide(dtype: Any) -> Any:
+  """The type in which sums of many numbers are taken."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _repeat(num_w, u_bwd, unit_bt):
+  """`gather` from `num_w` units, of a type that is too narrow for sums."""
+  del num_w
   return gather(u_bwd, unit_bt)
+
+
+def _repeat_fwd(num_w, u_bwd, unit_bt):
+  return _repeat(num_w, u_bwd, unit_bt), unit_bt
+
+
+def _repeat_bwd(num_w, unit_bt, dx_btd):
+  wide = _wide(dx_btd.dtype)
+  zeros_bwd = jnp.zeros((len(dx_btd), num_w, *dx_btd.shape[2:]), wide)
+  du_bwd = scatter_add(zeros_bwd, unit_bt, dx_btd.astype(wide))
+  return du_bwd.astype(dx_btd.dtype), None
+
+
+_repeat.defvjp(_repeat_fwd, _repeat_bwd)
 
 
 def _check_capacity(capacity: int) -> None:

@@ -5,6 +5,8 @@
 `ragged.segment_pool` has the mean. Axes: b rows, t positions, w units, d width.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -40,9 +42,11 @@ class AttentionPool(nnx.Module):
     sum_bw1 = ragged.segment_pool(weight_bt1, unit_bt, capacity, 'sum')
     sum_bt1 = ragged.expand(sum_bw1.values_bwd, unit_bt)
     share_bt1 = weight_bt1 / jnp.where(sum_bt1 == 0, 1.0, sum_bt1)
-    return ragged.segment_pool(
-      share_bt1.astype(x_btd.dtype) * x_btd, unit_bt, capacity, 'sum'
+    pooled = ragged.segment_pool(
+      share_bt1 * x_btd.astype(jnp.float32), unit_bt, capacity, 'sum'
     )
+    values_bwd = pooled.values_bwd.astype(x_btd.dtype)
+    return dataclasses.replace(pooled, values_bwd=values_bwd)
 
 
 def merge_mask(

@@ -52,6 +52,19 @@ def test_logits_are_those_of_the_pooled_state(pool):
   np.testing.assert_allclose(got, x @ model.out.kernel[...], atol=1e-5)
 
 
+def test_the_mean_of_a_long_bfloat16_row_is_not_rounded():
+  model = classifier.Config(encoder=Config(), num_classes=3, pool='mean').make(
+    nnx.Rngs(0)
+  )
+  table = model.encoder.table[...].astype(jnp.bfloat16)
+  model.encoder.table = nnx.Param(table)
+  tokens = jnp.arange(257)[None] % 7
+  got = model(tokens, segment_ids=jnp.ones_like(tokens))
+  want = np.asarray(table, np.float64)[np.asarray(tokens)[0]].mean(0)
+  # Float32 sums of 257 terms below 4, then of four terms below 1.
+  np.testing.assert_allclose(got[0], want @ model.out.kernel[...], atol=1e-5)
+
+
 def test_rows_without_label_add_nothing():
   model = classifier.Config(encoder=Config(), num_classes=3).make(nnx.Rngs(0))
   batch = dict(tokens_bt=TOKENS, segment_ids_bt=SEGMENTS)

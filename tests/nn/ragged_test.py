@@ -92,6 +92,60 @@ def test_pools_equal_a_loop(run, how, capacity):
     assert got.overflow_b[b] == max(0, num - capacity)
 
 
+# Half a unit in the last place of the result, relative.
+ROUNDING = {'bfloat16': 2**-8, 'float16': 2**-11, 'float64': 2**-50}
+
+
+def long_units(dtype):
+  """Units of 600, 1, 300 and 99 positions with states around 1, float64."""
+  rng = np.random.default_rng(4)
+  x = rng.normal(1.0, 0.5, size=(1, 1000, 3)).astype(dtype).astype(np.float64)
+  return x, np.repeat(np.arange(4, dtype=np.int32), (600, 1, 300, 99))[None]
+
+
+def assert_rounded_once(got, members, want, dtype):
+  # 600 additions in float32, and one rounding to the type of the states; the
+  # sum of magnitudes bounds what the additions round.
+  added = 2**-53 if dtype == 'float64' else 2**-24
+  bound = len(members) * added * np.abs(members).sum(0) * np.abs(want)
+  bound = bound / np.abs(members.sum(0)) + ROUNDING[dtype] * np.abs(want)
+  assert (np.abs(np.asarray(got, np.float64) - want) <= bound).all()
+
+
+@pytest.mark.parametrize('dtype', ROUNDING)
+@pytest.mark.parametrize('how', ['mean', 'sum'])
+def test_sums_of_long_units_are_rounded_once(dtype, how):
+  with jax.enable_x64(dtype == 'float64'):
+    x, unit = long_units(dtype)
+    got = _pool(jnp.asarray(x, dtype), jnp.asarray(unit), 4, how).values_bwd
+    assert got.dtype == dtype
+    for w in range(4):
+      members = x[0, unit[0] == w]
+      want = members.mean(0) if how == 'mean' else members.sum(0)
+      assert_rounded_once(got[0, w], members, want, dtype)
+
+
+@pytest.mark.parametrize('dtype', ROUNDING)
+def test_gradients_of_expanded_units_are_rounded_once(dtype):
+  with jax.enable_x64(dtype == 'float64'):
+    x, unit = long_units(dtype)
+    unit[0, -1] = 7  # Found no room.
+
+    @jax.jit
+    def grad(u_bwd, x_btd, unit_bt):
+      y_btd, vjp = jax.vjp(lambda u: ragged.expand(u, unit_bt), u_bwd)
+      return y_btd, vjp(x_btd)[0]
+
+    u = jnp.arange(12, dtype=dtype).reshape(1, 4, 3)
+    y, du = grad(u, jnp.asarray(x, dtype), jnp.asarray(unit))
+    assert y.dtype == du.dtype == dtype
+    assert (y[0, :-1] == u[0, unit[0, :-1]]).all()
+    assert not y[0, -1].any()
+    for w in range(4):
+      members = x[0, unit[0] == w]
+      assert_rounded_once(du[0, w], members, members.sum(0), dtype)
+
+
 def test_expand_repeats_units_and_is_zero_elsewhere(run):
   u = np.arange(12, dtype=np.float32).reshape(1, 3, 4) + 1
   unit = np.array([[-1, 0, 0, 2, 1, 3, 7]], np.int32)

@@ -141,6 +141,29 @@ def test_units_of_the_boundary_predictor_are_means_that_end_documents():
   np.testing.assert_array_equal(again.keep_bs, call(config).keep_bs)
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_a_unit_of_a_whole_long_document_has_its_mean(dtype):
+  config = pooling_shorteners.Boundaries(bias=-50.0)  # No other ends.
+  module = config.make(D, nnx.Rngs(0))
+  x = np.random.default_rng(1).normal(1.0, 0.5, size=(1, 1024, D))
+  x = jnp.asarray(x, dtype)
+  ones = jnp.ones((1, 1024), jnp.int32)
+  run = nnx.jit(
+    lambda module, x: module(x, tokens_bs=ones, segment_ids_bs=ones, rng=None)
+  )
+  got = run(module, x)
+  assert got.x_bsd.dtype == dtype
+  np.testing.assert_array_equal(np.flatnonzero(got.keep_bs[0]), [1023])
+  want = np.asarray(x, np.float64)[0].mean(0)
+  # One rounding of the result, and 1,024 additions in float32.
+  half_ulp = {'bfloat16': 2**-8, 'float16': 2**-11}[dtype]
+  np.testing.assert_allclose(
+    np.asarray(got.x_bsd[0, -1], np.float64),
+    want,
+    rtol=half_ulp + 1024 * 2**-24 * np.abs(x).mean() / want.min(),
+  )
+
+
 def test_the_boundary_predictor_learns_through_the_means():
   module = pooling_shorteners.Boundaries(weight=0.0).make(D, nnx.Rngs(0))
   graph, params = nnx.split(module)

@@ -61,6 +61,22 @@ def test_units_of_one_and_constant_units_are_unchanged(pool):
   np.testing.assert_allclose(got[:, 0], x[:, 0], atol=1e-6)
 
 
+def test_weighted_means_of_long_units_are_rounded_once(pool):
+  x = np.random.default_rng(2).normal(1.0, 0.5, size=(1, 700, D))
+  x = jnp.asarray(x, jnp.bfloat16)
+  units = np.zeros((1, 700), np.int32)
+  got = run(pool, x, units, 1).values_bwd
+  assert got.dtype == jnp.bfloat16
+  # The same weights, and float64.
+  score = pool.score(jnp.tanh(pool.hidden(x)))
+  weight = np.exp(np.asarray(score, np.float64)[0, :, 0])
+  want = weight @ np.asarray(x, np.float64)[0] / weight.sum()
+  # Half a unit in the last place; weights and 700 additions are float32.
+  np.testing.assert_allclose(
+    np.asarray(got[0, 0], np.float64), want, rtol=2**-8 + 2 * 700 * 2**-24
+  )
+
+
 def test_large_scores_do_not_overflow(pool):
   graph, params = nnx.split(pool)
   big = nnx.merge(graph, params)
