@@ -11,7 +11,10 @@
 
 Models are `nnx.Module`s that hold parameters only; caches, masks and PRNG keys
 are arguments and results. A model's `Config` has `vocab_size` (0 means "from
-the tokenizer", which `train` fills in) and `make(rngs)`.
+the tokenizer", which `train` fills in) and `make(rngs)`. One that reads more in
+ids than their number, such as bytes or marks of words, has
+`check_tokenizer(tokenizer)`, which `train` calls; it raises a ValueError if the
+tokenizer means something else by them.
 """
 
 import dataclasses

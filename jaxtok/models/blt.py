@@ -134,6 +134,10 @@ class Config:
       **fields,
     )
 
+  def check_tokenizer(self, tokenizer: Any) -> None:
+    """Raises a ValueError if ids are other bytes than `patcher` reads."""
+    segmenters.check_offset('model.patcher', self.patcher, tokenizer)
+
   def make(self, rngs: nnx.Rngs) -> 'Blt':
     """Builds the model with random parameters, and its patcher."""
     if not 1 <= self.vocab_size <= ngram_hash.MAX_TOKENS:

@@ -134,6 +134,10 @@ class Config:
       **fields,
     )
 
+  def check_tokenizer(self, tokenizer: Any) -> None:
+    """Raises a ValueError if ids are other bytes than `segmenter` reads."""
+    segmenters.check_offset('model.segmenter', self.segmenter, tokenizer)
+
   def make(self, rngs: nnx.Rngs) -> 'Hat2':
     """Builds the model with random parameters."""
     if self.vocab_size < 1:

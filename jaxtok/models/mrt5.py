@@ -39,7 +39,15 @@ from jaxtyping import Array, Int
 from jaxtok.cache import kv
 from jaxtok.config import configclass
 from jaxtok.models import adoption, base, interop, transformer
-from jaxtok.nn import block, cross, masks, ragged, score_excess, shorteners
+from jaxtok.nn import (
+  block,
+  cross,
+  masks,
+  ragged,
+  score_excess,
+  segmenters,
+  shorteners,
+)
 from jaxtok.objectives.base import Mean
 
 DELETIONS = ('soft', 'hard', 'off')
@@ -91,6 +99,11 @@ class Config(transformer.Config):
       config.attention, softmax_one=self.softmax_one
     )
     return dataclasses.replace(config, attention=attention)
+
+  def check_tokenizer(self, tokenizer: Any) -> None:
+    """Raises a ValueError if ids are other bytes than the shortener reads."""
+    rule = getattr(self.shortener, 'segmenter', None)
+    segmenters.check_offset('model.shortener.segmenter', rule, tokenizer)
 
   def make(self, rngs: nnx.Rngs) -> 'MrT5':
     """Builds the model with random parameters.

@@ -100,6 +100,10 @@ class Config:
       implementation=self.implementation,
     )
 
+  def check_tokenizer(self, tokenizer: Any) -> None:
+    """Raises a ValueError if ids are other bytes than `segmenter` reads."""
+    segmenters.check_offset('model.segmenter', self.segmenter, tokenizer)
+
   def make(self, rngs: nnx.Rngs) -> 'SpaceByte':
     """Builds the model with random parameters."""
     if self.vocab_size < 1:

@@ -34,6 +34,32 @@ class Layout:
   decoder_place_bs: Any
 
 
+def check_tokenizer(config: Any, tokenizer: Any) -> None:
+  """Checks that a tokenizer marks words as a model expects.
+
+  Args:
+    config: Has `word_id` and `max_word`.
+    tokenizer: Marks the ends of words; its `longest` word is not checked if it
+      has none.
+
+  Raises:
+    ValueError: If it makes no marks, or longer words.
+  """
+  if config.word_id not in tokenizer.encode(b'a b'):
+    raise ValueError(
+      f'model.word_id={config.word_id} is no mark of {tokenizer!r}: its ids of '
+      "b'a b' do not hold it. Use the tokenizer tokenizers.word_bytes, or set "
+      'the id of yours.'
+    )
+  longest = getattr(tokenizer, 'longest', 0)
+  if longest > config.max_word:
+    raise ValueError(
+      f'model.max_word={config.max_word} is less than tokenizer.longest='
+      f'{longest}: longer words would go on without their beginning. Set '
+      f'model.max_word={longest}, or tokenizer.longest={config.max_word}.'
+    )
+
+
 def layout(
   tokens_bs: Int[Array, 'b s'],
   documents_bs: Int[Array, '#b s'] | None,

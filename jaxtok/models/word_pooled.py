@@ -94,6 +94,10 @@ class Config:
       implementation=self.implementation,
     )
 
+  def check_tokenizer(self, tokenizer: Any) -> None:
+    """See `word_layout.check_tokenizer`."""
+    word_layout.check_tokenizer(self, tokenizer)
+
   def make(self, rngs: nnx.Rngs) -> 'WordPooled':
     """Builds the model with random parameters.
 

@@ -104,6 +104,50 @@ def _bytes(tokens_bt: Int[Array, 'b t'], offset: int) -> Int[Array, 'b t']:
   return jnp.where((byte_bt >= 0) & (byte_bt < 256), byte_bt, -1)
 
 
+def check_offset(name: str, rule: Any, tokenizer: Any) -> None:
+  """Checks that a rule takes the tokenizer's ids for the bytes that they are.
+
+  Args:
+    name: Of the field that holds the rule, for the message.
+    rule: A segmenter, or anything else; one without `offset` reads no bytes.
+    tokenizer: See `tokenizers.base`.
+
+  Raises:
+    ValueError: If an id stands for another byte than `id - rule.offset`.
+  """
+  if not hasattr(rule, 'offset') or _first_byte(tokenizer, [rule.offset]) >= 0:
+    return
+  found = _first_byte(tokenizer, range(tokenizer.vocab_size - 255))
+  fix = (
+    f'has byte 0 at id {found}. Set {name}.offset={found}.'
+    if found >= 0
+    else 'has no ids for the 256 bytes in their order. Use tokenizers.bytes, '
+    'or a rule that reads no bytes, like segmenters.Stride.'
+  )
+  raise ValueError(
+    f'{name}.offset={rule.offset}: {type(rule).__name__} takes id '
+    f'{rule.offset} for byte 0, but {tokenizer!r} {fix}'
+  )
+
+
+def _first_byte(tokenizer: Any, offsets: Any) -> int:
+  """The first of the offsets from which ids are bytes in order; -1 if none.
+
+  Ids of special tokens may lie among them, as in the map of H-Net.
+  """
+  special = tokenizer.special.ids()
+
+  def fits(byte: int, token: int) -> bool:
+    if not 0 <= token < tokenizer.vocab_size:
+      return False
+    return token in special or tokenizer.token_bytes(token) == bytes([byte])
+
+  for offset in offsets:
+    if all(fits(byte, offset + byte) for byte in range(256)):
+      return offset
+  return -1
+
+
 def place_in_unit(start_bt: Start) -> Int[Array, 'b t']:
   """Distance of each position from the beginning of its unit."""
   index_t = jnp.arange(start_bt.shape[1])

@@ -143,8 +143,8 @@ def prepare(
     distributed.check_shared(path)
     check_unchanged(config, path, allow_config_change)
   tokenizer = make_tokenizer(config, path)
+  model_config = resolve_model(config, tokenizer)
   text = config.data.make(tokenizer)
-  model_config = resolve_model(config, tokenizer.vocab_size)
   batch = sharding.batch_shapes(first_row(text), config.batch_size, mesh)
   layout, steps, per_step = _plan(config, model_config, mesh, batch)
   if path is not None:
@@ -193,13 +193,14 @@ def _plan(
   return layout, steps, per_step
 
 
-def resolve_model(config: Config, vocab_size: int) -> Any:
+def resolve_model(config: Config, tokenizer: Any) -> Any:
   """The model's config with the tokenizer's vocabulary and remat filled in.
 
   Raises:
-    ConfigError: If the model has too few ids, or cannot do remat.
+    ConfigError: If the model has too few ids, reads them as something else
+      than the tokenizer writes, or cannot do remat.
   """
-  model, changes = config.model, {}
+  model, vocab_size, changes = config.model, tokenizer.vocab_size, {}
   if model.vocab_size == 0:
     changes['vocab_size'] = vocab_size
   elif model.vocab_size < vocab_size:
@@ -207,6 +208,11 @@ def resolve_model(config: Config, vocab_size: int) -> Any:
       f'model.vocab_size={model.vocab_size} is less than the {vocab_size} ids '
       "of the tokenizer. Set it to 0 to take the tokenizer's."
     )
+  if hasattr(model, 'check_tokenizer'):
+    try:
+      model.check_tokenizer(tokenizer)
+    except ValueError as e:
+      raise errors.ConfigError(str(e)) from e
   if config.remat:
     if not hasattr(model, 'remat'):
       raise errors.ConfigError(

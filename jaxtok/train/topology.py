@@ -53,7 +53,7 @@ def _request(config: Config, chip: str, layout: str) -> dict[str, Any]:
 
   tokenizer = setup.make_tokenizer(config, None)
   text = config.data.make(tokenizer)
-  model = setup.resolve_model(config, tokenizer.vocab_size)
+  model = setup.resolve_model(config, tokenizer)
   row = setup.first_row(text)
   return {
     'config': config_lib.to_dict(

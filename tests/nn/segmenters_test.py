@@ -12,7 +12,8 @@ from flax import nnx
 
 from jaxtok.models import base, transformer
 from jaxtok.nn import segmenters
-from jaxtok.tokenizers import words
+from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.tokenizers import dna, word_bytes, words
 
 # Every kind of white space, near misses of it, and cut-off characters.
 _PIECES = [
@@ -281,6 +282,36 @@ def test_a_gate_is_at_rest_where_states_do_not_change():
   # 1 - cos is rounded in float32.
   np.testing.assert_allclose(got.prob_bt[0], [1, 0, 1, 0.5], atol=1e-6)
   np.testing.assert_array_equal(got.start_bt[0], [True, False, True, False])
+
+
+@pytest.mark.parametrize('map', byte_tokenizer.MAPS)
+@pytest.mark.parametrize(
+  'rule', [segmenters.Whitespace, segmenters.Spacelike, segmenters.Words]
+)
+def test_only_the_offset_of_the_byte_map_is_accepted(map, rule):
+  tokenizer = byte_tokenizer.Config(map=map).make()
+  right = byte_tokenizer.MAPS[map].offset
+  segmenters.check_offset('rule', rule(offset=right), tokenizer)
+  for offset in {0, 1, 3, 4, 64, -1, 400} - {right}:
+    with pytest.raises(
+      ValueError,
+      match=rf'rule.offset={offset}: {rule.__name__} takes id {offset} for '
+      rf"byte 0, but ByteTokenizer\(.*map='{map}'\) has byte 0 at id {right}. "
+      rf'Set rule.offset={right}.',
+    ):
+      segmenters.check_offset('rule', rule(offset=offset), tokenizer)
+
+
+def test_rules_of_bytes_are_refused_where_ids_are_no_bytes():
+  tokenizer = dna.Config(k=1).make()
+  with pytest.raises(ValueError, match='has no ids for the 256 bytes in thei'):
+    segmenters.check_offset('rule', segmenters.Spacelike(), tokenizer)
+  for rule in (segmenters.Stride(size=2), segmenters.Entropy(), None):
+    segmenters.check_offset('rule', rule, tokenizer)
+  # Bytes with marks between them are bytes.
+  segmenters.check_offset(
+    'rule', segmenters.Words(), word_bytes.Config().make()
+  )
 
 
 @pytest.mark.parametrize(
