@@ -12,6 +12,7 @@ import jax
 from jaxtok import runs
 from jaxtok.decoding import text as text_decoding
 from jaxtok.evals import base, bpb
+from jaxtok.models import base as models
 
 _PROMPTS, _PROMPT_BYTES = 8, 32
 
@@ -73,8 +74,9 @@ def bytes_per_position(run: runs.Run) -> float:
 
 def flops_per_byte(run: runs.Run) -> float:
   """FLOPs of a forward pass per byte of training text."""
-  row = run.metrics('train')[-1]
-  return row['flops'] / 3 / row['bytes']  # The backward pass costs two.
+  row, config = run.metrics('train')[-1], run.config
+  shape = models.Shape(b=config.batch_size, t=config.data.seq_len)
+  return sum(run.model.flops(shape).values()) * row['step'] / row['bytes']
 
 
 def bytes_per_second(run: runs.Run, source: Any, num_bytes: int) -> float:

@@ -103,7 +103,11 @@ class SequenceModel(Protocol):
   ) -> Float[Array, 'b t v']: ...
 
   def flops(self, shape: Shape) -> dict[str, float]:
-    """Floating-point operations of one forward pass (2 per MAC), by part."""
+    """Floating-point operations of one forward pass (2 per MAC), by part.
+
+    Training counts 'head' and 'patcher' in a way of their own; see
+    `train.flops.per_step`.
+    """
     ...
 
   def init_cache(self, batch_size: int, max_len: int) -> Any: ...

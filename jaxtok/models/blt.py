@@ -429,8 +429,8 @@ class Blt(nnx.Module):
 
     Bytes' attention counts the keys of the window, the global transformer the
     room for patches, `capacity` of the positions; patches looking at bytes
-    count all bytes of the row. What the patcher costs is not in it: its patches
-    can be computed once for a text. `patcher.flops(shape)` says it.
+    count all bytes of the row. A patcher with a language model is the part
+    'patcher'; training runs it forward only.
     """
     c, rows = self.config, shape.b * shape.t
     keys, d = shape.kv or shape.t, c.byte_dim
@@ -441,7 +441,7 @@ class Blt(nnx.Module):
     looks = 4 * d * d * (rows + parts) + 4 * d * rows * c.num_parts
     between = 2.0 * c.dim * c.num_parts * d * (1 if self.up is None else 2)
     pooling = 2 * units * d * c.num_parts * d
-    return {
+    found = {
       'encoder': float(self.encoder.config.flops(rows, sight)),
       'patches': float(
         pooling + 4 * d * d * (rows + parts) + 4.0 * parts * keys * d
@@ -451,3 +451,5 @@ class Blt(nnx.Module):
       'decoder': float(layers + len(self.decoder) * looks),
       'head': 2.0 * rows * d * c.vocab_rows,
     }
+    patching = self.patcher.flops(shape)
+    return found | ({'patcher': patching} if patching else {})

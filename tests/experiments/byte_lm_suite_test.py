@@ -54,7 +54,12 @@ def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
   (written,) = json.loads(paths[1].read_text())
   adapted, facts = written['adapted'], written['model']
   assert facts['bytes_per_position'] == pytest.approx(1, rel=0.1)
-  assert rows[0].run.metrics('train')[-1]['flops'] <= plan.budget
+  last = rows[0].run.metrics('train')[-1]
+  assert last['flops'] <= plan.budget
+  # A step costs three forward passes.
+  assert facts['flops_per_byte'] == pytest.approx(
+    last['flops'] / 3 / last['bytes']
+  )
   assert result.value('bytes', 'noise', 'case')[0] == pytest.approx(
     written['noise']['case'] - facts['bpb']
   )

@@ -215,6 +215,15 @@ def test_flops_agree_with_xlas_count():
   assert 1 < found / counted < 1.08
 
 
+@pytest.mark.parametrize('kv', [0, 32])
+def test_the_entropy_model_is_a_part_of_the_flops(kv):
+  shape = base.Shape(b=2, t=1 if kv else 8, kv=kv)
+  rule, entropy = make().flops(shape), make(patcher=ENTROPY).flops(shape)
+  own = dataclasses.replace(ENTROPY.model, vocab_size=24).make(nnx.Rngs(0))
+  assert entropy.pop('patcher') == sum(own.flops(shape).values())
+  assert entropy == rule
+
+
 @pytest.mark.parametrize(
   'fields, message',
   [

@@ -1,11 +1,13 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxtok.models import transformer
+from jaxtok.models import blt, patcher, transformer
 from jaxtok.models.base import Shape
 from jaxtok.objectives import next_token
 from jaxtok.train import flops
@@ -51,6 +53,52 @@ def test_flops_of_a_step_agree_with_xlas_count(
   lowered = jax.jit(jax.grad(sum_nats)).lower(params)
   counted = flops.per_step(model, flops.batch_shape(batch), remat=config.remat)
   assert low < lowered.cost_analysis()['flops'] / counted < high
+
+
+def test_a_patcher_costs_a_step_its_forward_pass_only():
+  """By XLA's count: what a step costs more with a patcher than without."""
+  config = blt.Config(
+    vocab_size=256, dim=64, byte_dim=64, num_layers=1, num_parts=1, ngrams=()
+  )
+  asks = patcher.Entropy(
+    model=transformer.Config.llama(
+      dim=128, num_layers=2, num_heads=2, is_tied=False
+    ),
+    window=0,
+  )
+  tokens = jnp.zeros((4, 64), jnp.int32)
+
+  def count(config):
+    model = nnx.eval_shape(lambda: config.make(nnx.Rngs(0)))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def total(params, rest):
+      model = nnx.merge(graph, params, rest)
+      # With an rng: without one there are two programs, for any room.
+      output = model(tokens, rng=jax.random.key(0))
+      return model.logits(output.hidden_btd).sum()
+
+    lowered = jax.jit(jax.grad(total)).lower(params, rest)
+    found = lowered.compile().cost_analysis()['flops']
+    return found, flops.per_step(model, Shape(b=4, t=64))
+
+  found, counted = count(config)
+  more_found, more_counted = count(dataclasses.replace(config, patcher=asks))
+  forward = more_counted - counted
+  assert forward > counted / 3  # Or it could not be seen.
+  # XLA also counts norms, and the softmax of which the entropy is.
+  assert 1 < (more_found - found) / forward < 1.1
+
+
+@pytest.mark.parametrize('name', flops.FORWARD_ONLY)
+@pytest.mark.parametrize('remat', [False, True])
+def test_parts_without_a_backward_pass_count_once(name, remat):
+  class Model:
+    def flops(self, shape):
+      return {'blocks': 10.0, 'head': 1.0, name: 100.0}
+
+  found = flops.per_step(Model(), Shape(b=1, t=1), remat=remat)
+  assert found == (143 if remat else 133)
 
 
 def test_the_shape_of_a_batch_includes_its_context():
