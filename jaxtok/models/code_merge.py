@@ -49,7 +49,9 @@ class Config:
   num_classes: int = 2
   how: How = How.AVERAGE
   layer: int = 0  # Merges before this block; num_layers: after the last.
-  # Room for units; 'full' loses none and saves nothing.
+  # Room for units. 'full' loses none and saves nothing, 'bucket' loses none and
+  # runs the later blocks in the least of its sizes that holds the units of all
+  # rows.
   capacity: ragged.Capacity = dataclasses.field(default_factory=ragged.Capacity)
 
   def __post_init__(self):
@@ -166,34 +168,42 @@ class CodeMerge(nnx.Module):
       rng: Turns dropout on.
 
     Returns:
-      States [b, w, d]; `aux` has `units_b`, `tokens_b`, and `lost_b`, the
-      units that found no room.
+      States [b, w, d], zero in places beyond the bucket that was run; `aux` has
+      `units_b`, `tokens_b`, and `lost_b`, the units that found no room.
     """
     c, stack = self.config, self.encoder.stack
     rngs = block.split(rng, c.encoder.num_layers + 1)
     x_btd = self.encoder.embed(tokens_bt, positions)
     x_btd = block.dropout(x_btd, c.encoder.dropout, rngs[-1])
     context = _context((units_bt >= 0).astype(jnp.int32), visible_bts)
+    for i in range(c.layer):
+      x_btd, _ = stack.blocks[i](x_btd, context, rng=rngs[i])
     num_units_b = units_bt.max(axis=1) + 1
-    lost_b = jnp.zeros_like(num_units_b)
-    for i in range(c.encoder.num_layers + 1):
-      if i == c.layer and c.how != How.NONE:
-        capacity = c.capacity.sizes(tokens_bt.shape[1])[-1]
-        pooled = self._merge(x_btd, units_bt, capacity)
-        x_btd, lost_b = pooled.values_bwd, pooled.overflow_b
+    sizes = (tokens_bt.shape[1],)
+    if c.how != How.NONE:
+      sizes = c.capacity.sizes(tokens_bt.shape[1])
+
+    def call(size):
+      y_bwd, later, lost_b = x_btd, context, jnp.zeros_like(num_units_b)
+      if c.how != How.NONE:
+        pooled = self._merge(x_btd, units_bt, size)
+        y_bwd, lost_b, visible_bww = pooled.values_bwd, pooled.overflow_b, None
         if visible_bts is not None:
-          visible_bts = unit_merge.merge_mask(visible_bts, units_bt, capacity)
-        context = _context(pooled.valid_bw.astype(jnp.int32), visible_bts)
-      if i < c.encoder.num_layers:
-        x_btd, _ = stack.blocks[i](x_btd, context, rng=rngs[i])
-    if stack.norm is not None:
-      x_btd = stack.norm(x_btd)
+          visible_bww = unit_merge.merge_mask(visible_bts, units_bt, size)
+        later = _context(pooled.valid_bw.astype(jnp.int32), visible_bww)
+      for i in range(c.layer, c.encoder.num_layers):
+        y_bwd, _ = stack.blocks[i](y_bwd, later, rng=rngs[i])
+      if stack.norm is not None:
+        y_bwd = stack.norm(y_bwd)
+      return jnp.pad(y_bwd, ((0, 0), (0, sizes[-1] - size), (0, 0))), lost_b
+
+    hidden_bwd, lost_b = ragged.dispatch(call, sizes, num_units_b)
     aux = {
       'units_b': num_units_b,
       'tokens_b': (units_bt >= 0).sum(axis=1),
       'lost_b': lost_b,
     }
-    return base.Output(x_btd, aux=aux)
+    return base.Output(hidden_bwd, aux=aux)
 
   def _merge(self, x_btd, units_bt, capacity) -> ragged.Pooled:
     if self.pool is not None:

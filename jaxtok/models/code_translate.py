@@ -38,7 +38,9 @@ class Config(transformer.Config):
 
   how: code_merge.How = code_merge.How.AVERAGE
   layer: int = 1  # Merges before this block; num_encoder_layers: after all.
-  # Room for units; 'full' loses none and saves nothing.
+  # Room for units. 'full' loses none and saves nothing, 'bucket' loses none and
+  # runs the later blocks in the least of its sizes that holds the units of all
+  # rows.
   capacity: ragged.Capacity = dataclasses.field(default_factory=ragged.Capacity)
 
   def __post_init__(self):
@@ -155,7 +157,8 @@ class CodeTranslate(transformer.Transformer):
 
     Returns:
       States of units (of tokens, if nothing is merged); the document of an
-      empty place is 0.
+      empty place is 0. With buckets there are as many places as in the largest,
+      which cross-attention goes over.
 
     Raises:
       ValueError: If the model merges and there are no units.
@@ -179,18 +182,24 @@ class CodeTranslate(transformer.Transformer):
       x_bsd, _ = self.encoder(x_bsd, shared, rng=rng)
       return cross.Encoded(x_bsd, valid_bs)
     x_bsd, _ = self.encoder.run(x_bsd, shared, stop=c.layer, rng=rng)
-    size = c.capacity.sizes(tokens_bs.shape[1])[-1]
-    if self.pool is None:
-      merged = ragged.segment_pool(x_bsd, units_bs, size, 'mean')
-    else:
-      merged = self.pool(x_bsd, units_bs, size)
-    valid_bw = merged.valid_bw.astype(jnp.int32)
-    x_bwd, _ = self.encoder.run(
-      merged.values_bwd, self._visible(valid_bw), start=c.layer, rng=rng
-    )
-    norm = self.encoder.norm
-    x_bwd = x_bwd if norm is None else norm(x_bwd)
-    return Merged(x_bwd, valid_bw, lost_b=merged.overflow_b)
+    sizes = c.capacity.sizes(tokens_bs.shape[1])
+
+    def call(size):
+      if self.pool is None:
+        merged = ragged.segment_pool(x_bsd, units_bs, size, 'mean')
+      else:
+        merged = self.pool(x_bsd, units_bs, size)
+      valid_bw = merged.valid_bw.astype(jnp.int32)
+      x_bwd, _ = self.encoder.run(
+        merged.values_bwd, self._visible(valid_bw), start=c.layer, rng=rng
+      )
+      norm = self.encoder.norm
+      x_bwd = x_bwd if norm is None else norm(x_bwd)
+      room = ((0, 0), (0, sizes[-1] - size))
+      x_bwd, valid_bw = jnp.pad(x_bwd, (*room, (0, 0))), jnp.pad(valid_bw, room)
+      return Merged(x_bwd, valid_bw, lost_b=merged.overflow_b)
+
+    return ragged.dispatch(call, sizes, units_bs.max(axis=1) + 1)
 
   def _visible(self, valid_bs, positions=None) -> block.Context:
     """Every place of a row that is not empty sees the others."""

@@ -5,13 +5,14 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from jaxtok.models import base, code_merge, transformer
-from jaxtok.nn import ragged
+from jaxtok.nn import block, ragged
 
 ENCODER = transformer.Config.bert(
   vocab_size=30, dim=16, num_layers=2, num_heads=2, max_len=8
@@ -93,6 +94,40 @@ def test_a_small_room_that_holds_all_units_changes_nothing():
   np.testing.assert_array_equal(aux['lost_b'], [0, 0])
   small = ragged.Capacity(policy='ratio', ratio=3 / 8)
   np.testing.assert_array_equal(run(make(capacity=small))[2]['lost_b'], [0, 2])
+
+
+@pytest.mark.parametrize('how', [AVERAGE, LEARNED])
+@pytest.mark.parametrize('is_masked', [False, True])
+def test_buckets_change_no_unit(how, is_masked):
+  visible = np.tri(8, dtype=bool)[None].repeat(2, 0) if is_masked else None
+  full, logits, _ = run(make(how), visible=visible)
+  capacity = ragged.Capacity(policy='bucket', multiple=3)
+  hidden, got, aux = run(make(how, capacity=capacity), visible=visible)
+  assert hidden.shape == full.shape == (2, 8, 16)
+  # Sums over fewer places.
+  np.testing.assert_allclose(got, logits, atol=1e-5)
+  is_unit = np.arange(8) < [[3], [5]]
+  np.testing.assert_allclose(hidden[is_unit], full[is_unit], atol=1e-5)
+  assert not hidden[:, 6:].any()  # 6 places hold 5 units.
+  np.testing.assert_array_equal(aux['lost_b'], [0, 0])
+
+
+@pytest.mark.parametrize('rows, width', [([0], 3), ([1], 6), ([0, 1], 6)])
+def test_blocks_behind_the_merge_run_in_the_least_bucket(
+  monkeypatch, rows, width
+):
+  widths, call_block = [], block.Block.__call__
+
+  def spy(self, x, *args, **kwargs):
+    widths.append(x.shape[1])
+    return call_block(self, x, *args, **kwargs)
+
+  monkeypatch.setattr(block.Block, '__call__', spy)
+  model = make(capacity=ragged.Capacity(policy='bucket', multiple=3))
+  tokens, units = (jnp.asarray(x[rows], jnp.int32) for x in (TOKENS, UNITS))
+  with jax.disable_jit():  # Only the branch that is taken is seen.
+    model(tokens, units)
+  assert widths == [8, width]
 
 
 def test_unmerged_nodes_keep_their_edges():

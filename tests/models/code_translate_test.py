@@ -109,6 +109,32 @@ def test_a_small_room_that_holds_all_units_changes_nothing():
   np.testing.assert_array_equal(run(make(capacity=small))[0].lost_b, [0, 2])
 
 
+@pytest.mark.parametrize('how', [How.AVERAGE, How.LEARNED])
+def test_buckets_change_nothing_but_the_places_that_blocks_see(
+  how, monkeypatch
+):
+  bucket = ragged.Capacity(policy='bucket', multiple=3)
+  encoded, logits = run(make(how, capacity=bucket))
+  assert encoded.hidden_bsd.shape == (2, 8, 16)
+  # Sums over fewer places.
+  np.testing.assert_allclose(logits, run(make(how))[1], atol=1e-5)
+  np.testing.assert_array_equal(encoded.segment_ids_bs.sum(1), [3, 5])
+  np.testing.assert_array_equal(encoded.lost_b, [0, 0])
+  widths, call_block = [], block.Block.__call__
+
+  def spy(self, x, *args, **kwargs):
+    widths.append(x.shape[1])
+    return call_block(self, x, *args, **kwargs)
+
+  monkeypatch.setattr(block.Block, '__call__', spy)
+  model = make(how, capacity=bucket)
+  tokens, units = jnp.asarray(TOKENS), jnp.asarray(UNITS)
+  with jax.disable_jit():  # Only the branch that is taken is seen.
+    model.encode(tokens, units_bs=units)
+    model.encode(tokens[:1], units_bs=units[:1])
+  assert widths == [8, 6, 8, 3]
+
+
 @pytest.mark.parametrize('how', list(How))
 def test_cached_greedy_tokens_are_those_without_a_cache(how):
   model = make(how)
