@@ -186,7 +186,20 @@ def _load(path: str, config: transformer.Config) -> Any:
   # `interop` knows all models, this one's too.
   from jaxtok.models import interop
 
-  found, model = interop.load(path)
+  try:
+    found, model = interop.load(path)
+  except FileNotFoundError as e:
+    raise FileNotFoundError(
+      f'model.patcher.path={os.fspath(path)!r}: {e} Patches by entropy need a '
+      'language model that is trained first and written there, for size tiny '
+      'by\n'
+      '  python -m experiments.byte_lm --workdir=runs/patcher '
+      '--config=experiments/byte_lm/configs/blt.py:tiny_patcher\n'
+      '  python -c "from jaxtok import runs; from jaxtok.models import interop;'
+      " interop.save(runs.load('runs/patcher').model, "
+      f'{os.fspath(path)!r})"\n'
+      'Or set model.patcher.path to the folder of another one.'
+    ) from e
   state = lambda m: nnx.to_pure_dict(nnx.state(m))
   shapes = lambda m: jax.tree.map(lambda x: x.shape, state(m))
   wanted = dataclasses.replace(config, vocab_multiple=1)

@@ -6,6 +6,8 @@ Parity with `transformers` is in `tests/models/interop/blt_test.py`.
 """
 
 import dataclasses
+import types
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.byte_lm.configs import blt as config_lib
 from jaxtok.models import base, blt, interop, patcher, transformer
 from jaxtok.nn import masks, ngram_hash, ragged, segmenters
 from tests.conformance import greedy, model_suite
@@ -192,6 +195,30 @@ def test_the_entropy_model_is_read_from_a_checkpoint(tmp_path, language_model):
   other = dataclasses.replace(ENTROPY, path=path, model=wider)
   with pytest.raises(ValueError, match='holds a model of other sizes'):
     make(patcher=other)
+
+
+def test_a_missing_entropy_model_is_asked_for_with_the_commands(
+  tmp_path, language_model
+):
+  path = tmp_path / 'weights'
+  config = dataclasses.replace(ENTROPY, path=str(path))
+  with pytest.raises(FileNotFoundError) as caught:
+    make(patcher=config)
+  message = str(caught.value)
+  assert f"model.patcher.path='{path}': {path} is without config" in message
+  train, write = (
+    line for line in message.splitlines() if line.startswith('  python')
+  )
+  # The same words as in the docstring of the config, and a file that exists.
+  doc = ' '.join(config_lib.__doc__.replace('\\', ' ').split())
+  assert ' '.join(train.split()) in doc
+  code = write.split('"')[1]
+  assert code.replace(str(path), config_lib.WEIGHTS) in doc
+  # The second makes what was missing.
+  run = types.SimpleNamespace(model=language_model)
+  with mock.patch('jaxtok.runs.load', return_value=run):
+    exec(code)
+  make(patcher=config)
 
 
 def test_generation_with_nested_caches_equals_arg_max_without():
