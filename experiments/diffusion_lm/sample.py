@@ -35,12 +35,14 @@ from jaxtok.diffusion import (
   ending,
   first_hitting,
   genmd4,
+  md4,
   remasking,
   samplers,
   schedules,
   selectors,
 )
 from jaxtok.evals import generation
+from jaxtok.objectives import next_token
 
 SAMPLERS = ('ancestral', 'remask', 'first_hitting', 'block', 'rates', 'timed')
 
@@ -109,10 +111,24 @@ def sample(
       end=end,
       **one_by_one,
     ),
-    'timed': lambda d, c: first_hitting.decode(d, c, rngs, **options)[0],
+    'timed': lambda d, c: first_hitting.decode(
+      told(objective, d), c, rngs, **options
+    )[0],
     'rates': lambda d, c: genmd4.decode(d, run.model.rates(), c, times, rngs),
   }
   return jax.jit(ways[sampler])(denoiser, canvas)
+
+
+def told(objective: Any, denoiser: Any) -> Any:
+  """A denoiser that is told shares of masked tokens, as times of training."""
+  if not isinstance(objective, md4.Config):
+    return denoiser  # The share is the time.
+  schedule = schedules.make(
+    objective.schedule, power=objective.power, eps=objective.eps
+  )
+  return lambda tokens_bt, share_b: denoiser(
+    tokens_bt, schedules.time_of(schedule, share_b)
+  )
 
 
 def check(run: runs.Run, sampler: str) -> None:
@@ -205,8 +221,21 @@ def report(
   ]
 
 
-def check_scorer(scorer: runs.Run, length: int) -> None:
-  """Raises ValueError if its model cannot read rows of this length."""
+def check_scorer(scorer: runs.Run, run: runs.Run, length: int) -> None:
+  """Raises ValueError if its model cannot score the samples of a run."""
+  kind = type(scorer.config.objective)
+  if kind is not next_token.Config:
+    raise ValueError(
+      f'--scorer={scorer.workdir} was trained with {kind.__module__} and does '
+      'not predict the next token. Use a run of experiments.byte_lm with '
+      'objectives.next_token, such as transformer.py.'
+    )
+  if scorer.tokenizer.fingerprint != run.tokenizer.fingerprint:
+    raise ValueError(
+      f'--scorer={scorer.workdir} has the tokenizer {scorer.tokenizer!r}, but '
+      f'samples are ids of {run.tokenizer!r}. Use a scorer that was trained '
+      'with the same tokenizer.'
+    )
   most = getattr(scorer.model, 'max_len', 0)
   if most and length > most:
     raise ValueError(
@@ -231,7 +260,7 @@ def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
   end = ending_of(run, args)
   length = args.length or data_of(run).seq_len
   if scorer is not None:
-    check_scorer(scorer, length)
+    check_scorer(scorer, run, length)
   text = held_out(run, args.num_rows, length)
   canvas = sample(
     run,

@@ -45,6 +45,14 @@ def _static(default: float) -> Any:
   return dataclasses.field(default=default, metadata=dict(static=True))
 
 
+def time_of(
+  schedule: Schedule, share: Float[Array, '...'], num_times: int = 4096
+) -> Float[Array, '...']:
+  """When a share of the tokens is masked, by interpolation between times."""
+  times = jnp.linspace(0.0, 1.0, num_times + 1)
+  return jnp.interp(share, 1 - schedule.alpha(times), times)
+
+
 @_schedule
 class Linear:
   """`alpha = 1 - t`, called log-linear by MDLM; the weight is 1/t."""

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.diffusion_lm import sample
 from jaxtok.data import answers, text
-from jaxtok.diffusion import bd3lm, genmd4, mdlm
+from jaxtok.diffusion import bd3lm, genmd4, md4, mdlm, schedules
 from jaxtok.models import base
 from jaxtok.objectives import next_token
 from jaxtok.tasks import word_problems
@@ -77,7 +77,10 @@ class Bigram:
 
 
 SCORER = types.SimpleNamespace(
-  model=Bigram(), tokenizer=TOKENIZER, workdir='runs/scorer'
+  model=Bigram(),
+  tokenizer=TOKENIZER,
+  workdir='runs/scorer',
+  config=types.SimpleNamespace(objective=next_token.Config()),
 )
 
 
@@ -124,12 +127,39 @@ def test_held_out_rows_are_as_long_as_samples(tmp_path):
   np.testing.assert_array_equal(rows.reshape(-1), whole[:120])
   with pytest.raises(ValueError, match='num_rows=11 rows of 40'):
     sample.held_out(found, 11, 40)
-  with pytest.raises(ValueError, match=r'at most 24 tokens, but .* 25'):
-    sample.check_scorer(SCORER, 25)
-  sample.check_scorer(SCORER, 24)
   found.config.data = answers.Config(source=word_problems.WordProblems())
   with pytest.raises(ValueError, match=r'data\.answers, which has no seq_len'):
     sample.held_out(found, 3, 40)
+
+
+def test_a_scorer_predicts_the_next_of_the_same_tokens(tmp_path):
+  found = text_run(tmp_path)
+  sample.check_scorer(SCORER, found, 24)
+  with pytest.raises(ValueError, match=r'at most 24 tokens, but .* 25'):
+    sample.check_scorer(SCORER, found, 25)
+  with pytest.raises(ValueError, match=r'mdlm and does not predict the next'):
+    sample.check_scorer(found, found, 24)
+  scorer = types.SimpleNamespace(**vars(SCORER))
+  scorer.tokenizer = byte_tokenizer.Config(map='byt5').make()
+  with pytest.raises(ValueError, match='same tokenizer'):
+    sample.check_scorer(scorer, found, 24)
+
+
+@pytest.mark.parametrize(
+  'schedule', [schedules.Polynomial(power=2.0), schedules.Cosine()]
+)
+def test_timed_models_are_told_the_times_of_their_training(schedule):
+  name = type(schedule).__name__.lower()
+  objective = md4.Config(
+    mask_id=9, schedule=name, power=2.0, is_timed=True, eps=schedule.eps
+  )
+  time_b = jnp.array([0.1, 0.5, 0.9])
+  share_b = 1 - schedule.alpha(time_b)
+  denoiser = sample.told(objective, lambda tokens_bt, time_b: time_b)
+  # Between two of 4,097 times.
+  np.testing.assert_allclose(denoiser(None, share_b), time_b, atol=1 / 4096)
+  linear = sample.told(mdlm.Config(mask_id=9, is_timed=True), denoiser)
+  assert linear is denoiser
 
 
 def test_options_of_the_end_are_not_dropped(tmp_path):
