@@ -213,14 +213,41 @@ def resolve_model(config: Config, tokenizer: Any) -> Any:
       model.check_tokenizer(tokenizer)
     except ValueError as e:
       raise errors.ConfigError(str(e)) from e
+  resolved = dataclasses.replace(model, **changes)
+  if getattr(config.objective, 'mask_id', None) is not None:
+    _check_mask(config.objective.mask_id, resolved, tokenizer)
   if config.remat:
     if not hasattr(model, 'remat'):
       raise errors.ConfigError(
         f'remat=True, but {config_lib.type_name(type(model))} has no field '
         'remat. Set remat=False.'
       )
-    changes['remat'] = True
-  return dataclasses.replace(model, **changes)
+    resolved = dataclasses.replace(resolved, remat=True)
+  return resolved
+
+
+def _check_mask(mask_id: int, model: Any, tokenizer: Any) -> None:
+  """Raises ConfigError if a model cannot learn what a mask hides."""
+  if not 0 <= mask_id < model.vocab_size:
+    raise errors.ConfigError(
+      f'objective.mask_id={mask_id} must be an id of the model, in [0, '
+      f'{model.vocab_size}). For a mask that the tokenizer does not have set '
+      f'objective.mask_id={tokenizer.vocab_size} and model.vocab_size='
+      f'{tokenizer.vocab_size + 1}.'
+    )
+  if mask_id < tokenizer.vocab_size and tokenizer.token_bytes(mask_id):
+    raise errors.ConfigError(
+      f'objective.mask_id={mask_id} stands for '
+      f'{tokenizer.token_bytes(mask_id)!r} in a text, so that text would read '
+      'as masked. Set objective.mask_id to a special token, or to '
+      f'{tokenizer.vocab_size} with model.vocab_size='
+      f'{tokenizer.vocab_size + 1}.'
+    )
+  if getattr(model, 'is_causal', False):
+    raise errors.ConfigError(
+      'model.is_causal=True with an objective that masks tokens: what is to be '
+      'restored depends on both sides. Set model.is_causal=False.'
+    )
 
 
 def make_tokenizer(config: Config, workdir: epath.Path | None) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from jaxtok.diffusion import mdlm
 from jaxtok.models import (
   blt,
   hat,
@@ -108,3 +109,31 @@ def test_a_run_that_misreads_its_tokens_does_not_begin(make_config, tmp_path):
   config = make_config(model=spacebyte.Config(), tokenizer=BYT5)
   with pytest.raises(errors.ConfigError, match=r'segmenter\.offset=0'):
     setup.prepare(config, tmp_path / 'run')
+
+
+@pytest.mark.parametrize(
+  'mask_id, changes, message',
+  [
+    (5000, {}, r'mask_id=5000 must be an id of the model, in \[0, 260\)'),
+    (-1, {}, 'mask_id=-1 must be an id of the model'),
+    (65, {}, "mask_id=65 stands for b'A' in a text"),
+    (259, {'is_causal': True}, r'model\.is_causal=True with an objective that'),
+  ],
+)
+def test_a_mask_that_cannot_be_learned_is_refused(
+  make_config, mask_id, changes, message
+):
+  tokenizer = byte_tokenizer.Config()
+  num_ids = tokenizer.make().vocab_size
+  assert num_ids == 259
+  fields = dict(dim=16, num_layers=1, num_heads=2, vocab_size=num_ids + 1)
+  resolve = lambda mask_id, **changes: setup.resolve_model(
+    make_config(
+      model=transformer.Config(**(fields | {'is_causal': False} | changes)),
+      objective=mdlm.Config(mask_id=mask_id),
+    ),
+    tokenizer.make(),
+  )
+  assert resolve(num_ids).vocab_size == num_ids + 1
+  with pytest.raises(errors.ConfigError, match=message):
+    resolve(mask_id, **changes)
