@@ -8,7 +8,8 @@
 Each method is trained twice: for the same number of tokens, and for as many
 FLOPs as the first method needs for those, M1's included. Ends with one table
 and one picture, `suite.md` and `suite.png` in the workdir. A second call reuses
-the runs that are finished and goes on with the one that was interrupted.
+the runs that are finished and goes on with the one that was interrupted; runs
+of another text or config in the workdir are refused.
 """
 
 import pathlib

@@ -8,8 +8,9 @@ and in which order they come, depends on names and contents only, so it is the
 same on every machine and in every process.
 """
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 SPLITS = ('train', 'validation', 'test')
@@ -58,6 +59,15 @@ def documents(source: Source) -> Iterator[bytes]:
     start += len(records)
     size = sum(len(record['data']) for record in records)
     count = max(1, min(1024, _MANY_BYTES * len(records) // max(1, size)))
+
+
+def corpus_id(texts: Iterable[bytes]) -> str:
+  """Identifies a text by a hash of its documents' bytes."""
+  state = hashlib.blake2b(digest_size=8)
+  for data in texts:
+    state.update(len(data).to_bytes(8, 'little'))
+    state.update(data)
+  return state.hexdigest()
 
 
 class Subset:

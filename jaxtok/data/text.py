@@ -11,7 +11,6 @@ every tokenizer, packing and number of processes.
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,11 +135,7 @@ class Text:
     """
     key = split, max_bytes
     if key not in self._ids:
-      state = hashlib.blake2b(digest_size=8)
-      for data in self.documents(split, max_bytes):
-        state.update(len(data).to_bytes(8, 'little'))
-        state.update(data)
-      self._ids[key] = state.hexdigest()
+      self._ids[key] = source_lib.corpus_id(self.documents(split, max_bytes))
     return self._ids[key]
 
   def describe(self, split: str, max_bytes: int = 0) -> str:

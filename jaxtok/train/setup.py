@@ -129,10 +129,7 @@ def prepare(
   """
   path = None if workdir is None else epath.Path(workdir)
   # Before the workdir is made: text that cannot be read leaves nothing behind.
-  evaluated = {
-    getattr(c, 'split', '') or 'train' for c in config.evals.values()
-  }
-  for split in sorted({'train', *evaluated}):
+  for split in splits(config):
     next(iter(config.data.documents(split)), None)
   mesh = config.mesh.make()
   sharding.check_batch_size(
@@ -167,6 +164,12 @@ def prepare(
     batch=batch,
     reader=distributed.reader(mesh, config.batch_size),
   )
+
+
+def splits(config: Config) -> list[str]:
+  """The splits that a run reads: for training, and for its evals."""
+  evaluated = [getattr(c, 'split', '') for c in config.evals.values()]
+  return sorted({'train', *evaluated} - {''})
 
 
 def _plan(
