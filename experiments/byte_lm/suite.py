@@ -14,11 +14,11 @@ of both languages. Texts: `$JAXTOK_DATA/english_text/novels_en.zip` and
 language (`--second=`, or --data alone) that part is left out.
 
 Ends with `suite.md`, `suite.json` and `suite.png` in the workdir. A second call
-measures only what is missing, and goes on with a run that was interrupted.
+measures only what is missing, and goes on with a run that was interrupted. It
+refuses numbers of another size, budget, text or --max_bytes in the workdir.
 """
 
 import copy
-import dataclasses
 import os
 import pathlib
 import sys
@@ -28,6 +28,7 @@ from absl import app, flags
 
 from experiments import cli, finished
 from experiments.byte_lm import measures, outcome
+from experiments.byte_lm import plan as plan_lib
 from experiments.byte_lm.configs import (
   blt,
   bpe,
@@ -61,25 +62,6 @@ _WRITTEN = 128  # Bytes per prompt when speed is measured.
 _NO_LIMIT = 10_000_000  # Steps; the budget ends a run.
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """What is done with each model.
-
-  Attributes:
-    size: Of the configs.
-    budget: Training FLOPs.
-    first: Source config of the text.
-    second: Source config of the second language, or None.
-    max_bytes: Of each text that is evaluated.
-  """
-
-  size: str
-  budget: float
-  first: Any
-  second: Any
-  max_bytes: int
-
-
 def main(argv: list[str]) -> None:
   """Trains and measures what is missing, then shows the comparison."""
   if len(argv) > 1:
@@ -95,35 +77,42 @@ def main(argv: list[str]) -> None:
 
 
 def measure_all(
-  root: pathlib.Path, plan: Plan, names: list[str], seeds: list[int]
+  root: pathlib.Path, plan: plan_lib.Plan, names: list[str], seeds: list[int]
 ) -> list[outcome.Row]:
   """One row for each model and seed.
 
   Raises:
-    ValueError: If a model does not exist.
+    ConfigChangedError: If there are numbers of another plan.
+    ValueError: If a model or a text does not exist.
   """
   if unknown := [name for name in names if name not in MODELS]:
     raise ValueError(
       f'model {unknown[0]!r} does not exist. Use some of: {", ".join(MODELS)}.'
     )
-  for name in names:  # Before anything is trained.
-    check_budget(name, plan)
   jobs = [(name, seed) for name in names for seed in seeds]
+  for name, seed in jobs:  # Before anything is trained.
+    plan.open(_path(root, name, seed))
+  for name in names:
+    check_budget(name, plan)
   rows = []
   for number, (name, seed) in enumerate(jobs, start=1):
     print(f'\n== [{number}/{len(jobs)}] {name}, seed {seed}\n', flush=True)
-    rows.append(_measure(root / f'{name}-{seed}', plan, name, seed))
+    rows.append(_measure(_path(root, name, seed), plan, name, seed))
   return rows
 
 
+def _path(root: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+  """Where the numbers of a model are, in the workdir of its run."""
+  return root / f'{name}-{seed}' / 'suite.json'
+
+
 def _measure(
-  workdir: pathlib.Path, plan: Plan, name: str, seed: int
+  path: pathlib.Path, plan: plan_lib.Plan, name: str, seed: int
 ) -> outcome.Row:
   """Trains a model and measures it; each stage leaves its numbers."""
-  config = make_config(name, plan, seed)
-  run = finished.train_once(config, workdir)
-  path = workdir / 'suite.json'
-  found = files.read_json(path) if path.exists() else {}
+  found = plan.open(path)
+  files.write_json(path, found)  # The plan, before anything is done by it.
+  run = finished.train_once(make_config(name, plan, seed), path.parent)
   judge = measures.Judge(run, plan.max_bytes)
   stages = {
     'model': lambda: _facts(run),
@@ -139,10 +128,11 @@ def _measure(
       found[stage] = measure()
       files.write_json(path, found)
       print(f'{stage:11} {outcome.line(found[stage])}', flush=True)
-  return outcome.Row(name=name, seed=seed, run=run, found=found)
+  numbers = {stage: found[stage] for stage in stages}
+  return outcome.Row(name=name, seed=seed, run=run, found=numbers)
 
 
-def make_config(name: str, plan: Plan, seed: int) -> Any:
+def make_config(name: str, plan: plan_lib.Plan, seed: int) -> Any:
   """The run of a model on the first text within the budget."""
   config = MODELS[name].get_config(plan.size)
   config.data.source, config.seed = plan.first, seed
@@ -150,7 +140,7 @@ def make_config(name: str, plan: Plan, seed: int) -> Any:
   return within(config, plan.budget)
 
 
-def check_budget(name: str, plan: Plan) -> None:
+def check_budget(name: str, plan: plan_lib.Plan) -> None:
   """Raises ValueError if the second language would not get a step."""
   steps = make_config(name, plan, 0).steps
   least = 1 / _ADAPTED if plan.second is not None else 1
@@ -184,7 +174,7 @@ def _facts(run: runs.Run) -> dict[str, float]:
 
 
 def _noise(
-  run: runs.Run, judge: measures.Judge, plan: Plan
+  run: runs.Run, judge: measures.Judge, plan: plan_lib.Plan
 ) -> dict[str, float]:
   return {
     kind: judge(
@@ -195,14 +185,14 @@ def _noise(
 
 
 def _adapted(
-  run: runs.Run, judge: measures.Judge, plan: Plan
+  run: runs.Run, judge: measures.Judge, plan: plan_lib.Plan
 ) -> dict[str, float]:
   """Both languages after further training on the second, and before."""
   config = copy.deepcopy(run.config)
   config.data.source = plan.second
   config.tokenizer = saved.Config(path=str(run.workdir / 'tokenizer'))
   config = within(config, _ADAPTED * plan.budget)
-  workdir = pathlib.Path(f'{run.workdir}-adapted')
+  workdir = pathlib.Path(run.workdir) / 'adapted'
   after = finished.train_once(config, workdir, init_from=run.workdir)
   return {
     'second_before': judge(run.model, plan.second),
@@ -211,7 +201,7 @@ def _adapted(
   }
 
 
-def _plan() -> Plan:
+def _plan() -> plan_lib.Plan:
   """What the flags say."""
   if FLAGS.budget <= 0:
     raise ValueError(f'--budget={FLAGS.budget} must be > 0 FLOPs.')
@@ -219,7 +209,7 @@ def _plan() -> Plan:
   second = FLAGS.second
   if second is None and FLAGS.data is None:
     second = _default('second', 'german_text/novels_de.zip')
-  return Plan(
+  return plan_lib.Plan(
     size=FLAGS.size,
     budget=FLAGS.budget,
     first=source.from_spec(first),

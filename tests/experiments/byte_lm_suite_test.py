@@ -10,9 +10,11 @@ import pytest
 
 from experiments import cli, finished
 from experiments.byte_lm import outcome, suite
+from experiments.byte_lm import plan as plan_lib
 from experiments.byte_lm.configs import transformer
 from jaxtok import runs
 from jaxtok.data import noise, text
+from jaxtok.train import errors
 
 _ENGLISH = b'The boats of the village went out before it was light. ' * 120
 _GERMAN = b'Die Boote des Dorfes fuhren hinaus, ehe es hell war. ' * 120
@@ -39,7 +41,7 @@ def plan(tmp_path):
     paths[-1].write_bytes(data)
   first, second = (text.Files(path=str(path)) for path in paths)
   # A step of the tiny byte model costs 9e8 FLOPs.
-  return suite.Plan(
+  return plan_lib.Plan(
     size='tiny', budget=4e9, first=first, second=second, max_bytes=300
   )
 
@@ -66,7 +68,7 @@ def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
   assert 'bytes' in str(result)
   # The numbers are those of the right model on the right text.
   run = rows[0].run
-  after = runs.load(f'{run.workdir}-adapted')
+  after = runs.load(run.workdir / 'adapted')
   judge = suite.measures.Judge(run, plan.max_bytes)
   assert judge(run.model, plan.first) == pytest.approx(facts['bpb'])
   for kind in suite.NOISE:
@@ -81,6 +83,52 @@ def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
   again = suite.measure_all(tmp_path / 'runs', plan, ['bytes'], [0])
   assert again[0].found == rows[0].found
   assert 'is finished' in capsys.readouterr().out
+  _check_refusals(tmp_path, plan)
+
+
+def _check_refusals(tmp_path, plan):
+  """Of whatever the numbers in tmp_path / 'runs' are not of."""
+  swapped = dict(first=plan.second, second=plan.first)
+  other = tmp_path / 'other.txt'
+  other.write_bytes(_GERMAN[::-1])
+  for changes, message in (
+    (swapped, r'--data, source\.path: .*en\.txt -> .*de\.txt'),
+    (
+      dict(second=text.Files(path=str(other))),
+      r'--second, contents of train: ',
+    ),
+    (dict(max_bytes=400), r'--max_bytes: 300 -> 400\nUndo the change, use an'),
+    (dict(budget=5e9), r'--budget: 4000000000\.0 -> 5000000000\.0'),
+    (dict(size='small'), '--size: tiny -> small'),
+  ):
+    changed = dataclasses.replace(plan, **changes)
+    with pytest.raises(errors.ConfigChangedError, match=message):
+      suite.measure_all(tmp_path / 'runs', changed, ['bytes'], [0])
+  gone = dataclasses.replace(plan, second=text.Files(path='none.txt'))
+  with pytest.raises(ValueError, match=r'--second: none\.txt does not exist'):
+    suite.measure_all(tmp_path / 'runs', gone, ['bytes'], [0])
+  # Without a second language the numbers of the one before are left out.
+  first = dataclasses.replace(plan, second=None)
+  (row,) = suite.measure_all(tmp_path / 'runs', first, ['bytes'], [0])
+  assert set(row.found) == {'model', 'noise', 'speed'}
+  with open(plan.first.path, 'ab') as file:
+    file.write(b'One more sentence. ')
+  edited = dataclasses.replace(plan)
+  with pytest.raises(errors.ConfigChangedError, match='--data, contents of'):
+    suite.measure_all(tmp_path / 'runs', edited, ['bytes'], [0])
+
+
+def test_a_second_language_can_come_later(plan, tmp_path):
+  path = tmp_path / 'suite.json'
+  first = dataclasses.replace(plan, second=None)
+  stored = first.open(path)
+  path.write_text(json.dumps(stored | {'speed': {'x': 1}}))
+  assert plan.open(path) == {'plan': plan.facts, 'speed': {'x': 1}}
+  path.write_text(json.dumps(plan.open(path)))
+  assert first.open(path)['plan'] == plan.facts  # It is not forgotten.
+  path.write_text('{"speed": {"x": 1}}')
+  with pytest.raises(errors.ConfigChangedError, match='does not say which'):
+    plan.open(path)
 
 
 def _never(*args, **kwargs):
