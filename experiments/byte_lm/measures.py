@@ -73,10 +73,11 @@ def bytes_per_position(run: runs.Run) -> float:
 
 
 def flops_per_byte(run: runs.Run) -> float:
-  """FLOPs of a forward pass per byte of training text."""
+  """FLOPs of a forward pass in training, per byte of training text."""
   row, config = run.metrics('train')[-1], run.config
   shape = models.Shape(b=config.batch_size, t=config.data.seq_len)
-  return sum(run.model.flops(shape).values()) * row['step'] / row['bytes']
+  forward = sum(run.model.flops(shape).values())
+  return row['step'] * forward / row['bytes']
 
 
 def bytes_per_second(run: runs.Run, source: Any, num_bytes: int) -> float:

@@ -1,111 +1,70 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The table and the picture that the suite ends with."""
+"""What the suite ends with: the table, its record, and the picture."""
 
 import dataclasses
-import math
+import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.byte_lm import scores as scores_lib
 from jaxtok import runs
-from jaxtok.runs import compare, curves, files, groups, plots, table
+from jaxtok.runs import compare, curves, files, groups, meta, plots
 
 _Y = 'eval/val/bpb'
-# Column, and where its number is in a row's `found`: stage, key.
-_COLUMNS = (
-  ('parameters', 'model', 'parameters'),
-  ('bpb', 'model', 'bpb'),
-  ('bytes/position', 'model', 'bytes_per_position'),
-  ('FLOPs/byte', 'model', 'flops_per_byte'),
-  ('bytes/s written', 'speed', 'bytes_per_second'),
-  ('+ case', 'noise', 'case'),
-  ('+ typos', 'noise', 'typo'),
-  ('+ spaces', 'noise', 'spaces'),
-  ('2nd before', 'adapted', 'second_before'),
-  ('2nd after', 'adapted', 'second_after'),
-  ('1st after', 'adapted', 'first_after'),
-)
-_WHOLE = ('parameters', 'flops_per_byte', 'bytes_per_second')
-_NOTES = (
-  'bpb: bits per byte of held-out text; every model has had the same training '
-  'FLOPs. ± is the standard error over seeds.',
-  'bytes/position: bytes of text per position of the trunk. FLOPs/byte: of a '
-  'forward pass. bytes/s written: greedy, 8 prompts at once, without '
-  'compilation.',
-  '+ case, + typos, + spaces: rise of bpb when 10 % of the letters change '
-  'case, become another letter, or 10 % of the spaces are missing; per byte of '
-  'the text as it then is.',
-  '2nd, 1st: bpb of the second and the first language, before and after '
-  'further training on the second for a quarter of the budget.',
-)
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """What was measured of one model and seed.
+class Row(scores_lib.Score):
+  """The numbers of one model and seed, and where they come from.
 
   Attributes:
-    name: Of the model.
-    seed: Of the run.
     run: The run on the first text.
-    found: Numbers by stage; see `suite`.
   """
 
-  name: str
-  seed: int
   run: runs.Run
-  found: Mapping[str, Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """Everything that was measured; printed, it is the table."""
+  """Everything that was measured; printed, it is the table.
+
+  Attributes:
+    rows: One for each model and seed.
+    plan: What they are of; `facts` of `plan.Plan`.
+  """
 
   rows: Sequence[Row]
+  plan: Mapping[str, Any]
 
   def __post_init__(self):
     # Refuses runs that were evaluated on different text.
     compare.compare([row.run for row in self.rows], x='flops', y=_Y)
 
   @property
-  def names(self) -> list[str]:
-    """The models, in order."""
-    return list(dict.fromkeys(row.name for row in self.rows))
+  def scores(self) -> scores_lib.Scores:
+    """The numbers."""
+    return scores_lib.Scores(self.rows)
 
-  def value(self, name: str, stage: str, key: str) -> tuple[float, float]:
-    """Mean over the seeds of a model and its standard error; nan: unknown."""
-    members = [row.found for row in self.rows if row.name == name]
-    values = [found.get(stage, {}).get(key, math.nan) for found in members]
-    if stage == 'noise':  # The rise.
-      values = [
-        value - found['model']['bpb']
-        for value, found in zip(values, members, strict=True)
-      ]
-    error = math.nan
-    if len(values) > 1:
-      error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
-    return float(np.mean(values)), error
-
-  def cells(self) -> list[list[str]]:
-    """The table, a row per model."""
-    return [
-      [
-        name,
-        *(
-          _number(key, *self.value(name, stage, key))
-          for _, stage, key in _COLUMNS
-        ),
-      ]
-      for name in self.names
-    ]
-
-  def markdown(self) -> str:
-    """The table with its notes."""
-    notes = '\n'.join(f'- {note}' for note in _NOTES)
-    return f'{table.markdown(_header(), self.cells())}\n{notes}\n'
+  def record(self) -> dict[str, Any]:
+    """The numbers and how they were made, as JSON."""
+    sessions = [s for row in self.rows for s in row.run.meta['sessions']]
+    states = [session['git'] or {} for session in sessions]
+    commits = {state.get('commit') or 'unknown' for state in states}
+    return {
+      'plan': dict(self.plan),
+      'made': {
+        'finished': meta.now(),
+        'commits': sorted(commits),
+        'has_uncommitted_changes': any(state.get('diff') for state in states),
+        'versions': meta.versions(),
+        'device': meta.device() | {'cores': os.cpu_count()},
+      },
+      'rows': self.scores.to_json(),
+    }
 
   def picture(self) -> plots.Picture:
     """Bits per byte against FLOPs; the rise by noise; both languages."""
@@ -115,14 +74,16 @@ class Outcome:
       self._draw_bars(
         axes[1],
         'rise of bits per byte by noise',
-        {label: ('noise', key) for label, _, key in _COLUMNS[5:8]},
+        {label: ('noise', key) for label, _, key in scores_lib.COLUMNS[5:8]},
       )
       self._draw_bars(
         axes[2],
         'bits per byte of two languages',
         {
           '1st before': ('model', 'bpb'),
-          **{label: (stage, key) for label, stage, key in _COLUMNS[8:]},
+          **{
+            label: (stage, key) for label, stage, key in scores_lib.COLUMNS[8:]
+          },
         },
       )
       return plots.Picture(axes[0].figure)
@@ -131,22 +92,20 @@ class Outcome:
     """Writes suite.md, .json, .svg and .png; returns their paths."""
     stem = pathlib.Path(folder) / 'suite'
     paths = [stem.with_suffix('.md'), stem.with_suffix('.json')]
-    files.write_atomic(paths[0], self.markdown())
-    files.write_json(
-      paths[1],
-      [{'model': row.name, 'seed': row.seed, **row.found} for row in self.rows],
-    )
+    files.write_atomic(paths[0], self.scores.markdown())
+    files.write_json(paths[1], self.record())
     return [*paths, *self.picture().save(stem)]
 
   def __str__(self) -> str:
-    return table.plain(_header(), self.cells())
+    return str(self.scores)
 
   def _draw_curves(self, axis: Any) -> None:
-    for name in self.names:
+    for name in self.scores.names:
       members = [row.run for row in self.rows if row.name == name]
       group = groups.Group(name, [curves.load(r, 'flops', _Y) for r in members])
       xs, ys, _ = group.mean_curve()
-      axis.plot(xs, ys, marker='o', label=name)
+      before, _ = self.scores.value(name, 'patcher', 'flops')
+      axis.plot(xs + np.nan_to_num(before), ys, marker='o', label=name)
     axis.set_xscale('log')
     axis.set_xlabel('training FLOPs')
     axis.set_ylabel('bits per byte (held-out text)')
@@ -155,13 +114,16 @@ class Outcome:
   def _draw_bars(
     self, axis: Any, label: str, wanted: Mapping[str, tuple[str, str]]
   ) -> None:
-    """Groups of bars: a group per model, a bar per number."""
-    places, width = np.arange(len(self.names)), 0.8 / len(wanted)
-    for i, (name, (stage, key)) in enumerate(wanted.items()):
-      values = [self.value(model, stage, key)[0] for model in self.names]
-      at = places + (i - (len(wanted) - 1) / 2) * width
+    """Groups of bars: a group per model, a bar per number that is known."""
+    models = self.scores.names
+    value = lambda *place: [self.scores.value(m, *place)[0] for m in models]
+    found = {name: value(*place) for name, place in wanted.items()}
+    found = {k: v for k, v in found.items() if not np.isnan(v).all()}
+    places, width = np.arange(len(models)), 0.8 / len(found)
+    for i, (name, values) in enumerate(found.items()):
+      at = places + (i - (len(found) - 1) / 2) * width
       axis.bar(at, np.nan_to_num(values), width, label=name)
-    axis.set_xticks(places, self.names, rotation=45, ha='right')
+    axis.set_xticks(places, models, rotation=45, ha='right')
     axis.set_ylabel(label)
     _legend(axis)
 
@@ -171,24 +133,3 @@ def _legend(axis: Any) -> None:
   axis.legend(
     fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0)
   )
-
-
-def line(numbers: Mapping[str, float]) -> str:
-  """Numbers of a stage on one line."""
-  cells = (
-    f'{key} {_number(key, value, math.nan)}' for key, value in numbers.items()
-  )
-  return '  '.join(cells)
-
-
-def _header() -> list[str]:
-  return ['model', *(label for label, *_ in _COLUMNS)]
-
-
-def _number(key: str, mean: float, error: float) -> str:
-  show: Callable[[float], str] = (
-    (lambda x: f'{x:,.0f}') if key in _WHOLE else (lambda x: f'{x:.3f}')
-  )
-  if math.isnan(mean):
-    return '-'
-  return show(mean) if math.isnan(error) else f'{show(mean)} ± {show(error)}'

@@ -13,27 +13,34 @@ of both languages. Texts: `$JAXTOK_DATA/english_text/novels_en.zip` and
 `german_text/novels_de.zip`, or --data and --second (any text). Without a second
 language (`--second=`, or --data alone) that part is left out.
 
+`blt_entropy` spends a quarter of its budget on the language model that says
+where patches end.
+
 Ends with `suite.md`, `suite.json` and `suite.png` in the workdir. A second call
 measures only what is missing, and goes on with a run that was interrupted. It
 refuses numbers of another size, budget, text or --max_bytes in the workdir.
 """
 
 import copy
+import math
 import os
 import pathlib
 import sys
+import time
 from typing import Any
 
 from absl import app, flags
 
 from experiments import cli, finished
-from experiments.byte_lm import measures, outcome
+from experiments.byte_lm import entropy_patches, measures, outcome, scores
 from experiments.byte_lm import plan as plan_lib
 from experiments.byte_lm.configs import (
   blt,
   bpe,
   hat,
+  hat2,
   hnet,
+  lexinvariant,
   spacebyte,
   transformer,
   word_pooled,
@@ -49,10 +56,13 @@ FLAGS = flags.FLAGS
 MODELS: dict[str, Any] = {
   'bytes': transformer,
   'bpe': bpe,
+  'lexinvariant': lexinvariant,
   'spacebyte': spacebyte,
   'blt': blt,
+  'blt_entropy': entropy_patches,
   'hnet': hnet,
   'hat': hat,
+  'hat2': hat2,
   'word_pooled': word_pooled,
 }
 NOISE = ('case', 'typo', 'spaces')
@@ -70,7 +80,9 @@ def main(argv: list[str]) -> None:
   with cli.run_errors():
     root = pathlib.Path(FLAGS.workdir)
     seeds = cli.whole_numbers('seeds', FLAGS.seeds)
-    result = outcome.Outcome(measure_all(root, _plan(), FLAGS.models, seeds))
+    plan = _plan()
+    rows = measure_all(root, plan, FLAGS.models, seeds)
+    result = outcome.Outcome(rows, plan.facts)
     print(f'\n{result}')
     for path in result.save(root):
       print(f'wrote {path}')
@@ -111,8 +123,9 @@ def _measure(
 ) -> outcome.Row:
   """Trains a model and measures it; each stage leaves its numbers."""
   found = plan.open(path)
+  begin = time.perf_counter() - found.get('seconds', 0.0)
   files.write_json(path, found)  # The plan, before anything is done by it.
-  run = finished.train_once(make_config(name, plan, seed), path.parent)
+  run, numbers = _train(path.parent, plan, name, seed)
   judge = measures.Judge(run, plan.max_bytes)
   stages = {
     'model': lambda: _facts(run),
@@ -126,30 +139,60 @@ def _measure(
   for stage, measure in stages.items():
     if stage not in found:
       found[stage] = measure()
+      found['seconds'] = time.perf_counter() - begin
       files.write_json(path, found)
-      print(f'{stage:11} {outcome.line(found[stage])}', flush=True)
-  numbers = {stage: found[stage] for stage in stages}
-  return outcome.Row(name=name, seed=seed, run=run, found=numbers)
+      print(f'{stage:11} {scores.line(found[stage])}', flush=True)
+    numbers[stage] = found[stage]
+  return outcome.Row(name, seed, numbers, found['seconds'], run)
+
+
+def _train(
+  workdir: pathlib.Path, plan: plan_lib.Plan, name: str, seed: int
+) -> tuple[runs.Run, dict[str, dict[str, float]]]:
+  """The run on the first text; numbers of the patcher that came before."""
+  config, numbers = make_config(name, plan, seed), {}
+  if hasattr(MODELS[name], 'add_patcher'):
+    its = patcher_config(name, plan, seed)
+    add_patcher = MODELS[name].add_patcher
+    numbers['patcher'] = add_patcher(config, its, workdir / 'patcher')
+  return finished.train_once(config, workdir), numbers
 
 
 def make_config(name: str, plan: plan_lib.Plan, seed: int) -> Any:
-  """The run of a model on the first text within the budget."""
-  config = MODELS[name].get_config(plan.size)
+  """The run of a model on the first text, within its part of the budget."""
+  model = MODELS[name]
+  budget = plan.budget * (1 - getattr(model, 'PATCHER_SHARE', 0))
+  return within(_on_first(model.get_config(plan.size), plan, seed), budget)
+
+
+def patcher_config(name: str, plan: plan_lib.Plan, seed: int) -> Any:
+  """The run before it, of a model whose patcher is trained: the other part."""
+  model = MODELS[name]
+  config = _on_first(model.patcher_config(plan.size), plan, seed)
+  return within(config, plan.budget * model.PATCHER_SHARE)
+
+
+def _on_first(config: Any, plan: plan_lib.Plan, seed: int) -> Any:
   config.data.source, config.seed = plan.first, seed
   config.evals['val'].max_bytes = plan.max_bytes
-  return within(config, plan.budget)
+  return config
 
 
 def check_budget(name: str, plan: plan_lib.Plan) -> None:
-  """Raises ValueError if the second language would not get a step."""
+  """Raises ValueError if some run of a model would not get a step."""
   steps = make_config(name, plan, 0).steps
-  least = 1 / _ADAPTED if plan.second is not None else 1
+  least = 1
+  if plan.second is not None:  # Its budget has no part for a patcher.
+    share = 1 - getattr(MODELS[name], 'PATCHER_SHARE', 0)
+    least = math.ceil(share / _ADAPTED)
   if steps < least:
     raise ValueError(
       f'--budget={plan.budget:g} pays for {steps} steps of {name}; it must pay '
-      f'for {least:g}, as {_ADAPTED:.0%} of it go to the second language. '
+      f'for {least}, as {_ADAPTED:.0%} of it go to the second language. '
       'Raise it, or pass --second= to leave that out.'
     )
+  if hasattr(MODELS[name], 'add_patcher'):
+    patcher_config(name, plan, 0)
 
 
 def within(config: Any, budget: float) -> Any:

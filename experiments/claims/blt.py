@@ -29,11 +29,7 @@ quarter of the FLOPs, and room for one patch in 3 bytes, they lost 0.13: after
 import pathlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-
+from experiments.byte_lm import entropy_patches
 from experiments.byte_lm.configs import blt as config_lib
 from experiments.claims import spacebyte
 from jaxtok import train
@@ -62,7 +58,7 @@ def measure(
   run = train.run(teacher, workdir / 'patcher')
   weights = str(workdir / 'weights')
   interop.save(run.model, weights, model_type='llama')
-  limit = _threshold(run, teacher)
+  limit = entropy_patches.threshold(run, _LENGTH)
   rules = {
     'entropy': patcher.Entropy(
       model=teacher.model,
@@ -89,23 +85,6 @@ def measure(
     'threshold': limit,
     **found,
   }
-
-
-def _threshold(run: Any, config: Any) -> float:
-  """Of the entropies of 64 rows of training text."""
-  rows = config.data.make(run.tokenizer).rows('train')
-  batch = rows.batch(np.linspace(0, len(rows) - 1, 64).astype(int))
-  tokens, documents = (
-    jnp.asarray(batch[key]) for key in ('tokens_bt', 'segment_ids_bt')
-  )
-  graph, params = nnx.split(run.model)
-
-  @jax.jit
-  def entropies(params):
-    model = nnx.merge(graph, params)
-    return segmenters.entropies(model, tokens, segment_ids=documents)
-
-  return patcher.threshold(entropies(params), _LENGTH)
 
 
 def _cost(model: Any, config: Any) -> float:

@@ -4,32 +4,53 @@
 
 import dataclasses
 import json
+import pathlib
 import types
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
-from experiments import cli, finished
-from experiments.byte_lm import outcome, suite
+from experiments import cli, config_path, finished
+from experiments.byte_lm import entropy_patches, outcome, suite
 from experiments.byte_lm import plan as plan_lib
 from experiments.byte_lm.configs import transformer
 from jaxtok import runs
 from jaxtok.data import noise, text
+from jaxtok.nn import segmenters
 from jaxtok.train import errors
 
 _ENGLISH = b'The boats of the village went out before it was light. ' * 120
 _GERMAN = b'Die Boote des Dorfes fuhren hinaus, ehe es hell war. ' * 120
 
 
+MODELS = suite.MODELS
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
   """Collectives of eight devices on two cores may wait for ever."""
 
-  def get_config(size):
-    config = transformer.get_config(size)
-    config.mesh.data = 1
-    return config
+  def alone(get_config):
+    def get(size):
+      config = get_config(size)
+      config.mesh.data = 1
+      return config
 
-  models = {'bytes': types.SimpleNamespace(get_config=get_config)}
+    return get
+
+  entropy = types.SimpleNamespace(
+    PATCHER_SHARE=entropy_patches.PATCHER_SHARE,
+    get_config=alone(entropy_patches.get_config),
+    patcher_config=alone(entropy_patches.patcher_config),
+    add_patcher=entropy_patches.add_patcher,
+  )
+  models = {
+    'bytes': types.SimpleNamespace(get_config=alone(transformer.get_config)),
+    'blt_entropy': entropy,
+  }
   monkeypatch.setattr(suite, 'MODELS', models)
 
 
@@ -48,21 +69,23 @@ def plan(tmp_path):
 
 def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
   rows = suite.measure_all(tmp_path / 'runs', plan, ['bytes'], [0])
-  result = outcome.Outcome(rows)
+  result = outcome.Outcome(rows, plan.facts)
   paths = result.save(tmp_path / 'out')
   assert [path.name for path in paths] == [
     *('suite.md', 'suite.json', 'suite.svg', 'suite.png')
   ]
-  (written,) = json.loads(paths[1].read_text())
+  record = json.loads(paths[1].read_text())
+  assert record['plan'] == plan.facts
+  (row,) = record['rows']
+  written = row['found']
   adapted, facts = written['adapted'], written['model']
+  trained = rows[0].run.metrics('train')[-1]
+  # The backward pass costs two forward passes.
+  assert facts['flops_per_byte'] == trained['flops'] / 3 / trained['bytes']
+  assert row['seconds'] > trained['seconds']
   assert facts['bytes_per_position'] == pytest.approx(1, rel=0.1)
-  last = rows[0].run.metrics('train')[-1]
-  assert last['flops'] <= plan.budget
-  # A step costs three forward passes.
-  assert facts['flops_per_byte'] == pytest.approx(
-    last['flops'] / 3 / last['bytes']
-  )
-  assert result.value('bytes', 'noise', 'case')[0] == pytest.approx(
+  assert trained['flops'] <= plan.budget
+  assert result.scores.value('bytes', 'noise', 'case')[0] == pytest.approx(
     written['noise']['case'] - facts['bpb']
   )
   assert 'bytes' in str(result)
@@ -116,6 +139,66 @@ def _check_refusals(tmp_path, plan):
   edited = dataclasses.replace(plan)
   with pytest.raises(errors.ConfigChangedError, match='--data, contents of'):
     suite.measure_all(tmp_path / 'runs', edited, ['bytes'], [0])
+
+
+def test_every_causal_config_is_in_the_suite():
+  """All of experiments/byte_lm/configs, or one with model and tokens alike."""
+  get = lambda module: module.get_config('tiny')
+  alike = lambda config: (config.model, config.tokenizer, config.data)
+  known = [alike(get(module)) for module in MODELS.values()]
+  folder = pathlib.Path(transformer.__file__).parent
+  left_out = []
+  for path in sorted(folder.glob('[!_]*.py')):
+    config = config_path.load(f'{path}:tiny')
+    if alike(config) not in known:
+      assert getattr(config.model, 'is_encoder_decoder', False), path.stem
+      left_out.append(path.stem)
+  assert left_out == ['byt5', 'mrt5', 'mrt5_edits']
+
+
+@pytest.mark.slow
+def test_a_patcher_is_trained_with_a_part_of_the_budget(
+  plan, tmp_path, monkeypatch
+):
+  # A step costs 2e9 FLOPs, one of its language model 0.9e9.
+  plan = dataclasses.replace(plan, second=None, budget=8e9)
+  run, numbers = suite._train(tmp_path / 'run', plan, 'blt_entropy', 0)
+  its = runs.load(tmp_path / 'run' / 'patcher')
+  spent = [r.metrics('train')[-1]['flops'] for r in (its, run)]
+  assert numbers['patcher']['flops'] == spent[0] <= plan.budget / 4
+  assert plan.budget / 2 < spent[1] <= plan.budget * 3 / 4
+  # The BLT holds that model, and cuts where it is as unsure as asked for.
+  leaves = lambda model: jax.tree.leaves(nnx.to_pure_dict(nnx.state(model)))
+  for a, b in zip(
+    leaves(run.model.patcher.model), leaves(its.model), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+  limit = run.config.model.patcher.rule.threshold
+  assert limit == numbers['patcher']['threshold']
+  rows = run.config.data.make(run.tokenizer).rows('train')
+  tokens = jnp.asarray(rows.batch(np.arange(len(rows) - 1))['tokens_bt'])
+  high = np.asarray(segmenters.entropies(its.model, tokens))[:, 16:] > limit
+  # It was found on 64 rows, in which some of these 46 stand twice.
+  assert 1 / high.mean() == pytest.approx(entropy_patches.LENGTH, rel=0.05)
+  noise_bpb = dict.fromkeys(suite.NOISE, 9.0)
+  found = numbers | {'model': suite._facts(run), 'noise': noise_bpb}
+  result = outcome.Outcome(
+    [outcome.Row('blt_entropy', 0, found, 1.0, run)], plan.facts
+  )
+  assert 'FLOPs have trained the language model' in result.scores.markdown()
+  (line,) = result.picture().figure.axes[0].lines
+  assert line.get_xdata()[-1] == pytest.approx(sum(spent))
+  monkeypatch.setattr(finished.train, 'run', _never)
+  monkeypatch.setattr(entropy_patches, 'threshold', _never)
+  again, same = suite._train(tmp_path / 'run', plan, 'blt_entropy', 0)
+  assert (again.workdir, same) == (run.workdir, numbers)
+
+
+def test_a_budget_must_pay_for_a_step_of_the_patcher(plan, tmp_path):
+  plan = dataclasses.replace(plan, second=None, budget=2e9)
+  with pytest.raises(ValueError, match='less than one step costs'):
+    suite.measure_all(tmp_path / 'poor', plan, ['blt_entropy'], [0])
+  assert not (tmp_path / 'poor').exists()
 
 
 def test_a_second_language_can_come_later(plan, tmp_path):
