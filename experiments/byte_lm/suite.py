@@ -32,19 +32,8 @@ from typing import Any
 from absl import app, flags
 
 from experiments import cli, finished
-from experiments.byte_lm import entropy_patches, measures, outcome, scores
+from experiments.byte_lm import measures, models, outcome, scores
 from experiments.byte_lm import plan as plan_lib
-from experiments.byte_lm.configs import (
-  blt,
-  bpe,
-  hat,
-  hat2,
-  hnet,
-  lexinvariant,
-  spacebyte,
-  transformer,
-  word_pooled,
-)
 from jaxtok import runs
 from jaxtok.data import noise, source
 from jaxtok.runs import files
@@ -53,18 +42,7 @@ from jaxtok.train import setup
 
 FLAGS = flags.FLAGS
 
-MODELS: dict[str, Any] = {
-  'bytes': transformer,
-  'bpe': bpe,
-  'lexinvariant': lexinvariant,
-  'spacebyte': spacebyte,
-  'blt': blt,
-  'blt_entropy': entropy_patches,
-  'hnet': hnet,
-  'hat': hat,
-  'hat2': hat2,
-  'word_pooled': word_pooled,
-}
+MODELS = models.find()
 NOISE = ('case', 'typo', 'spaces')
 _RATE = 0.1  # Of each kind of noise.
 _ADAPTED = 0.25  # Share of the budget that the second language gets.
@@ -180,7 +158,10 @@ def _on_first(config: Any, plan: plan_lib.Plan, seed: int) -> Any:
 
 def check_budget(name: str, plan: plan_lib.Plan) -> None:
   """Raises ValueError if some run of a model would not get a step."""
-  steps = make_config(name, plan, 0).steps
+  try:
+    steps = make_config(name, plan, 0).steps
+  except ValueError as error:
+    raise ValueError(f'model {name}: {error}') from error
   least = 1
   if plan.second is not None:  # Its budget has no part for a patcher.
     share = 1 - getattr(MODELS[name], 'PATCHER_SHARE', 0)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import cli, config_path, finished
-from experiments.byte_lm import entropy_patches, outcome, suite
+from experiments import cli, finished
+from experiments.byte_lm import entropy_patches, models, outcome, suite
 from experiments.byte_lm import plan as plan_lib
-from experiments.byte_lm.configs import transformer
+from experiments.byte_lm.configs import spacebyte, transformer
 from jaxtok import runs
 from jaxtok.data import noise, text
 from jaxtok.nn import segmenters
@@ -24,9 +24,6 @@ from jaxtok.train import errors
 
 _ENGLISH = b'The boats of the village went out before it was light. ' * 120
 _GERMAN = b'Die Boote des Dorfes fuhren hinaus, ehe es hell war. ' * 120
-
-
-MODELS = suite.MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +44,11 @@ def one_device(monkeypatch):
     patcher_config=alone(entropy_patches.patcher_config),
     add_patcher=entropy_patches.add_patcher,
   )
-  models = {
+  found = {
     'bytes': types.SimpleNamespace(get_config=alone(transformer.get_config)),
     'blt_entropy': entropy,
   }
-  monkeypatch.setattr(suite, 'MODELS', models)
+  monkeypatch.setattr(suite, 'MODELS', found)
 
 
 @pytest.fixture
@@ -141,19 +138,29 @@ def _check_refusals(tmp_path, plan):
     suite.measure_all(tmp_path / 'runs', edited, ['bytes'], [0])
 
 
-def test_every_causal_config_is_in_the_suite():
-  """All of experiments/byte_lm/configs, or one with model and tokens alike."""
-  get = lambda module: module.get_config('tiny')
-  alike = lambda config: (config.model, config.tokenizer, config.data)
-  known = [alike(get(module)) for module in MODELS.values()]
-  folder = pathlib.Path(transformer.__file__).parent
-  left_out = []
-  for path in sorted(folder.glob('[!_]*.py')):
-    config = config_path.load(f'{path}:tiny')
-    if alike(config) not in known:
-      assert getattr(config.model, 'is_encoder_decoder', False), path.stem
-      left_out.append(path.stem)
-  assert left_out == ['byt5', 'mrt5', 'mrt5_edits']
+def test_the_suite_has_the_decoders_and_nothing_twice():
+  found = list(models.find())
+  assert found[:4] == ['bytes', 'bpe', 'blt', 'blt_entropy']
+  assert found[4:] == sorted(found[4:])
+  others = {'hat', 'hat2', 'hnet', 'lexinvariant', 'spacebyte', 'word_pooled'}
+  assert others <= set(found)
+  left_out = {'byt5', 'mrt5', 'mrt5_edits'}  # Encoder-decoders.
+  alike = {'transformer', 'byte_probs'}  # Models of bytes and bpe.
+  assert not (left_out | alike) & set(found)
+
+
+def test_the_suite_finds_a_config_that_is_new(tmp_path, monkeypatch):
+  source = pathlib.Path(spacebyte.__file__).read_text()
+  (tmp_path / 'new_model.py').write_text(source.replace('128, 2', '64, 2'))
+  monkeypatch.setattr(models.configs, '__path__', [str(tmp_path)])
+  found = models.find.__wrapped__()  # Without the cache.
+  assert list(found) == ['bytes', 'bpe', 'blt_entropy', 'new_model']
+  assert found['new_model'].get_config('tiny').model.dim == 64
+
+
+@pytest.mark.parametrize('name', models.find())
+def test_models_of_the_suite_have_its_default_size(name):
+  assert models.find()[name].get_config('quickstart').train_flops > 0
 
 
 @pytest.mark.slow
@@ -196,7 +203,7 @@ def test_a_patcher_is_trained_with_a_part_of_the_budget(
 
 def test_a_budget_must_pay_for_a_step_of_the_patcher(plan, tmp_path):
   plan = dataclasses.replace(plan, second=None, budget=2e9)
-  with pytest.raises(ValueError, match='less than one step costs'):
+  with pytest.raises(ValueError, match=r'blt_entropy: .* than one step costs'):
     suite.measure_all(tmp_path / 'poor', plan, ['blt_entropy'], [0])
   assert not (tmp_path / 'poor').exists()
 

@@ -1,0 +1,46 @@
+# Copyright 2026 The jaxtok Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The models of the suite: all configs that read a text from left to right."""
+
+import functools
+import importlib
+import pathlib
+from typing import Any
+
+from experiments.byte_lm import configs, entropy_patches
+from jaxtok.objectives import next_token
+
+_BASELINES = {'bytes': 'transformer', 'bpe': 'bpe'}  # Name, config file.
+# Of a config in more than one way; each has `get_config` too.
+_VARIANTS = {'blt_entropy': entropy_patches}
+
+
+@functools.cache
+def find() -> dict[str, Any]:
+  """Modules with `get_config(size)` by name; baselines first, then by name.
+
+  They are the files of experiments/byte_lm/configs whose model is a decoder
+  that is trained to predict the next token. Of files that differ neither in
+  model nor in tokens, such as `byte_probs` and `bpe`, there is the first.
+  """
+  (folder,) = map(pathlib.Path, configs.__path__)
+  stems = sorted(path.stem for path in folder.glob('[!_]*.py'))
+  load = lambda stem: importlib.import_module(f'{configs.__name__}.{stem}')
+  others = {stem: load(stem) for stem in stems} | _VARIANTS
+  ordered = {name: load(stem) for name, stem in _BASELINES.items()}
+  ordered |= {name: others[name] for name in sorted(others)}
+  found, seen = {}, []
+  for name, module in ordered.items():
+    config = module.get_config('tiny')
+    its = config.model, config.tokenizer, config.data
+    if _is_causal(config) and its not in seen:
+      found[name] = module
+      seen.append(its)
+  return found
+
+
+def _is_causal(config: Any) -> bool:
+  is_next_token = isinstance(config.objective, next_token.Config)
+  return is_next_token and not getattr(
+    config.model, 'is_encoder_decoder', False
+  )
