@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxtok.decoding import sampling as sampling_lib
 from jaxtok.diffusion import ending, samplers, selectors
 
 KINDS = ('prefix', 'dual', 'exact')
@@ -79,6 +80,7 @@ class _Plan:
   block: int
   refresh_every: int
   temperature: float
+  filters: sampling_lib.Config | None
   length: int  # Of the row.
   lookback: int
 
@@ -113,6 +115,7 @@ def decode(
   block: int,
   refresh_every: int = 0,
   temperature: float = 0.0,
+  filters: sampling_lib.Config | None = None,
   end: ending.Ending | None = None,
 ) -> samplers.Canvas:
   """`samplers.decode` in blocks, with a cache.
@@ -121,7 +124,7 @@ def decode(
   'prefix', the program grows with the number of blocks.
 
   Args:
-    denoiser: E.g. `denoisers.OfModel`, or `pretrained.denoiser`.
+    denoiser: E.g. `denoisers.OfModel`, or `pretrained.Denoiser`.
     canvas: See `samplers.decode`.
     selector: Sees the positions of the block; `progress_b` is relative to the
       whole answer.
@@ -133,6 +136,7 @@ def decode(
     refresh_every: Calls of a block after which the whole row is computed anew;
       1 is `samplers.decode`, 0 means only at the first. Static.
     temperature: See `samplers.decode`.
+    filters: See `samplers.decode`.
     end: After each block, rows that have come to their end are filled up and
       cost no more calls; the loop ends with the last row. None goes on to the
       end of the canvas.
@@ -151,6 +155,7 @@ def decode(
     block,
     refresh_every,
     temperature,
+    filters,
     canvas.tokens_bt.shape[1],
     getattr(denoiser, 'lookback', 0),
   )
@@ -255,6 +260,7 @@ def _step(denoiser, selector, rngs_b, plan, canvas, cache, start, begin, size):
     prompt_len=0,
     mask_id=plan.mask_id,
     temperature=plan.temperature,
+    filters=plan.filters,
   )
   answer = plan.length - plan.prompt_len
   view = dataclasses.replace(view, progress_b=part.num_calls_b / answer)

@@ -31,6 +31,7 @@ from jaxtok.diffusion import block_cache, denoisers, samplers, selectors
 ORDERS = ('confidence', 'random', 'margin', 'entropy')
 EOS_POLICIES = ('none', 'logits', 'confidence')
 SCHEDULES = ('even', 'dream')
+SCORES = ('model', 'drawn')
 CACHES = ('none', 'prefix', 'dual')
 
 
@@ -43,6 +44,9 @@ class Config:
   steps: int = 128  # Over all blocks; each reveals at least one token.
   order: str = 'confidence'  # What is revealed first; see `ORDERS`.
   schedule: str = 'even'  # 'dream': as many as Dream's times say, see `Budget`.
+  # The distribution whose confidence orders positions: the 'model' has its own
+  # (LLaDA); 'drawn' is what tokens are drawn from by `sampling` (Dream).
+  scores: str = 'model'
   shift: bool = False  # Logits at a position are for the next one (Dream).
   guidance: float = 0.0  # Weight w: u + (w + 1) (c - u), u without the prompt.
   cache: str = 'none'  # Fast-dLLM's 'prefix' or 'dual'; see `block_cache`.
@@ -72,6 +76,7 @@ class Config:
       ('order', ORDERS),
       ('eos', EOS_POLICIES),
       ('schedule', SCHEDULES),
+      ('scores', SCORES),
       ('cache', CACHES),
     ):
       if getattr(self, name) not in allowed:
@@ -90,7 +95,7 @@ class Config:
   @classmethod
   def dream(cls, **fields) -> 'Config':
     """Dream's own settings: by entropy, shifted, all at once."""
-    own = dict(shift=True, schedule='dream', order='entropy')
+    own = dict(shift=True, schedule='dream', order='entropy', scores='drawn')
     return cls(**own | fields)
 
 
@@ -190,8 +195,9 @@ class Aligned:
 class Denoiser:
   """The model as decoding wants it; two calls of it with guidance.
 
-  The logits are those of the distribution that tokens are drawn from, as
-  filtered by `config.sampling`, and so are confidences.
+  The logits are those that confidences are of, with `-inf` at tokens that are
+  never written. Where `config.scores` is 'model' they are the model's own, and
+  whoever draws tokens applies `config.sampling`; else it is applied already.
 
   Attributes:
     model: A bidirectional `SequenceModel`.
@@ -221,7 +227,7 @@ class Denoiser:
       return shifted(logits_btv) if self.config.shift else logits_btv
 
     each = [logits_of(x_bt) for x_bt in self._inputs(tokens_bt, 0)]
-    return self._filtered(*each)
+    return self._combined(*each)
 
   def init_cache(self, tokens_bt: Int[Array, 'b t']) -> tuple[Any, ...]:
     """One cache for each call; see `block_cache.Windowed`."""
@@ -260,7 +266,7 @@ class Denoiser:
       ),
       strict=True,
     )
-    return self._filtered(*each), caches
+    return self._combined(*each), caches
 
   def _inputs(self, tokens_bw, start):
     """The tokens, and with guidance those without the prompt."""
@@ -269,7 +275,7 @@ class Denoiser:
     is_prompt_w = start + jnp.arange(tokens_bw.shape[1]) < self.prompt_len
     return [tokens_bw, jnp.where(is_prompt_w, self.mask_id, tokens_bw)]
 
-  def _filtered(self, logits_btv, free_btv=None):
+  def _combined(self, logits_btv, free_btv=None):
     config = self.config
     if free_btv is not None:
       scale = config.guidance + 1
@@ -278,7 +284,7 @@ class Denoiser:
     banned_v = jnp.arange(logits_btv.shape[-1]) == self.mask_id
     if config.eos == 'logits':
       banned_v |= self.late_v
-    if not config.sampling.temperature:
+    if config.scores == 'model' or not config.sampling.temperature:
       return jnp.where(banned_v, -jnp.inf, logits_btv)
     return sampling_lib.filter_logits(logits_btv, config.sampling, banned_v)
 
@@ -353,6 +359,11 @@ def _decode(denoiser: Denoiser, canvas, rngs_b) -> samplers.Canvas:
     schedule=config.schedule,
     late_v=denoiser.late_v if config.eos == 'confidence' else None,
   )
+  # Logits of 'drawn' scores come filtered.
+  if config.scores == 'model':
+    chosen = dict(filters=config.sampling)
+  else:
+    chosen = dict(temperature=1.0 if config.sampling.temperature else 0.0)
   decode = samplers.decode
   if config.cache != 'none':
     decode = functools.partial(
@@ -366,5 +377,5 @@ def _decode(denoiser: Denoiser, canvas, rngs_b) -> samplers.Canvas:
     prompt_len=denoiser.prompt_len,
     mask_id=denoiser.mask_id,
     block=block,
-    temperature=1.0 if config.sampling.temperature else 0.0,
+    **chosen,
   )

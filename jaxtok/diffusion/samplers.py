@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtok.decoding import sampling as sampling_lib
 from jaxtok.diffusion import selectors
 
 Denoiser = Callable[[Int[Array, 'b t']], Float[Array, 'b t v']]
@@ -92,6 +93,7 @@ def decode(
   mask_id: int,
   block: int = 0,
   temperature: float = 0.0,
+  filters: sampling_lib.Config | None = None,
   max_steps: int = 0,
 ) -> Canvas:
   """Reveals masked positions until none is left.
@@ -108,6 +110,8 @@ def decode(
     block: Length of blocks decoded left to right; 0 decodes all at once.
     temperature: Of tokens, drawn from softmax(logits / temperature); 0 takes
       the most probable. The selector sees the distribution at temperature 1.
+    filters: In place of `temperature`: its own, and top-k, top-p and min-p, of
+      tokens alone; the selector sees none of it. Static.
     max_steps: Bound on the steps; 0 means the number of answer positions.
 
   Returns:
@@ -139,6 +143,7 @@ def decode(
       mask_id=mask_id,
       block=block,
       temperature=temperature,
+      filters=filters,
     )
     select_bt = selector(view) & view.allowed_bt
     return commit(canvas, view, select_bt, step), step + 1
@@ -159,11 +164,20 @@ def look(
   mask_id: int,
   block: int = 0,
   temperature: float = 0.0,
+  filters: sampling_lib.Config | None = None,
 ) -> selectors.View:
   """Calls the denoiser: what a selector sees at a step of `decode`.
 
   `step` is one number, or one per row; it chooses the random numbers.
+
+  Raises:
+    ValueError: If there are two temperatures.
   """
+  if temperature and filters is not None:
+    raise ValueError(
+      f'temperature={temperature} and filters={filters} both have a '
+      'temperature. Leave temperature 0.'
+    )
   logits_btv = denoiser(canvas.tokens_bt)[:, prompt_len:].astype(jnp.float32)
   is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
   logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
@@ -175,7 +189,7 @@ def look(
   masked_bt = canvas.is_masked_bt[:, prompt_len:]
   return selectors.View(
     probs_btv=jax.nn.softmax(logits_btv, axis=-1),
-    tokens_bt=_tokens(logits_btv, token_rngs_b, temperature),
+    tokens_bt=_tokens(logits_btv, token_rngs_b, temperature, filters),
     is_masked_bt=masked_bt,
     allowed_bt=block_of(masked_bt, 0, block),
     progress_b=canvas.num_calls_b / logits_btv.shape[1],
@@ -183,8 +197,10 @@ def look(
   )
 
 
-def _tokens(logits_btv, rngs_b, temperature):
+def _tokens(logits_btv, rngs_b, temperature, filters):
   """Proposed tokens."""
+  if filters is not None and filters.temperature:
+    return draw(sampling_lib.filter_logits(logits_btv, filters), rngs_b)
   if not temperature:
     return logits_btv.argmax(-1)
   return draw(logits_btv / temperature, rngs_b)

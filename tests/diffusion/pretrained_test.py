@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generation of LLaDA and Dream against loops written out in NumPy."""
 
+import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -180,6 +182,72 @@ def test_drawn_tokens_keep_to_the_filters_and_change_with_the_key(model):
   )
 
 
+class Fixed:
+  """A model with the same logits everywhere, whatever it reads."""
+
+  logits_tv = np.log(
+    [
+      [0.25, 0.25, 0.25, 0.25],
+      [0.44, 0.42, 0.09, 0.05],
+      [0.45, 0.4, 0.14, 0.01],
+    ]
+  )
+  mask_id = 4
+  config = types.SimpleNamespace(vocab_size=5)
+
+  def __call__(self, tokens_bt, *, segment_ids):
+    logits_tv = jnp.pad(self.logits_tv, ((0, 0), (0, 1)))
+    return types.SimpleNamespace(
+      hidden_btd=jnp.broadcast_to(logits_tv, (*tokens_bt.shape, 5))
+    )
+
+  def logits(self, hidden_btd):
+    return hidden_btd
+
+
+def law_of_first(config):
+  """Probability that the left of two positions comes first; over all tokens."""
+  left, right = Fixed.logits_tv[1:]
+
+  def drawn(logits):
+    p = softmax(logits / config.sampling.temperature)
+    p[np.argsort(-p)[config.sampling.top_k or 4 :]] = 0
+    return p / p.sum()
+
+  scores = softmax if config.scores == 'model' else drawn
+  chance = 0.0
+  for a in range(4):
+    for c in range(4):
+      if scores(left)[a] > scores(right)[c]:
+        chance += drawn(left)[a] * drawn(right)[c]
+  return chance
+
+
+@pytest.mark.parametrize('top_k', [0, 3])
+@pytest.mark.parametrize('scores', ['model', 'drawn'])
+def test_drawn_tokens_are_ordered_by_the_published_confidence(scores, top_k):
+  num = 20_000
+  config = pretrained.Config(
+    length=2,
+    steps=2,
+    scores=scores,
+    sampling=sampling.Config(temperature=3.0, top_k=top_k),
+  )
+  canvas = jax.jit(
+    lambda prompt_bt, rng: pretrained.generate(
+      Fixed(), prompt_bt, config, mask_id=Fixed.mask_id, rng=rng
+    )
+  )(jnp.zeros((num, 1), jnp.int32), jax.random.key(1))
+  got = (canvas.reveal_step_bt[:, 1] < canvas.reveal_step_bt[:, 2]).mean()
+  want = law_of_first(config)
+  # Four standard deviations of the share of independent rows.
+  bound = 4 * np.sqrt(want * (1 - want) / num)
+  (other,) = {'model', 'drawn'} - {scores}
+  gap = law_of_first(dataclasses.replace(config, scores=other)) - want
+  assert abs(gap) > 2 * bound, 'the two rules cannot be told apart here'
+  np.testing.assert_allclose(got, want, atol=bound)
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
@@ -188,6 +256,7 @@ def test_drawn_tokens_keep_to_the_filters_and_change_with_the_key(model):
     (dict(length=8, steps=9), 'at most length=8'),
     (dict(length=8, steps=8, order='best'), 'must be one of confidence'),
     (dict(length=8, steps=8, eos='never'), 'must be one of none'),
+    (dict(length=8, steps=8, scores='top'), 'must be one of model, drawn'),
     (dict(length=8, steps=8, block=4, schedule='dream'), 'Set block=0'),
   ],
 )
