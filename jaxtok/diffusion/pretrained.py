@@ -154,6 +154,7 @@ def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:
   return jnp.concatenate([logits_btv[:, :1], logits_btv[:, :-1]], axis=1)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Aligned:
   """A model with shifted logits, for objectives: those of LLaDA fit Dream.
@@ -191,9 +192,12 @@ class Aligned:
     return self.model.logits(hidden_btd)
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
   """The model as decoding wants it; two calls of it with guidance.
+
+  A pytree, like `Aligned`: it may be an argument of jitted functions.
 
   The logits are those that confidences are of, with `-inf` at tokens that are
   never written. Where `config.scores` is 'model' they are the model's own, and
@@ -201,17 +205,17 @@ class Denoiser:
 
   Attributes:
     model: A bidirectional `SequenceModel`.
-    config: How to generate.
+    config: How to generate; static.
     prompt_len: Positions that guidance hides; static.
-    mask_id: The mask token.
+    mask_id: The mask token; static.
     late_v: The tokens that end a text.
     segment_ids_bt: 0 marks padding, which is not seen; None means none.
   """
 
   model: Any
-  config: Config
-  prompt_len: int
-  mask_id: int
+  config: Config = dataclasses.field(metadata=dict(static=True))
+  prompt_len: int = dataclasses.field(metadata=dict(static=True))
+  mask_id: int = dataclasses.field(metadata=dict(static=True))
   late_v: Bool[Array, 'v']
   segment_ids_bt: Any = None
 
@@ -297,9 +301,10 @@ def generate(
   mask_id: int,
   eos_ids: tuple[int, ...] = (),
   is_prompt_bt: Bool[Array, 'b p'] | None = None,
+  selector: selectors.Selector | None = None,
   rng: Array,
 ) -> samplers.Canvas:
-  """Answers prompts; jit it with all but arrays static.
+  """Answers prompts; jit it with all but arrays and the selector static.
 
   Args:
     model: A bidirectional `SequenceModel`, e.g. from `interop.load`.
@@ -309,6 +314,9 @@ def generate(
     eos_ids: Tokens that end a text, for `config.eos`.
     is_prompt_bt: False at padding before shorter prompts. Padding counts as
       positions, which a model with relative positions does not notice.
+    selector: What a call reveals in a block, e.g. `selectors.Threshold` or
+      `policy.Policy`; `steps`, `order` and `schedule` of the config are then
+      not used. None is the published number of tokens per step, `Budget`.
     rng: Key of the sampling.
 
   Returns:
@@ -317,7 +325,8 @@ def generate(
 
   Raises:
     ValueError: If the prompt is empty and logits are shifted, or `eos_ids` is
-      empty and `config.eos` needs it.
+      empty and `config.eos` needs it, or the end of text shall come last, but
+      there is a selector.
   """
   b, prompt_len = prompt_bt.shape
   if config.shift and not prompt_len:
@@ -327,6 +336,12 @@ def generate(
     )
   if config.eos != 'none' and not eos_ids:
     raise ValueError(f'eos_ids is empty, but eos={config.eos!r} needs it.')
+  if config.eos == 'confidence' and selector is not None:
+    raise ValueError(
+      f"eos='confidence' leaves the end of text for last, but selector="
+      f"{type(selector).__name__} has an order of its own. Use eos='none' or "
+      "'logits'."
+    )
   late_v = jnp.zeros(model.config.vocab_size, bool)
   late_v = late_v.at[jnp.asarray(eos_ids, jnp.int32)].set(True)
   tokens_bt = jnp.pad(prompt_bt, ((0, 0), (0, config.length)))
@@ -343,22 +358,24 @@ def generate(
     Denoiser(model, config, prompt_len, mask_id, late_v, segment_ids_bt),
     samplers.start(tokens_bt, is_masked_bt, mask_id),
     samplers.row_rngs(rng, b),
+    selector,
   )
   calls = 2 if config.guidance else 1
   return dataclasses.replace(canvas, num_calls_b=calls * canvas.num_calls_b)
 
 
-def _decode(denoiser: Denoiser, canvas, rngs_b) -> samplers.Canvas:
-  """Decodes with the selector and the cache of the config."""
+def _decode(denoiser: Denoiser, canvas, rngs_b, selector) -> samplers.Canvas:
+  """Decodes with the cache of the config, and its budget if need be."""
   config = denoiser.config
   block = config.block or config.length
-  selector = Budget(
-    steps=config.steps * block // config.length,
-    length=config.length,
-    order=config.order,
-    schedule=config.schedule,
-    late_v=denoiser.late_v if config.eos == 'confidence' else None,
-  )
+  if selector is None:
+    selector = Budget(
+      steps=config.steps * block // config.length,
+      length=config.length,
+      order=config.order,
+      schedule=config.schedule,
+      late_v=denoiser.late_v if config.eos == 'confidence' else None,
+    )
   # Logits of 'drawn' scores come filtered.
   if config.scores == 'model':
     chosen = dict(filters=config.sampling)

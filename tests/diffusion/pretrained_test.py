@@ -13,7 +13,13 @@ import pytest
 from flax import nnx
 
 from jaxtok.decoding import sampling
-from jaxtok.diffusion import pretrained
+from jaxtok.diffusion import (
+  denoisers,
+  policy,
+  pretrained,
+  samplers,
+  selectors,
+)
 from jaxtok.models import transformer
 
 VOCAB, MASK, EOS, P = 12, 11, 3, 4
@@ -248,6 +254,81 @@ def test_drawn_tokens_are_ordered_by_the_published_confidence(scores, top_k):
   np.testing.assert_allclose(got, want, atol=bound)
 
 
+def masked_rows(length):
+  tokens_bt = jnp.pad(jnp.asarray(PROMPT), ((0, 0), (0, length)))
+  is_masked_bt = jnp.broadcast_to(jnp.arange(P + length) >= P, tokens_bt.shape)
+  return samplers.start(tokens_bt, is_masked_bt, MASK)
+
+
+def decode(denoiser, rule, *, length, block=0):
+  """By the sampler itself, with the denoiser as an argument."""
+  fn = functools.partial(
+    samplers.decode, prompt_len=P, mask_id=MASK, block=block
+  )
+  rngs_b = samplers.row_rngs(jax.random.key(0), len(PROMPT))
+  return jax.jit(fn)(denoiser, masked_rows(length), rule, rngs_b)
+
+
+@pytest.mark.parametrize('shift', [False, True])
+def test_other_selectors_decode_as_the_sampler_does(model, shift):
+  rule = selectors.Threshold(0.8)
+  config = pretrained.Config(length=8, block=4, steps=8, shift=shift)
+  got = generate(model, config, selector=rule)
+  denoiser = denoisers.OfModel.make(
+    pretrained.Aligned(model) if shift else model
+  )
+  want = decode(denoiser, rule, length=8, block=4)
+  np.testing.assert_array_equal(got.tokens_bt, want.tokens_bt)
+  np.testing.assert_array_equal(got.num_calls_b, want.num_calls_b)
+  # Both blocks cost a call; the published budget of this config makes 8.
+  assert (got.num_calls_b >= 2).all()
+  assert (got.num_calls_b < 8).all()
+
+
+def test_learned_policies_decode_with_and_without_a_cache(model):
+  learned = policy.Policy(
+    policy.Config(hidden=8, mlp_dim=8, time_dim=4).make(nnx.Rngs(0))
+  )
+  settings = dict(
+    length=8, steps=8, sampling=sampling.Config(temperature=2.0, top_k=4)
+  )
+  run = lambda **fields: generate(
+    model, pretrained.Config(**settings, **fields), selector=learned
+  )
+  got, want = run(cache='dual', refresh_every=1), run()
+  np.testing.assert_array_equal(got.tokens_bt, want.tokens_bt)
+  np.testing.assert_array_equal(got.reveal_step_bt, want.reveal_step_bt)
+  assert not (want.tokens_bt == MASK).any()
+
+
+@pytest.mark.parametrize('shift', [False, True])
+def test_denoisers_are_arguments_of_jitted_functions(model, shift):
+  config = pretrained.Config(length=6, steps=6, shift=shift)
+  denoiser = pretrained.Denoiser(model, config, P, MASK, jnp.zeros(VOCAB, bool))
+  got = decode(denoiser, selectors.TopK(1), length=6)
+  np.testing.assert_array_equal(
+    got.tokens_bt, generate(model, config).tokens_bt
+  )
+  # Other parameters are another argument, not another program.
+  doubled = jax.tree.map(
+    lambda x: 2 * x if jnp.issubdtype(x.dtype, jnp.floating) else x, denoiser
+  )
+  call = jax.jit(lambda denoiser, tokens_bt: denoiser(tokens_bt))
+  tokens_bt = jnp.asarray(PROMPT)
+  assert (call(doubled, tokens_bt) != call(denoiser, tokens_bt)).any()
+  assert call._cache_size() == 1
+
+
+def test_aligned_models_are_arguments_of_jitted_functions(model):
+  tokens_bt = jnp.asarray(PROMPT)
+  call = jax.jit(lambda model, x: model.logits(model(x).hidden_btd))
+  np.testing.assert_allclose(
+    call(pretrained.Aligned(model), tokens_bt),
+    pretrained.shifted(call(model, tokens_bt)),
+    atol=1e-5,
+  )
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
@@ -273,6 +354,14 @@ def test_what_a_call_lacks_is_named(model):
     call(model, jnp.zeros((1, 0), jnp.int32), pretrained.Config.dream())
   with pytest.raises(ValueError, match='eos_ids is empty'):
     call(model, jnp.asarray(PROMPT), pretrained.Config(eos='logits'))
+  with pytest.raises(ValueError, match='selector=TopK has an order of its own'):
+    call(
+      model,
+      jnp.asarray(PROMPT),
+      pretrained.Config(eos='confidence'),
+      eos_ids=(EOS,),
+      selector=selectors.TopK(),
+    )
 
 
 @pytest.mark.parametrize('cache', ['none', 'dual'])
