@@ -28,7 +28,7 @@ from jaxtok.config import configclass
 from jaxtok.decoding import sampling as sampling_lib
 from jaxtok.diffusion import block_cache, denoisers, samplers, selectors
 
-ORDERS = ('confidence', 'random', 'margin', 'entropy')
+ORDERS = ('confidence', 'random', 'margin', 'entropy', 'origin')
 EOS_POLICIES = ('none', 'logits', 'confidence')
 SCHEDULES = ('even', 'dream')
 SCORES = ('model', 'drawn')
@@ -42,7 +42,10 @@ class Config:
   length: int = 128  # Tokens of the answer.
   block: int = 0  # Tokens of a block, decoded left to right; 0 is all at once.
   steps: int = 128  # Over all blocks; each reveals at least one token.
-  order: str = 'confidence'  # What is revealed first; see `ORDERS`.
+  order: str = 'confidence'  # What is revealed first; see `Budget`.
+  # Above 0, positions are drawn without replacement from the softmax of their
+  # scores over this (Dream's alg_temp).
+  order_temperature: float = 0.0
   schedule: str = 'even'  # 'dream': as many as Dream's times say, see `Budget`.
   # The distribution whose confidence orders positions: the 'model' has its own
   # (LLaDA); 'drawn' is what tokens are drawn from by `sampling` (Dream).
@@ -83,6 +86,7 @@ class Config:
         raise ValueError(
           f'{name}={getattr(self, name)!r} must be one of {", ".join(allowed)}.'
         )
+    self._check_order()
     if self.cache == 'none' and self.refresh_every:
       raise ValueError(
         f"refresh_every={self.refresh_every} needs a cache. Set cache='dual'."
@@ -90,6 +94,30 @@ class Config:
     if self.schedule == 'dream' and self.block:
       raise ValueError(
         "schedule='dream' decodes all at once. Set block=0, or schedule='even'."
+      )
+
+  def _check_order(self) -> None:
+    if not 0 <= self.order_temperature < float('inf'):
+      raise ValueError(
+        f'order_temperature={self.order_temperature} must be finite and >= 0 '
+        '(0 takes the best positions).'
+      )
+    if self.order_temperature and self.order in ('random', 'origin'):
+      raise ValueError(
+        f'order_temperature={self.order_temperature} draws by scores, but '
+        f"order={self.order!r} has none. Set order='entropy', or 0."
+      )
+    if self.order != 'origin':
+      return
+    if self.schedule != 'dream':
+      raise ValueError(
+        "order='origin' reveals with the probabilities of Dream's times. Set "
+        "schedule='dream'."
+      )
+    if self.eos == 'confidence':
+      raise ValueError(
+        "eos='confidence' leaves the end of text for last, but order='origin' "
+        "has no order. Use eos='none' or 'logits'."
       )
 
   @classmethod
@@ -109,11 +137,17 @@ class Budget:
   of `linspace(1, 0.001, steps + 1)`, and all at the last step. Where that is 0
   it reveals one: a step that reveals none would repeat the call before.
 
+  First come the most probable token ('confidence'), the largest gap of the best
+  two ('margin'), the lowest entropy, or any ('random'). With 'origin' each
+  position is revealed with probability `1 - s / t`, whatever the others do: a
+  step may reveal none, which costs a call, and the last one reveals all.
+
   Attributes:
     steps: Of a block; static.
     length: Of the answer; static.
     order: See `ORDERS`; static.
     schedule: See `SCHEDULES`; static.
+    order_temperature: See `Config`; static.
     late_v: Tokens that are revealed last, or None.
   """
 
@@ -121,6 +155,9 @@ class Budget:
   length: int = dataclasses.field(metadata=dict(static=True))
   order: str = dataclasses.field(metadata=dict(static=True))
   schedule: str = dataclasses.field(metadata=dict(static=True))
+  order_temperature: float = dataclasses.field(
+    default=0.0, metadata=dict(static=True)
+  )
   late_v: Any = None
 
   def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
@@ -131,9 +168,18 @@ class Budget:
     else:
       times = jnp.linspace(1.0, 1e-3, self.steps + 1)
       part_b = 1 - times[step_b + 1] / times[step_b]
-      is_last_b = step_b == self.steps - 1
-      k_b = jnp.where(is_last_b, left_b, jnp.floor(left_b * part_b))
+      part_b = jnp.where(step_b == self.steps - 1, 1.0, part_b)
+      if self.order == 'origin':
+        return view.allowed_bt & (selectors.noise(view) < part_b[:, None])
+      k_b = jnp.floor(left_b * part_b)
     score_bt = self._score(view)
+    if self.order_temperature:
+      # The best of scores with Gumbel noise: draws without replacement.
+      gumbel = lambda rng: jax.random.gumbel(
+        rng, score_bt.shape[1:], mode='high'
+      )
+      score_bt = score_bt / self.order_temperature
+      score_bt += jax.vmap(gumbel)(view.rngs_b)
     if self.late_v is not None:
       score_bt = jnp.where(self.late_v[view.tokens_bt], -jnp.inf, score_bt)
     rank_bt = selectors.ranks(score_bt, view.allowed_bt)
@@ -315,7 +361,7 @@ def generate(
     is_prompt_bt: False at padding before shorter prompts. Padding counts as
       positions, which a model with relative positions does not notice.
     selector: What a call reveals in a block, e.g. `selectors.Threshold` or
-      `policy.Policy`; `steps`, `order` and `schedule` of the config are then
+      `policy.Policy`; the steps, order and schedule of the config are then
       not used. None is the published number of tokens per step, `Budget`.
     rng: Key of the sampling.
 
@@ -374,6 +420,7 @@ def _decode(denoiser: Denoiser, canvas, rngs_b, selector) -> samplers.Canvas:
       length=config.length,
       order=config.order,
       schedule=config.schedule,
+      order_temperature=config.order_temperature,
       late_v=denoiser.late_v if config.eos == 'confidence' else None,
     )
   # Logits of 'drawn' scores come filtered.

@@ -329,6 +329,86 @@ def test_aligned_models_are_arguments_of_jitted_functions(model):
   )
 
 
+def draw_sets(config, num, scores, step=0):
+  """What the budget reveals of positions with these scores, `num` times."""
+  length = len(scores)
+  rule = pretrained.Budget(
+    steps=config.steps,
+    length=length,
+    order=config.order,
+    schedule=config.schedule,
+    order_temperature=config.order_temperature,
+  )
+  # A token of this probability, and one of the rest.
+  probs_tv = np.stack([scores, 1 - np.asarray(scores)], axis=1)
+  is_masked_bt = jnp.ones((num, length), bool)
+  view = selectors.View(
+    probs_btv=jnp.broadcast_to(jnp.float32(probs_tv), (num, length, 2)),
+    tokens_bt=jnp.zeros((num, length), jnp.int32),
+    is_masked_bt=is_masked_bt,
+    allowed_bt=is_masked_bt,
+    progress_b=jnp.full(num, step / length),
+    rngs_b=samplers.row_rngs(jax.random.key(2), num),
+  )
+  return np.asarray(jax.jit(lambda rule, view: rule(view))(rule, view))
+
+
+def shares_of_sets(select_bt):
+  """How often each set of positions came, by its bits."""
+  t = select_bt.shape[1]
+  return np.bincount(select_bt @ (1 << np.arange(t)), minlength=1 << t) / len(
+    select_bt
+  )
+
+
+def test_positions_are_drawn_without_replacement_by_their_scores():
+  num, scores, temperature = 20_000, np.array([0.9, 0.8, 0.55, 0.6]), 0.2
+  # Dream's times 1, 0.5005, 0.001: 0.4995 of four positions, which is one, then
+  # all; LLaDA's two steps: two and two.
+  weights = softmax(scores / temperature)
+  want_one, want_two = np.zeros(16), np.zeros(16)
+  for i in range(4):
+    want_one[1 << i] += weights[i]
+    for k in {0, 1, 2, 3} - {i}:
+      chance = weights[i] * weights[k] / (1 - weights[i])
+      want_two[(1 << i) + (1 << k)] += chance
+  for schedule, want in (('dream', want_one), ('even', want_two)):
+    config = pretrained.Config(
+      length=4, steps=2, schedule=schedule, order_temperature=temperature
+    )
+    got = shares_of_sets(draw_sets(config, num, scores))
+    # Four standard deviations of each share.
+    bound = 4 * np.sqrt(want * (1 - want) / num)
+    assert (np.abs(got - want) <= bound).all(), (got, want)
+
+
+def test_the_origin_order_reveals_each_position_on_its_own():
+  num, steps, scores = 20_000, 3, np.array([0.9, 0.8, 0.55])
+  config = pretrained.Config.dream(length=3, steps=steps, order='origin')
+  times = np.linspace(1, 1e-3, steps + 1)
+  for step in range(steps):
+    part = 1 - times[step + 1] / times[step] if step < steps - 1 else 1.0
+    size = np.array([bin(i).count('1') for i in range(8)])
+    want = part**size * (1 - part) ** (3 - size)
+    got = shares_of_sets(draw_sets(config, num, scores, step))
+    bound = 4 * np.sqrt(want * (1 - want) / num)
+    assert (np.abs(got - want) <= bound).all(), (step, got, want)
+
+
+@pytest.mark.parametrize(
+  'fields', [dict(order='origin'), dict(order_temperature=0.5)]
+)
+def test_answers_in_a_random_order_are_complete(model, fields):
+  config = pretrained.Config.dream(length=9, steps=5, **fields)
+  canvas = generate(model, config)
+  assert not (canvas.tokens_bt == MASK).any()
+  np.testing.assert_array_equal(canvas.tokens_bt[:, :P], PROMPT)
+  assert (canvas.num_calls_b <= 5).all()
+  order_bt = canvas.reveal_step_bt[:, P:]
+  best = generate(model, pretrained.Config.dream(length=9, steps=5))
+  assert (order_bt != best.reveal_step_bt[:, P:]).any()
+
+
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
@@ -337,6 +417,13 @@ def test_aligned_models_are_arguments_of_jitted_functions(model):
     (dict(length=8, steps=9), 'at most length=8'),
     (dict(length=8, steps=8, order='best'), 'must be one of confidence'),
     (dict(length=8, steps=8, eos='never'), 'must be one of none'),
+    (dict(length=8, steps=8, order='origin'), "Set schedule='dream'"),
+    (
+      dict(steps=8, order='origin', schedule='dream', eos='confidence'),
+      "order='origin' has no order",
+    ),
+    (dict(steps=8, order_temperature=-1.0), 'must be finite and >= 0'),
+    (dict(steps=8, order='random', order_temperature=1.0), 'has none'),
     (dict(length=8, steps=8, scores='top'), 'must be one of model, drawn'),
     (dict(length=8, steps=8, block=4, schedule='dream'), 'Set block=0'),
   ],
