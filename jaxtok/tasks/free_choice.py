@@ -65,9 +65,12 @@ class FreeChoice:
     """Whether the masks can be filled so that the answer is right, bool [b]."""
     m = self.num_groups
     a, b, c = np.moveaxis(tokens_bt[:, m:].reshape(-1, m, 3), -1, 0)
-    # A verdict can be wrong only if both digits stand.
-    is_open = (a == _MASK) | (b == _MASK) | (c == _MASK)
-    return (is_open | (c == _verdict(a, b, tokens_bt[:, :m]))).all(-1)
+    a_open, b_open, c_open = a == _MASK, b == _MASK, c == _MASK
+    is_digit = (a_open | (a < 10)) & (b_open | (b < 10))
+    # A free digit can make either verdict true.
+    is_verdict = (c == NO) | (c == YES)
+    fits = (c == _verdict(a, b, tokens_bt[:, :m])) | a_open | b_open
+    return (is_digit & (c_open | (is_verdict & fits))).all(-1)
 
   def exact_denoiser(
     self, tokens_bt: Int[Array, 'b t']

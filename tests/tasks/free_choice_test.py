@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The task of free digits by enumeration of its triples."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +61,21 @@ def test_what_can_still_become_right_is_what_enumeration_finds():
   ]
   assert 0.2 < np.mean(want) < 0.9
   np.testing.assert_array_equal(TASK.can_complete(rows), want)
+
+
+def test_no_token_in_a_wrong_place_can_become_right():
+  task = free_choice.FreeChoice(num_groups=1)
+  answers = np.array(list(itertools.product(range(13), repeat=3)))
+  for salt in range(5):
+    full = np.insert(answers, 0, salt, axis=1)
+    right = answers[task.is_correct(full)]
+    assert len(right) == 100
+    # All rows, each token masked or anything, against all right answers.
+    fits = (answers[:, None] == right) | (answers[:, None] == MASK)
+    want = fits.all(-1).any(-1)
+    np.testing.assert_array_equal(task.can_complete(full), want)
+    # 11 x 11 x 3 rows of digits, verdicts and masks, less wrong verdicts.
+    assert want.sum() == 11 * 11 * 3 - 100
 
 
 def test_digits_first_then_verdicts_is_right_in_two_calls():
