@@ -89,14 +89,15 @@ class Outcome:
       axes.figure.set_size_inches(7.2, 4.2)
       for name, points in self.rules.items():
         kept = pareto.front(points)
-        look = dict(linestyle='--', color='#999999')
-        look = look if name == selection.ORACLE else {}
+        look = dict(label=name)
+        if name == selection.ORACLE:
+          label = 'margin to one right answer (no bound)'
+          look = dict(label=label, linestyle='--', color='#999999')
         axes.plot(
           [p.calls for p in kept],
           [p.accuracy for p in kept],
           drawstyle='steps-post',
           linewidth=1.2,
-          label=name,
           **look,
         )
       num = len(self.learned)

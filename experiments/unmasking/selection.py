@@ -110,7 +110,7 @@ def heuristics(
   """Dense settings of every rule, by name of the rule.
 
   Numbers are arrays, so that each rule is compiled once. The last one, `oracle
-  margin`, knows the answers of the rows.
+  margin`, knows the answers of the rows, of which others may be right too.
   """
   num = lambda x: jnp.asarray(x)
   thresholds = np.arange(15, 100) / 100

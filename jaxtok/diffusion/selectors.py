@@ -204,9 +204,10 @@ class EntropyBound:
 
 @_selector
 class OracleMargin:
-  """The `k` whose right token most exceeds all others; an upper bound.
+  """The `k` whose token of a given right answer most exceeds all others.
 
-  `answers_bt` holds the right tokens, row by row.
+  `answers_bt` holds that answer, row by row. Where a prompt has several right
+  answers it is one of them: then this is a yardstick and not an upper bound.
   """
 
   answers_bt: Any
