@@ -56,8 +56,9 @@ class Credit(enum.Enum):
 
   ALL = 'all'  # Each the same share: the paper's.
   BLAME = 'blame'  # If it is negative, the step that made the answer wrong.
-  # None to steps after the answer was wrong: their rewards are all 0, so that
-  # what they add is noise without a mean. Exact for Reward.PRODUCT.
+  # None to steps after the answer was wrong: with Reward.PRODUCT they change no
+  # reward, so that what they add is mostly noise. Its mean would be 0 but for
+  # the weight of a step, 1 / steps of its rollout, which later actions change.
   UNTIL_FAULT = 'until_fault'
 
 
@@ -474,21 +475,21 @@ class Trainer:
 
   def _faults(self, out_bt, step_bt):
     """Step after which no right answer was possible, int [b]; -1 if none."""
-    length = out_bt.shape[1] - self.prompt_len
+    num_steps = self.config.max_calls or out_bt.shape[1] - self.prompt_len
     is_answer_t = np.arange(out_bt.shape[1]) >= self.prompt_len
-    step_bt = np.where(step_bt < 0, length, step_bt)
+    step_bt = np.where(is_answer_t & (step_bt < 0), num_steps, step_bt)
+    after = lambda step: np.where(step_bt > step, self.mask_id, out_bt)
     could_sb = np.stack(
-      [
-        self.can_complete(
-          np.where(is_answer_t & (step_bt > step), self.mask_id, out_bt)
-        )
-        for step in range(length)
-      ]
+      [self.can_complete(after(step)) for step in range(num_steps)]
     )
     return np.where(could_sb.all(0), -1, could_sb.argmin(0))
 
   def go_back(self, model: policy.UnmaskingPolicy) -> None:
-    """Goes on from another policy, at the learning rate of now."""
+    """Goes on from another policy: a warm restart at the rate of now.
+
+    Adam's moments begin at zero while its bias correction has ended, so that
+    updates are at first up to four times as large as usual.
+    """
     self.params = nnx.split(model)[1]
     forget = lambda x: jnp.zeros_like(x) if jnp.ndim(x) else x
     self.opt_state = jax.tree.map(forget, self.opt_state)

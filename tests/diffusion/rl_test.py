@@ -224,6 +224,27 @@ def test_the_step_that_broke_the_answer_is_blamed():
   np.testing.assert_allclose(credited(rl.Credit.ALL), [[-0.5, 0.5]] * 6)
 
 
+def test_a_fault_is_found_at_any_call_that_is_allowed():
+  trainer = rl.Trainer(
+    rl.Config(credit=rl.Credit.UNTIL_FAULT, max_calls=9),
+    TASK.exact_denoiser,
+    TASK.is_correct,
+    TASK.prompt_len,
+    TASK.mask_id,
+    SMALL.make(nnx.Rngs(0)),
+    can_complete=TASK.can_complete,
+  )
+  # The answer has 6 tokens; the verdict of group 0 is wrong (0 + 0 + 0).
+  row = np.array([0, 1, 0, 0, 11, 0, 0, 11])
+  steps = np.array([[-1, -1, 0, 1, call, 0, 1, 3] for call in range(9)])
+  fault = trainer._faults(np.tile(row, (9, 1)), steps)
+  np.testing.assert_array_equal(fault, [1, 1, *range(2, 9)])
+  # What was never revealed is no fault.
+  row[4] = TASK.mask_id
+  steps = np.array([[-1, -1, 0, 1, -1, 0, 1, 8]])
+  np.testing.assert_array_equal(trainer._faults(row[None], steps), [-1])
+
+
 @pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
 def test_the_divergence_is_that_of_the_actions_played(kind):
   graphdef, params, played, _, nobody, config = setup(kind)
