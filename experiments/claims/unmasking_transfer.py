@@ -48,7 +48,11 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   settings = [
     selector
     for model in models.values()
-    for _, selector in selection.policies(model, config.temperatures)
+    for _, selector in selection.policies(
+      model,
+      config.temperatures,
+      likelihood=config.policy.learn.likelihood,
+    )
   ]
   points = [judge.point(str(i), s) for i, s in enumerate(settings)]
   good = [p for p in pareto.front(points) if p.accuracy >= 0.97]

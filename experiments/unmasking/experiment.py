@@ -99,7 +99,9 @@ class Experiment:
       )
       points = []
       for alpha, model in models.items():
-        some = selection.policies(model, c.temperatures, c.scales)
+        some = selection.policies(
+          model, c.temperatures, c.scales, c.policy.learn.likelihood
+        )
         new = judge.sweep((f'alpha={alpha:g}, {n}', s) for n, s in some)
         shown = ', '.join(f'{p.accuracy:.3f} at {p.calls:.2f}' for p in new)
         self.log(f'seed {seed} alpha {alpha:g} test: {shown}')

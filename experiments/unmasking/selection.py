@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtok.diffusion import policy, rollout, samplers, selectors
+from jaxtok.diffusion import policy, rl, rollout, samplers, selectors
 from jaxtok.evals import pareto
 from jaxtok.tasks import base
 
@@ -142,11 +142,13 @@ def policies(
   model: policy.UnmaskingPolicy,
   temperatures: Iterable[float] = (0.1, 0.25, 0.5, 1.0),
   scales: Iterable[float] = (1.0,),
+  likelihood: rl.Likelihood = rl.Likelihood.BERNOULLI,
 ) -> list[tuple[str, Any]]:
-  """A policy at several temperatures and scales."""
+  """A policy, trained with a likelihood, at several temperatures and scales."""
   num = lambda x: jnp.asarray(float(x))
+  actions = likelihood.make()
   return [
-    (f'tau={t:g}, scale={s:g}', policy.Policy(model, num(t), num(s)))
+    (f'tau={t:g}, scale={s:g}', policy.Policy(model, num(t), num(s), actions))
     for t in temperatures
     for s in scales
   ]

@@ -72,6 +72,13 @@ class Config:
         f'policy.num_starts={self.num_starts} policies would start as the same '
         'clone. Use num_starts=1, or clone=None.'
       )
+    is_bernoulli = self.learn.likelihood is rl.Likelihood.BERNOULLI
+    if self.clone and self.clone.smoothing and not is_bernoulli:
+      raise ValueError(
+        f'policy.clone.smoothing={self.clone.smoothing} must be 0: an order, '
+        f'the action of likelihood={self.learn.likelihood.value!r}, has no '
+        'opposite.'
+      )
 
 
 @dataclasses.dataclass
@@ -95,6 +102,7 @@ class Lesson:
   def __post_init__(self):
     c = self.config
     self.expert = selectors.Threshold(c.expert_threshold)
+    self.actions = c.learn.likelihood.make()
     rows = base.batch(self.task, VALIDATION, 0, c.num_validation)
     self.judge = selection.Judge(self.task, self.denoiser, rows, c.learn.block)
 
@@ -105,7 +113,9 @@ class Lesson:
     if c.clone is None:
       return model
     begin = time.perf_counter()
-    model, nats = cloning.clone(model, self._demonstrations(), c.clone)
+    model, nats = cloning.clone(
+      model, self._demonstrations(), c.clone, self.actions
+    )
     found = self._best(self._validate(model), 0, 1.0)
     self.log(
       f'clone: {nats:.4f} nats/position, accuracy {found["accuracy"]:.3f} at '
@@ -126,6 +136,7 @@ class Lesson:
         prompt_len=self.task.prompt_len,
         mask_id=self.task.mask_id,
         block=self.config.learn.block,
+        actions=self.actions,
         expert=self.expert,
         is_expert_b=jnp.ones(len(rows), bool),
       )
@@ -204,7 +215,8 @@ class Lesson:
     """Temperature to whether rows came out right and their calls."""
     return {
       temperature: self.judge.judged(
-        policy.Policy(model, jnp.asarray(temperature)), self.judge.rows_nt
+        policy.Policy(model, jnp.asarray(temperature), actions=self.actions),
+        self.judge.rows_nt,
       )
       for temperature in self.config.temperatures
     }

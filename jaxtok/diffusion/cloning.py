@@ -3,9 +3,9 @@
 """Teaches a policy to do what a selector does: the start of its training.
 
 A policy from random weights rarely finishes a short answer, so that nothing is
-rewarded. Here it first learns, by binary cross-entropy on the positions it may
-reveal, the choices of an expert on the expert's own trajectories (as
-arXiv:2512.21446 does with confidence sampling).
+rewarded. Here it first learns, by cross-entropy under its action distribution,
+the choices of an expert on the expert's own trajectories (as arXiv:2512.21446
+does with confidence sampling).
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Choices:
     is_masked_bt: What was masked.
     progress_b: Calls so far over positions.
     allowed_bt: What could be revealed.
-    action_bt: What the expert revealed.
+    action_bt: What the expert did, as the action distribution represents it.
   """
 
   confidence_btp: Any
@@ -67,7 +67,7 @@ jax.tree_util.register_dataclass(Choices)
 
 
 def choices(shown: rollout.Rollout) -> Choices:
-  """The open steps of rollouts with Bernoulli actions, in any order."""
+  """The open steps of rollouts, in any order."""
   is_open = np.asarray(shown.is_open_sb)
   pick = lambda x: jnp.asarray(np.asarray(x)[is_open])
   return Choices(
@@ -80,7 +80,10 @@ def choices(shown: rollout.Rollout) -> Choices:
 
 
 def loss(
-  model: policy.UnmaskingPolicy, made: Choices, smoothing: float = 0.0
+  model: policy.UnmaskingPolicy,
+  made: Choices,
+  smoothing: float = 0.0,
+  actions: Any = None,
 ) -> Float[Array, '']:
   """Mean cross-entropy in nats per position that could be revealed.
 
@@ -90,10 +93,21 @@ def loss(
     smoothing: Share of each choice given to its opposite. Without it a clone
       becomes so sure that its rollouts do not differ, and nothing is learned
       from them.
+    actions: Action distribution of the rollouts; None means
+      `policy.Bernoulli()`, the only one whose choices have opposites.
+
+  Raises:
+    ValueError: If choices without opposites are to be smoothed.
   """
+  actions = actions or policy.Bernoulli()
+  if smoothing and not isinstance(actions, policy.Bernoulli):
+    raise ValueError(
+      f'cloning.smoothing={smoothing} must be 0 for {type(actions).__name__} '
+      'actions: an order has no opposite. Set it to 0, or use Bernoulli.'
+    )
   logits_bt = model(made.confidence_btp, made.is_masked_bt, made.progress_b)
   nats = lambda action_bt: (
-    -policy.bernoulli_log_prob(logits_bt, action_bt, made.allowed_bt).sum()
+    -actions.log_prob(logits_bt, action_bt, made.allowed_bt).sum()
   )
   nats_of_both = (1 - smoothing) * nats(made.action_bt)
   if smoothing:
@@ -102,27 +116,35 @@ def loss(
 
 
 def clone(
-  model: policy.UnmaskingPolicy, shown: rollout.Rollout, config: Config
+  model: policy.UnmaskingPolicy,
+  shown: rollout.Rollout,
+  config: Config,
+  actions: Any = None,
 ) -> tuple[policy.UnmaskingPolicy, float]:
   """Trains on the steps of an expert's rollouts.
 
   Args:
     model: The policy at the start.
-    shown: Rollouts with Bernoulli actions in which an expert played each row.
+    shown: Rollouts in which an expert played each row.
     config: Settings.
+    actions: Action distribution of the rollouts, see `loss`.
 
   Returns:
     The policy and the mean loss of its last updates, nats per position.
   """
   graphdef, params = policy.structure(model.config), nnx.split(model)[1]
   params, nats = _train(
-    params, choices(shown), graphdef=graphdef, config=config
+    params,
+    choices(shown),
+    graphdef=graphdef,
+    config=config,
+    actions=actions or policy.Bernoulli(),
   )
   return nnx.merge(graphdef, params), float(nats)
 
 
-@functools.partial(jax.jit, static_argnames=('graphdef', 'config'))
-def _train(params, made, *, graphdef, config):
+@functools.partial(jax.jit, static_argnames=('graphdef', 'config', 'actions'))
+def _train(params, made, *, graphdef, config, actions):
   optimizer = optax.adam(optax.cosine_decay_schedule(config.lr, config.steps))
   total = made.progress_b.shape[0]
   size = min(config.batch_size, total)
@@ -132,7 +154,7 @@ def _train(params, made, *, graphdef, config):
     index_b = jax.random.randint(rng, (size,), 0, total)
     batch = jax.tree.map(lambda x: x[index_b], made)
     nats, grads = jax.value_and_grad(
-      lambda p: loss(nnx.merge(graphdef, p), batch, config.smoothing)
+      lambda p: loss(nnx.merge(graphdef, p), batch, config.smoothing, actions)
     )(params)
     updates, opt_state = optimizer.update(grads, opt_state)
     return (optax.apply_updates(params, updates), opt_state), nats

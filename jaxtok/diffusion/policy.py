@@ -219,6 +219,19 @@ class Bernoulli:
     noise_bt = jax.vmap(draw)(rngs_b)
     return (noise_bt < jax.nn.sigmoid(logits_bt)) & allowed_bt
 
+  def reveal(
+    self, logits_bt, allowed_bt, rngs_b, temperature=1.0, scale=1.0
+  ) -> Bool[Array, 'b t']:
+    """At inference: `min(1, scale sigmoid(logit / temperature))` for each.
+
+    A row that drew none reveals the allowed position of the largest logit.
+    """
+    prob_bt = scale * jax.nn.sigmoid(logits_bt / temperature)
+    draw = lambda rng: jax.random.uniform(rng, prob_bt.shape[1:])
+    drawn_bt = (jax.vmap(draw)(rngs_b) < prob_bt) & allowed_bt
+    best_bt = allowed_bt & (selectors.ranks(logits_bt, allowed_bt) == 0)
+    return jnp.where(drawn_bt.any(-1, keepdims=True), drawn_bt, best_bt)
+
   def log_prob(self, logits_bt, action_bt, allowed_bt) -> Float[Array, 'b']:
     return bernoulli_log_prob(logits_bt, action_bt, allowed_bt)
 
@@ -236,6 +249,16 @@ class PlackettLuce:
 
   def sample(self, logits_bt, allowed_bt, rngs_b) -> Int[Array, 'b t']:
     return dpls_sample(logits_bt, allowed_bt, rngs_b)
+
+  def reveal(
+    self, logits_bt, allowed_bt, rngs_b, temperature=1.0, scale=1.0
+  ) -> Bool[Array, 'b t']:
+    """At inference: a position has weight `scale exp(logit / temperature)`.
+
+    STOP has weight 1, so that 1 and 1 draw as in training. Our choice.
+    """
+    logits_bt = logits_bt / temperature + jnp.log(scale)
+    return self.to_set(self.sample(logits_bt, allowed_bt, rngs_b))
 
   def log_prob(self, logits_bt, action_bt, allowed_bt) -> Float[Array, 'b']:
     return dpls_log_prob(logits_bt, action_bt, allowed_bt)
@@ -258,23 +281,24 @@ class PlackettLuce:
 class Policy:
   """A trained policy as a selector.
 
-  Positions are drawn independently with probability
-  `min(1, scale sigmoid(logit / temperature))`; a row that drew none reveals
-  the allowed position of the largest logit.
+  Attributes:
+    model: The network.
+    temperature: See `reveal` of the action distribution.
+    scale: Likewise.
+    actions: The action distribution that it was trained with. Static.
   """
 
   model: UnmaskingPolicy
   temperature: Any = 1.0
   scale: Any = 1.0
+  actions: Any = dataclasses.field(
+    default=Bernoulli(), metadata=dict(static=True)
+  )
 
   def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
     top_p = self.model.config.top_p
     confidence_btp = jax.lax.top_k(view.probs_btv, top_p)[0]
     logits_bt = self.model(confidence_btp, view.is_masked_bt, view.progress_b)
-    prob_bt = self.scale * jax.nn.sigmoid(logits_bt / self.temperature)
-    draw = lambda rng: jax.random.uniform(rng, prob_bt.shape[1:])
-    drawn_bt = (jax.vmap(draw)(view.rngs_b) < prob_bt) & view.allowed_bt
-    best_bt = view.allowed_bt & (
-      selectors.ranks(logits_bt, view.allowed_bt) == 0
+    return self.actions.reveal(
+      logits_bt, view.allowed_bt, view.rngs_b, self.temperature, self.scale
     )
-    return jnp.where(drawn_bt.any(-1, keepdims=True), drawn_bt, best_bt)

@@ -105,7 +105,8 @@ def test_rows_without_choice_draw_nothing_at_no_cost():
   assert policy.bernoulli_log_prob(logits, none, none).tolist() == [0]
 
 
-def test_a_policy_is_a_selector():
+@pytest.mark.parametrize('actions', [policy.Bernoulli(), policy.PlackettLuce()])
+def test_a_policy_is_a_selector(actions):
   b, t, v = 40, 6, 5
   keys = jax.random.split(jax.random.key(2), 3)
   allowed = jax.random.bernoulli(keys[0], 0.4, (b, t))
@@ -120,10 +121,13 @@ def test_a_policy_is_a_selector():
   )
   config = policy.Config(hidden=8, mlp_dim=8, time_dim=8, top_p=2)
   model = config.make(nnx.Rngs(0))
-  got = np.asarray(policy.Policy(model)(view))
+  got = np.asarray(policy.Policy(model, actions=actions)(view))
   assert not (got & ~np.asarray(allowed)).any()
   np.testing.assert_array_equal(got.any(-1), np.asarray(allowed).any(-1))
-  alone = policy.Policy(model)(jax.tree.map(lambda x: x[3:4], view))
+  alone = policy.Policy(model, actions=actions)(
+    jax.tree.map(lambda x: x[3:4], view)
+  )
   np.testing.assert_array_equal(np.asarray(alone), got[3:4])
-  every = policy.Policy(model, scale=1e9)(view)
+  # Weights of 1e9 against 1: STOP comes before another in 1e-8 of the rows.
+  every = policy.Policy(model, scale=1e9, actions=actions)(view)
   np.testing.assert_array_equal(np.asarray(every), np.asarray(allowed))

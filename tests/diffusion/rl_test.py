@@ -352,6 +352,61 @@ def test_a_clone_decides_as_its_expert():
   )
 
 
+@pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
+def test_inference_reveals_what_a_rollout_does(kind):
+  rows = np.tile(ROWS[:1], (1000, 1))
+  model = dataclasses.replace(SMALL, bias=-1.5).make(nnx.Rngs(0))
+  fields = dict(prompt_len=TASK.prompt_len, mask_id=TASK.mask_id)
+  rngs = samplers.row_rngs(jax.random.key(5), len(rows))
+  played = jax.jit(
+    lambda: rollout.play(
+      TASK.exact_denoiser,
+      canvas(rows),
+      model,
+      rngs,
+      actions=ACTIONS[kind],
+      max_steps=1,
+      **fields,
+    )
+  )()
+  selector = policy.Policy(model, actions=ACTIONS[kind])
+  out = jax.jit(
+    lambda: samplers.decode(
+      TASK.exact_denoiser, canvas(rows), selector, rngs, **fields
+    )
+  )()
+  first = lambda end: (np.asarray(end.reveal_step_bt) == 0).sum(-1)
+  trained, tested = first(played.canvas), first(out)
+  # The same numbers at random: equal row by row, and so in the mean. Inference
+  # reveals a position where a rollout may reveal none, which is Bernoulli's.
+  np.testing.assert_array_equal(tested, np.maximum(trained, 1))
+  is_bernoulli = kind is rl.Likelihood.BERNOULLI
+  assert (trained == 0).any() == is_bernoulli
+  other = ACTIONS[next(k for k in rl.Likelihood if k is not kind)]
+  start, step = canvas(rows), jnp.int32(0)
+  view = samplers.look(TASK.exact_denoiser, start, rngs, step, **fields)
+  wrong = np.asarray(policy.Policy(model, actions=other)(view)).sum(-1)
+  # Deviations of counts below 1.5, of a mean of 1000 below 0.05: 4 of them.
+  assert abs(wrong.mean() - tested.mean()) > 0.2
+
+
+def test_a_clone_by_orders_reveals_what_its_expert_does():
+  kind, expert = rl.Likelihood.PLACKETT_LUCE, selectors.Threshold(0.5)
+  _, shown = play(kind, expert, jnp.ones(len(ROWS), bool))
+  start, made = SMALL.make(nnx.Rngs(1)), cloning.choices(shown)
+  actions, sure = ACTIONS[kind], cloning.Config(steps=300, lr=1e-2)
+  model, nats = cloning.clone(start, shown, sure, actions)
+  assert nats < 0.5 * float(cloning.loss(start, made, actions=actions))
+  logits = model(made.confidence_btp, made.is_masked_bt, made.progress_b)
+  want = -actions.log_prob(logits, made.action_bt, made.allowed_bt)
+  got = cloning.loss(model, made, actions=actions)
+  assert float(got) == pytest.approx(
+    float(want.sum() / made.allowed_bt.sum()), rel=1e-5
+  )
+  with pytest.raises(ValueError, match=r'smoothing=0\.1 must be 0 for Plack'):
+    cloning.loss(start, made, 0.1, actions)
+
+
 def test_a_smoothed_clone_is_less_sure():
   _, shown = play(
     rl.Likelihood.BERNOULLI,
