@@ -4,6 +4,7 @@
 
 import collections
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,71 @@ def test_the_published_size_has_331265_parameters():
   shape = nnx.eval_shape(lambda: policy.Config().make(nnx.Rngs(0)))
   leaves = jax.tree.leaves(nnx.state(shape, nnx.Param))
   assert sum(np.prod(x.shape, dtype=int) for x in leaves) == 331_265
+
+
+def reference(model, confidence, is_masked, progress):
+  """The published network at its published size, in NumPy float64."""
+  full = lambda x: np.asarray(x[...], np.float64)
+  linear = lambda layer, x: x @ full(layer.kernel) + full(layer.bias)
+  b, t, _ = confidence.shape
+  width, heads = 128, 2
+
+  def normal(layer, x):
+    x = x - x.mean(-1, keepdims=True)
+    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+    return x * full(layer.scale) + full(layer.bias)
+
+  def rotated(x):
+    """Pairs (i, i + 32) as complex numbers, turned by their position."""
+    pairs = x[..., :32] + 1j * x[..., 32:]
+    turn = np.arange(t)[:, None] / 10_000.0 ** (np.arange(32) / 32)
+    pairs = pairs * np.exp(1j * turn)[:, None]
+    return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+  # With a period of 1 all 64 frequencies are 1.
+  wave = np.repeat([np.cos(progress), np.sin(progress)], 64, axis=0).T
+  time = linear(model.time_in, wave)
+  time = linear(model.time_out, time / (1 + np.exp(-time)))
+  cond = full(model.mask_embed.embedding)[is_masked.astype(int)]
+  parts = linear(model.modulation, cond + time[:, None])
+  parts = np.moveaxis(parts.reshape(b, t, 6, width), 2, 0)
+  x = linear(model.confidence, confidence.astype(np.float64))
+
+  z = normal(model.norm_1, x) * (1 + parts[0]) + parts[1]
+  split = lambda layer: linear(layer, z).reshape(b, t, heads, -1)
+  q, k = rotated(split(model.query)), rotated(split(model.key))
+  v = split(model.value)
+  mixed = np.zeros((b, t, heads, 64))
+  for row, i, head in np.ndindex(b, t, heads):
+    score = k[row, :, head] @ q[row, i, head] / 8
+    weight = np.exp(score - score.max())
+    mixed[row, i, head] = weight / weight.sum() @ v[row, :, head]
+  x = x + (1 + parts[2]) * linear(model.out, mixed.reshape(b, t, width))
+
+  z = normal(model.norm_2, x) * (1 + parts[3]) + parts[4]
+  up = linear(model.mlp_up, z)
+  gelu = up * (1 + np.vectorize(math.erf)(up / math.sqrt(2))) / 2
+  x = x + (1 + parts[5]) * linear(model.mlp_down, gelu)
+  return linear(model.head, normal(model.norm_out, x))[..., 0]
+
+
+def test_the_published_network_equals_one_in_numpy():
+  model, rng = policy.Config().make(nnx.Rngs(0)), np.random.default_rng(0)
+  # Zero at the start: gates, scales and biases would not be seen.
+  noisy = lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32)
+  nnx.update(model, jax.tree.map(noisy, nnx.state(model, nnx.Param)))
+  b, t = 3, 9
+  confidence = rng.random((b, t, 1)).astype(np.float32)
+  is_masked = rng.random((b, t)) < 0.5
+  progress = rng.random(b).astype(np.float32)
+  got = model(*map(jnp.asarray, (confidence, is_masked, progress)))
+  want = reference(model, confidence, is_masked, progress)
+  assert want.std() > 0.1
+  # Each float32 sum rounds by eps / 2; up to 512 of them in each of ten layers,
+  # independent of each other, so that their squares add.
+  size = np.abs(want).max()
+  atol = math.sqrt(10 * 512) * np.finfo(np.float32).eps / 2 * size
+  np.testing.assert_allclose(got, want, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize('allowed', [(1, 1, 1, 1), (1, 0, 1, 1)])
