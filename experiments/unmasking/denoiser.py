@@ -148,7 +148,14 @@ def save(
     **numbers: Come back from `load`.
   """
   state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-  leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+  save_tree(path, state, made_by=made_by, **numbers)
+
+
+def save_tree(
+  path: pathlib.Path, tree: Any, *, made_by: Any, **numbers: float
+) -> None:
+  """`save` of any pytree of arrays."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   arrays = {jax.tree_util.keystr(k): np.asarray(x) for k, x in leaves}
   arrays |= {f'#{k}': x for k, x in numbers.items()}
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,8 +173,16 @@ def load(
     ValueError: If the file was written with another `made_by`, or is no .npz.
   """
   graphdef, state = nnx.split(module)
-  pure = nnx.to_pure_dict(state)
-  leaves, treedef = jax.tree_util.tree_flatten_with_path(pure)
+  pure, numbers = load_tree(path, nnx.to_pure_dict(state), made_by=made_by)
+  nnx.replace_by_pure_dict(state, pure)
+  return nnx.merge(graphdef, state), numbers
+
+
+def load_tree(
+  path: pathlib.Path, tree: Any, *, made_by: Any
+) -> tuple[Any, dict[str, float]]:
+  """`load` of what `save_tree` wrote; `tree` is one of the same structure."""
+  leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
   if not zipfile.is_zipfile(path):
     raise ValueError(
       f'{path} is empty or damaged: it is no .npz. Delete it to train anew.'
@@ -181,8 +196,7 @@ def load(
       )
     arrays = [jnp.asarray(stored[jax.tree_util.keystr(k)]) for k, _ in leaves]
     numbers = {k[1:]: float(stored[k]) for k in stored if k[0] == '#'}
-  nnx.replace_by_pure_dict(state, jax.tree.unflatten(treedef, arrays))
-  return nnx.merge(graphdef, state), numbers
+  return jax.tree.unflatten(treedef, arrays), numbers
 
 
 def _text(made_by: Any) -> str:

@@ -19,7 +19,7 @@ CONFIGS = sorted(
   if path.name != '__init__.py'
 )
 # Experiments that are more than one training run have tests of their own.
-OWN_TESTS = {'code', 'dna', 'unmasking'}
+OWN_TESTS = {'code', 'denoiser_rl', 'dna', 'unmasking'}
 # Like another one but for data, tokenizer or objective with their own tests.
 ALIKE = {
   'byte_lm/mrt5_edits',
