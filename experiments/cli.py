@@ -222,7 +222,7 @@ def _parse(argv: list[str], folder: pathlib.Path) -> list[str]:
     if FLAGS.config is not None:
       config_lib.check(FLAGS.config)
   except flags.Error as error:
-    _fail(error, 2)
+    _fail(config_path.explain_whole(argv, error), 2)
   except (KeyError, AttributeError) as error:
     # config_flags reports a misspelt field in these ways.
     _fail(config_path.explain_field(argv, error), 2)

@@ -4,9 +4,11 @@
 
 import dataclasses
 import difflib
+import functools
 import pathlib
 import re
 import traceback
+import typing
 from typing import Any
 
 from jaxtok import config as config_lib
@@ -96,6 +98,40 @@ def explain_field(argv: list[str], error: Exception) -> str:
   return f'the command line could not be read: {error}'
 
 
+def explain_whole(argv: list[str], error: Exception) -> str:
+  """Says how to change a field that holds a config, which no flag can."""
+  value = _config_value(argv)
+  top = load(value) if value else None
+  for arg in argv[1:]:
+    match = re.match(r'--?(?:no)?config\.([\w.]+)', arg)
+    names = match.group(1).split('.') if match else []
+    if not names or _missing(top, names):
+      continue
+    *above, name = names
+    owner = functools.reduce(_field, above, top)
+    held = _field(owner, name)
+    if isinstance(owner, dict) or not dataclasses.is_dataclass(held):
+      continue
+    # A config of a known class may at least be set to None.
+    if typing.get_type_hints(type(owner))[name] is not Any:
+      continue
+    (field,) = (f for f in dataclasses.fields(owner) if f.name == name)
+    there_are = ', '.join(field.metadata.get('choices', ()))
+    choices = f' There are: {there_are}.' if there_are else ''
+    path = '.'.join(['config', *names])
+    own = ', '.join(f.name for f in dataclasses.fields(held)) or 'none'
+    return (
+      f'{arg}: {path} holds a {type(held).__name__}, which a flag cannot '
+      f'replace. Write another into the config file.{choices} A flag can '
+      f'change its fields ({own}), e.g. --{path}.FIELD=VALUE.'
+    )
+  return str(error)
+
+
+def _field(config: Any, name: str) -> Any:
+  return config[name] if isinstance(config, dict) else getattr(config, name)
+
+
 def _missing(config: Any, names: list[str]) -> str | None:
   """Why the path of field names does not exist in a config, or None."""
   for name in names:
@@ -107,5 +143,5 @@ def _missing(config: Any, names: list[str]) -> str | None:
       }
     if not found:
       return config_lib.unknown_field(config, name)
-    config = config[name] if isinstance(config, dict) else getattr(config, name)
+    config = _field(config, name)
   return None

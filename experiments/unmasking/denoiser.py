@@ -44,6 +44,15 @@ class Config:
   lr: float = 3e-3
   seed: int = 0
 
+  def __post_init__(self):
+    least_1 = ('dim', 'num_layers', 'num_heads', 'steps', 'batch_size')
+    counts = {name: getattr(self, name) for name in least_1}
+    base.require(
+      'denoiser',
+      **{name: (n, n >= 1, '>= 1') for name, n in counts.items()},
+      lr=(self.lr, self.lr > 0, '> 0'),
+    )
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

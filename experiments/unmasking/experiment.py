@@ -15,14 +15,42 @@ from experiments.unmasking import frontier, selection, training
 from jaxtok import config as config_lib
 from jaxtok.config import configclass
 from jaxtok.runs import files
-from jaxtok.tasks import base, dice_countdown
+from jaxtok.tasks import (
+  addition,
+  base,
+  brackets,
+  countdown,
+  deciphering,
+  dice_countdown,
+  free_choice,
+  lookup,
+  markov_chain,
+  reordering,
+  sudoku,
+)
+
+TASKS = (
+  addition.Addition,
+  brackets.Brackets,
+  countdown.Countdown,
+  deciphering.Deciphering,
+  dice_countdown.DiceCountdown,
+  free_choice.FreeChoice,
+  lookup.Lookup,
+  markov_chain.MarkovChain,
+  reordering.Reordering,
+  sudoku.Sudoku,
+)
 
 
 @configclass
 class Config:
   """An experiment."""
 
-  task: Any = dataclasses.field(default_factory=dice_countdown.DiceCountdown)
+  task: Any = dataclasses.field(
+    default_factory=dice_countdown.DiceCountdown,
+    metadata={'choices': tuple(f'{t.__module__}.{t.__name__}' for t in TASKS)},
+  )
   denoiser: denoiser_lib.Config | None = dataclasses.field(
     default_factory=denoiser_lib.Config
   )  # None takes the task's exact denoiser.
@@ -31,6 +59,16 @@ class Config:
   num_test: int = 512
   temperatures: tuple[float, ...] = (0.1, 0.5)  # Of policies, when tested.
   scales: tuple[float, ...] = (1.0,)  # Likewise.
+
+  def __post_init__(self):
+    fine = lambda values: bool(values) and min(values) > 0
+    rule = '> 0 and not empty'
+    base.require(
+      'config',
+      num_test=(self.num_test, self.num_test >= 1, '>= 1'),
+      temperatures=(self.temperatures, fine(self.temperatures), rule),
+      scales=(self.scales, fine(self.scales), rule),
+    )
 
 
 @dataclasses.dataclass

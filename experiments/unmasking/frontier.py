@@ -4,6 +4,8 @@
 
 import dataclasses
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -133,8 +135,22 @@ def save_points(path: pathlib.Path, named: dict[str, Points]) -> None:
 
 
 def load_points(path: pathlib.Path) -> dict[str, Points]:
-  """What `save_points` wrote."""
+  """What `save_points` wrote.
+
+  Raises:
+    ValueError: If the file is empty, cut short or something else.
+  """
   named: dict[str, Points] = {}
+  try:
+    with zipfile.ZipFile(path) as archive:
+      is_whole = bool(archive.namelist()) and archive.testzip() is None
+  except (zipfile.BadZipFile, zlib.error, EOFError):
+    is_whole = False
+  if not is_whole:
+    raise ValueError(
+      f'{path} is empty or damaged: it holds no whole .npz of points. Delete '
+      'it, and the points are measured again.'
+    )
   with np.load(path) as stored:
     for key in stored:
       name, _, setting = key.partition('|')

@@ -58,6 +58,11 @@ class Config:
   temperatures: tuple[float, ...] = (0.25,)  # Of validation; the best counts.
 
   def __post_init__(self):
+    base.require(
+      'policy',
+      num_validation=(self.num_validation, self.num_validation >= 1, '>= 1'),
+      validate_every=(self.validate_every, self.validate_every >= 1, '>= 1'),
+    )
     if not self.temperatures or min(self.temperatures) <= 0:
       raise ValueError(
         f'policy.temperatures={self.temperatures} must be > 0 and not empty.'

@@ -88,6 +88,7 @@ class Config:
   max_calls: int = 0  # A rollout that needs more fails; 0: the answer's length.
 
   def __post_init__(self):
+    least = max(1, 2 - self.num_experts)
     rules = {
       'alpha': (self.alpha >= 0, '>= 0'),
       'steps': (self.steps >= 1, '>= 1'),
@@ -96,8 +97,8 @@ class Config:
         'in [0, steps num_inner)',
       ),
       'num_prompts': (self.num_prompts >= 1, '>= 1'),
-      'group': (self.group + self.num_experts >= 2, '>= 2 with the experts'),
       'num_experts': (self.num_experts >= 0, '>= 0'),
+      'group': (self.group >= least, f'>= {least} beside num_experts'),
       'clip_ratio': (self.clip_ratio > 0, '> 0'),
       'num_inner': (self.num_inner >= 1, '>= 1'),
       'max_kl': (self.max_kl >= 0, '>= 0'),

@@ -482,6 +482,7 @@ def test_going_back_keeps_the_learning_rate_of_now():
   [
     ('alpha', -1.0),
     ('group', 1),
+    ('num_experts', -1),
     ('lr', 0.0),
     ('entropy', -1.0),
     ('max_kl', -1.0),
@@ -490,6 +491,12 @@ def test_going_back_keeps_the_learning_rate_of_now():
 def test_bad_settings_are_refused(field, value):
   with pytest.raises(ValueError, match=f'rl.{field}={value} must be'):
     rl.Config(**{field: value})
+
+
+def test_a_group_holds_the_policy_whatever_its_experts():
+  assert rl.Config(group=1, num_experts=1).rows_per_prompt == 2
+  with pytest.raises(ValueError, match=r'rl\.group=0 must be >= 1 beside'):
+    rl.Config(group=0, num_experts=3)
 
 
 def test_the_learning_rate_warms_up_then_stays_or_falls():

@@ -63,6 +63,22 @@ def test_a_misspelt_field_gets_the_nearest_right_one(flag, wrong, right):
   assert f'has no field {wrong!r}. Did you mean {right!r}?' in text
 
 
+def test_a_field_that_no_flag_can_replace_names_the_choices():
+  argv = [
+    'main',
+    '--config=experiments/unmasking/configs/dice.py:tiny',
+    '--config.denoiser=None',
+    '--config.task=addition',
+  ]
+  text = config_path.explain_whole(argv, ValueError('raw'))
+  assert text.startswith('--config.task=addition: config.task holds a Dice')
+  assert 'Write another into the config file.' in text
+  for name in ('addition.Addition', 'free_choice.FreeChoice'):
+    assert f'jaxtok.tasks.{name}' in text
+  assert 'min_total' in text
+  assert config_path.explain_whole(argv[:3], ValueError('raw')) == 'raw'
+
+
 @pytest.mark.parametrize(
   'content, message',
   [
@@ -103,6 +119,7 @@ def test_a_config_file_without_get_config_is_named(tmp_path):
     ([f'--config={CONFIG}:tiny', '--data='], 1, 'is empty'),
     ([f'--config={CONFIG}:tiny', '--profile=a'], 1, '--profile=a must be'),
     ([f'--config={CONFIG}:tiny', '--wrkdir=x'], 2, 'wrkdir'),
+    ([f'--config={CONFIG}:tiny', '--config.model=x'], 2, 'cannot replace'),
   ],
 )
 def test_the_process_prints_one_paragraph(flags, code, message, tmp_path):

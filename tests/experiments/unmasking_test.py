@@ -12,7 +12,13 @@ from flax import nnx
 
 from experiments.claims import policy as claim
 from experiments.claims import policy_blocks as blocks_claim
-from experiments.unmasking import denoiser, experiment, selection, training
+from experiments.unmasking import (
+  denoiser,
+  experiment,
+  frontier,
+  selection,
+  training,
+)
 from experiments.unmasking.configs import dice, free_choice, policy
 from jaxtok.diffusion import cloning, rl, selectors
 from jaxtok.diffusion import policy as policy_lib
@@ -220,6 +226,86 @@ def test_a_damaged_file_is_named(data, tmp_path):
     ValueError, match=r'p\.npz is empty or damaged.*Delete it'
   ):
     denoiser.load(path, model, made_by={})
+
+
+@pytest.mark.parametrize('kept', [0, 1, 20, 150, -1])
+def test_a_damaged_file_of_points_is_named(kept, tmp_path):
+  path = tmp_path / 'rules.npz'
+  point = pareto.Point('k=1', np.arange(40) % 2, np.full(40, 3.0))
+  frontier.save_points(path, {'top-k': [point, point]})
+  (back, *_) = frontier.load_points(path)['top-k']
+  np.testing.assert_array_equal(back.correct_n, point.correct_n)
+  path.write_bytes(path.read_bytes()[:kept])
+  with pytest.raises(
+    ValueError, match=r'rules\.npz is empty or damaged.*Delete it'
+  ):
+    frontier.load_points(path)
+
+
+def test_a_file_without_points_or_with_a_wrong_byte_is_named(tmp_path):
+  path = tmp_path / 'learned_seed0.npz'
+  frontier.save_points(path, {})
+  with pytest.raises(ValueError, match=r'seed0\.npz is empty or damaged'):
+    frontier.load_points(path)
+  values = np.random.default_rng(0).random(400)
+  frontier.save_points(path, {'a': [pareto.Point('b', values, values)]})
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 255
+  path.write_bytes(data)
+  with pytest.raises(ValueError, match=r'seed0\.npz is empty or damaged'):
+    frontier.load_points(path)
+
+
+@pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
+def test_policies_are_tried_with_the_actions_of_their_training(
+  kind, monkeypatch
+):
+  learn = dataclasses.replace(TINY.policy.learn, likelihood=kind)
+  config = dataclasses.replace(TINY.policy, learn=learn)
+  exact = training.exact_denoiser(TINY.task)
+  lesson = training.Lesson(TINY.task, exact, config, 0, lambda line: None)
+  tried = []
+  judged = lambda self, selector, rows: (tried.append(selector), rows)
+  monkeypatch.setattr(selection.Judge, 'judged', judged)
+  model = config.model.make(nnx.Rngs(0))
+  lesson._validate(model)
+  tried += [s for _, s in selection.policies(model, likelihood=kind)]
+  assert len(tried) == 2 + 4
+  assert {selector.actions for selector in tried} == {kind.make()}
+  # Demonstrations too: sets are booleans, orders are numbers.
+  shown = lesson._demonstrations()
+  is_set = shown.action_sbt.dtype == bool
+  assert is_set == (kind is rl.Likelihood.BERNOULLI)
+
+
+def test_orders_have_no_opposite_to_smooth_with():
+  learn = rl.Config(likelihood=rl.Likelihood.PLACKETT_LUCE)
+  with pytest.raises(ValueError, match=r'clone\.smoothing=0\.1 must be 0'):
+    training.Config(learn=learn, clone=cloning.Config(smoothing=0.1))
+
+
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (lambda: experiment.Config(num_test=0), 'config.num_test=0 must be >= 1'),
+    (
+      lambda: experiment.Config(temperatures=(0,)),
+      r'config.temperatures=\(0,\) must be > 0',
+    ),
+    (lambda: experiment.Config(scales=()), r'scales=\(\) .* not empty'),
+    (lambda: training.Config(num_validation=0), 'policy.num_validation=0 must'),
+    (lambda: training.Config(validate_every=0), 'policy.validate_every=0 must'),
+    (lambda: denoiser.Config(steps=0), 'denoiser.steps=0 must be >= 1'),
+    (lambda: denoiser.Config(lr=0.0), 'denoiser.lr=0.0 must be > 0'),
+  ],
+)
+def test_settings_that_measure_nothing_are_refused(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_the_tasks_that_an_error_names_are_tasks():
+  assert all(isinstance(make(), base.Task) for make in experiment.TASKS)
 
 
 def test_a_pressure_takes_the_best_of_its_stage_and_later_ones(
