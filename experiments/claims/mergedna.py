@@ -57,7 +57,7 @@ def measure(
   """Trains the model and its ablation; see the module."""
   found = {}
   for name in ('learned', 'random'):
-    config = mergedna_config.get_config('tiny').pretrain
+    config = mergedna_config.get_config('claim').pretrain
     config.data.source = planted.Repeats(seed=seed)
     config.model.learns_groups = name == 'learned'
     config.seed, config.mesh.data = seed, 1

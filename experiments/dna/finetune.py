@@ -7,6 +7,7 @@ ones that are tested, as in the code of arXiv:2306.15006.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -59,12 +60,12 @@ class Config:
   dropout: float = 0.1  # Before the last layer.
   pool: str = 'first'  # See `models.classifier`.
 
-  def optimizer(self, task: Task) -> optim.Config:
+  def optimizer(self, warmup_steps: int) -> optim.Config:
     """Linear warm-up, then linear decay to 0."""
     return optim.Config(
       lr=self.lr,
       schedule=optim.Schedule.LINEAR,
-      warmup_steps=task.warmup_steps,
+      warmup_steps=warmup_steps,
       final_ratio=0.0,
       b2=0.999,
       weight_decay=self.weight_decay,
@@ -130,18 +131,10 @@ def finetune(
     pool=config.pool,
     dropout=config.dropout,
   )
-  layout = state.plan(
-    model.make,
-    optimizer=config.optimizer(task),
-    steps=steps,
-    mesh=sharding.Config(data=1).make(),
-  )
-  with jax.set_mesh(layout.mesh):
-    judge = _Judge(layout)
-    best, nats = _train(
-      layout, judge, encoder, data, config, seed, steps, per_epoch
-    )
-    predicted = judge.logprobs(best, data['test']).argmax(axis=1)
+  program = _program(model, config, task.warmup_steps, steps, seed)
+  with jax.set_mesh(program.layout.mesh):
+    best, nats = _train(program, encoder, data, config, seed, steps, per_epoch)
+    predicted = program.logprobs(best, data['test']).argmax(axis=1)
   table = scores.confusion(
     data['test'].labels_n, predicted, task.data.num_classes
   )
@@ -153,10 +146,16 @@ def finetune(
   }
 
 
-class _Judge:
-  """Runs the model without dropout; compiled once."""
+class _Program:
+  """What is compiled: the training step, and the model without dropout."""
 
-  def __init__(self, layout: state.Layout):
+  def __init__(self, layout: state.Layout, seed: int):
+    self.layout = layout
+    step = step_lib.make_step(layout, classification.Config().make(), seed=seed)
+    self.step = jax.jit(
+      step, donate_argnums=0, out_shardings=(layout.shardings, None)
+    )
+
     @jax.jit
     def run(params, rest, batch):
       model = nnx.merge(layout.graphdef, params, rest)
@@ -180,22 +179,39 @@ class _Judge:
     return -float(picked_n1.mean())
 
 
-def _train(layout, judge, encoder, data, config, seed, steps, per_epoch):
+@functools.lru_cache(maxsize=8)  # Starts that differ in weights share it.
+def _program(
+  model: classifier.Config,
+  config: Config,
+  warmup_steps: int,
+  steps: int,
+  seed: int,
+) -> _Program:
+  layout = state.plan(
+    model.make,
+    optimizer=config.optimizer(warmup_steps),
+    steps=steps,
+    mesh=sharding.Config(data=1).make(),
+  )
+  return _Program(layout, seed)
+
+
+def _train(program, encoder, data, config, seed, steps, per_epoch):
   """The state of the best epoch, and its validation loss."""
+  layout = program.layout
   now = layout.init(seed)
   if encoder.params is not None:
     params = now.params | {'encoder': jax.tree.map(np.asarray, encoder.params)}
-    now = dataclasses.replace(now, params=jax.device_put(params))
-  objective = classification.Config().make()
-  train_step = step_lib.make_step(layout, objective, seed=seed)
-  step = jax.jit(train_step, donate_argnums=0)
+    # Where they belong: arrays that lie elsewhere are compiled for again.
+    params = jax.device_put(params, layout.shardings.params)
+    now = dataclasses.replace(now, params=params)
   batches = data['train'].shuffled(config.batch_size, seed)
   best, least = now, np.inf
   for number in range(1, steps + 1):
-    now, metrics = step(now, next(batches))
+    now, metrics = program.step(now, next(batches))
     if number % per_epoch and number < steps:
       continue
-    nats = judge.nats(now, data['validation'])
+    nats = program.nats(now, data['validation'])
     if int(metrics.bad) >= 0 or not np.isfinite(nats):
       raise ValueError(
         f'the loss is not finite at step {number}. Lower finetune.lr='
@@ -203,4 +219,4 @@ def _train(layout, judge, encoder, data, config, seed, steps, per_epoch):
       )
     if nats < least:
       best, least = jax.tree.map(np.asarray, now), nats
-  return best, float(least)
+  return jax.device_put(best, layout.shardings), float(least)

@@ -10,6 +10,7 @@ import pytest
 from experiments import config_path
 from experiments.dna import experiment, finetune, naive_bayes, tasks
 from experiments.dna.configs import dnabert2 as dnabert2_config
+from experiments.dna.configs import mergedna as mergedna_config
 from jaxtok.data import planted
 
 CONFIGS = (
@@ -34,14 +35,43 @@ def tiny(name):
   return config
 
 
+@pytest.fixture
+def programs(monkeypatch):
+  """What fine-tuning has made to be compiled."""
+  made = []
+
+  class Recorded(finetune._Program):
+    def __init__(self, *args):
+      super().__init__(*args)
+      made.append(self)
+
+  monkeypatch.setattr(finetune, '_Program', Recorded)
+  finetune._program.cache_clear()
+  yield made
+  finetune._program.cache_clear()
+
+
+def test_the_claim_of_mergedna_trains_what_it_says():
+  run = mergedna_config.get_config('claim').pretrain
+  assert run.model.dim == 64
+  assert run.model.window == 16
+  layers = ('local', 'latent', 'latent_decoder', 'local_decoder')
+  found = tuple(getattr(run.model, f'num_{name}') for name in layers)
+  assert found == (2, 2, 1, 1)
+  assert (run.batch_size, run.data.seq_len) == (16, 256)
+
+
 @pytest.mark.parametrize(
   'name',
   [CONFIGS[0], *(pytest.param(x, marks=pytest.mark.slow) for x in CONFIGS[1:])],
 )
-def test_a_run_pretrains_finetunes_and_resumes(name, tmp_path, capsys):
+def test_a_run_pretrains_finetunes_and_resumes(name, tmp_path, programs):
   config = tiny(name)
   shown = experiment.Experiment(config, tmp_path).run()
   assert shown.splitlines()[0].split()[0] == 'task'
+  # Both starts share a program, which is compiled once.
+  [program] = programs
+  assert program.step._cache_size() == program._run._cache_size() == 1
   record = tmp_path / 'tasks' / 'motifs.json'
   found = json.loads(record.read_text())
   assert set(found) == {'floor', 'pretrained', 'random'}
