@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Policy gradients make a masked diffusion model right more often.
+"""Training a masked diffusion model on rewards makes it right more often.
 
 Zhao et al. 2025, arXiv:2504.12216 (d1), train LLaDA-8B by diffu-GRPO on the
 verifiers of GSM8K, MATH500, Countdown and Sudoku, with and without supervised
