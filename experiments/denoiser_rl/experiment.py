@@ -8,14 +8,13 @@ each validation: a call with the same config and run directory goes on there.
 
 import dataclasses
 import functools
-import pathlib
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import staged
 from experiments.unmasking import denoiser as denoiser_lib
 from experiments.unmasking import training
 from jaxtok import config as config_lib
@@ -62,23 +61,10 @@ class Config:
 
 
 @dataclasses.dataclass
-class Experiment:
-  """A config and a run directory.
-
-  Attributes:
-    config: The config.
-    workdir: Where files go.
-  """
+class Experiment(staged.Staged):
+  """See `staged.Staged`."""
 
   config: Config
-  workdir: pathlib.Path
-
-  def __post_init__(self):
-    self.workdir = pathlib.Path(self.workdir)
-    self.begin = time.perf_counter()
-
-  def log(self, text: str) -> None:
-    print(f'[{time.perf_counter() - self.begin:5.0f} s] {text}', flush=True)
 
   def trainer(self) -> diffu_grpo.Trainer:
     """At the start: the denoiser of supervised training."""

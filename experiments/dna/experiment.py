@@ -11,16 +11,14 @@ What is there is not computed again, so the same command continues.
 
 import dataclasses
 import functools
-import pathlib
-import time
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
+from experiments import staged
 from experiments.dna import finetune as finetune_lib
 from experiments.dna import naive_bayes
-from jaxtok import config as config_lib
 from jaxtok import train
 from jaxtok.config import configclass
 from jaxtok.runs import files, table
@@ -47,33 +45,14 @@ class Config:
 
 
 @dataclasses.dataclass
-class Experiment:
-  """A config and a run directory.
-
-  Attributes:
-    config: The config.
-    workdir: Where files go.
-  """
+class Experiment(staged.Staged):
+  """See `staged.Staged`."""
 
   config: Config
-  workdir: pathlib.Path
 
   def __post_init__(self):
-    self.workdir = pathlib.Path(self.workdir)
-    self.begin = time.perf_counter()
-    path = self.workdir / 'config.json'
-    now = config_lib.to_dict(self.config)
-    if not path.exists():
-      self.workdir.mkdir(parents=True, exist_ok=True)
-      files.write_json(path, now)
-    elif files.read_json(path) != now:
-      raise ValueError(
-        f'{path} holds another config. Choose another --workdir, or delete '
-        'this one.'
-      )
-
-  def log(self, text: str) -> None:
-    print(f'[{time.perf_counter() - self.begin:5.0f} s] {text}', flush=True)
+    super().__post_init__()
+    self.keep_config()
 
   @functools.cached_property
   def encoder(self) -> finetune_lib.Encoder:

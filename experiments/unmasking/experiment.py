@@ -6,13 +6,11 @@ Each stage leaves a file in the run directory and is skipped if it is there.
 """
 
 import dataclasses
-import pathlib
-import time
 from typing import Any
 
+from experiments import staged
 from experiments.unmasking import denoiser as denoiser_lib
 from experiments.unmasking import frontier, selection, training
-from jaxtok import config as config_lib
 from jaxtok.config import configclass
 from jaxtok.runs import files
 from jaxtok.tasks import (
@@ -72,36 +70,14 @@ class Config:
 
 
 @dataclasses.dataclass
-class Experiment:
-  """A config and a run directory.
-
-  Attributes:
-    config: The config.
-    workdir: Where files go.
-  """
+class Experiment(staged.Staged):
+  """See `staged.Staged`."""
 
   config: Config
-  workdir: pathlib.Path
 
   def __post_init__(self):
-    self.workdir = pathlib.Path(self.workdir)
-    self.begin = time.perf_counter()
-    self._check_config()
-
-  def log(self, text: str) -> None:
-    print(f'[{time.perf_counter() - self.begin:5.0f} s] {text}', flush=True)
-
-  def _check_config(self) -> None:
-    path = self.workdir / 'config.json'
-    now = config_lib.to_dict(self.config)
-    if not path.exists():
-      self.workdir.mkdir(parents=True, exist_ok=True)
-      files.write_json(path, now)
-    elif files.read_json(path) != now:
-      raise ValueError(
-        f'{path} holds another config. Choose another --workdir, or delete '
-        'this one.'
-      )
+    super().__post_init__()
+    self.keep_config()
 
   def denoiser(self) -> Any:
     """The frozen denoiser."""
