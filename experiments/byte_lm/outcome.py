@@ -15,6 +15,7 @@ from jaxtok import runs
 from jaxtok.runs import compare, curves, files, groups, meta, plots
 
 _Y = 'eval/val/bpb'
+_FAR = 1.5  # Times the best model's bits per byte at the end.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +101,27 @@ class Outcome:
     return str(self.scores)
 
   def _draw_curves(self, axis: Any) -> None:
-    for name in self.scores.names:
-      members = [row.run for row in self.rows if row.name == name]
-      group = groups.Group(name, [curves.load(r, 'flops', _Y) for r in members])
-      xs, ys, _ = group.mean_curve()
-      before, _ = self.scores.value(name, 'patcher', 'flops')
-      axis.plot(xs + np.nan_to_num(before), ys, marker='o', label=name)
+    """Bits per byte; models far from the best are named, but out of sight."""
+    found = {name: self._curve(name) for name in self.scores.names}
+    limit = _FAR * min(ys[-1] for _, ys in found.values())
+    for name, (xs, ys) in found.items():
+      label = name if ys[-1] <= limit else f'{name} (ends at {ys[-1]:.1f})'
+      axis.plot(xs, ys, marker='o', label=label)
+    seen = np.concatenate([ys for _, ys in found.values() if ys[-1] <= limit])
+    margin = 0.05 * np.ptp(seen) or 0.1
+    axis.set_ylim(seen.min() - margin, seen.max() + margin)
     axis.set_xscale('log')
     axis.set_xlabel('training FLOPs')
     axis.set_ylabel('bits per byte (held-out text)')
     _legend(axis)
+
+  def _curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """FLOPs, those of a patcher included, and the mean over seeds."""
+    members = [row.run for row in self.rows if row.name == name]
+    group = groups.Group(name, [curves.load(r, 'flops', _Y) for r in members])
+    xs, ys, _ = group.mean_curve()
+    before, _ = self.scores.value(name, 'patcher', 'flops')
+    return xs + np.nan_to_num(before), ys
 
   def _draw_bars(
     self, axis: Any, label: str, wanted: Mapping[str, tuple[str, str]]

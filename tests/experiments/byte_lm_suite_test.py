@@ -244,3 +244,17 @@ def test_seeds_are_whole_numbers():
   for words in (['a'], ['0', '-1'], []):
     with pytest.raises(ValueError, match=r'--seeds=.* must be whole numbers'):
       cli.whole_numbers('seeds', words)
+
+
+def test_a_model_far_from_the_others_does_not_hide_them(monkeypatch):
+  ends = {'bytes': 2.8, 'bpe': 2.4, 'far': 7.4}
+  points = lambda self, name: (np.array([1.0, 4.0]), np.array([4, ends[name]]))
+  monkeypatch.setattr(outcome.Outcome, '_curve', points)
+  monkeypatch.setattr(outcome.compare, 'compare', lambda *args, **kwargs: None)
+  stages = {'model': {'bpb': 3.0}, 'noise': dict.fromkeys(suite.NOISE, 3.5)}
+  rows = [outcome.Row(name, 0, stages, 1.0, None) for name in ends]
+  axes = outcome.Outcome(rows, {}).picture().figure.axes[0]
+  low, high = axes.get_ylim()
+  assert 2.3 < low < 2.4 < 4 < high < 4.1
+  labels = [line.get_label() for line in axes.lines]
+  assert labels == ['bytes', 'bpe', 'far (ends at 7.4)']
