@@ -55,9 +55,11 @@ class Config:
         f'tokens_per_call={self.tokens_per_call} must be in [1, '
         f'{self.task.answer_len}], the length of the answer.'
       )
-    for name in ('num_validation', 'validate_every'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    base.require(
+      'config',
+      num_validation=(self.num_validation, self.num_validation >= 1, '>= 1'),
+      validate_every=(self.validate_every, self.validate_every >= 1, '>= 1'),
+    )
 
 
 @dataclasses.dataclass
