@@ -83,11 +83,15 @@ def keep(workdir: pathlib.Path, name: str, docs: pathlib.Path) -> None:
 
   Paths of texts are written without the folder `$JAXTOK_DATA`.
   """
-  record = files.read_json(workdir / 'suite.json')
+  path = workdir / 'suite.json'
+  try:
+    record = files.read_json(path)
+  except (OSError, ValueError):
+    record = None
   if not isinstance(record, dict) or set(record) != {'plan', 'made', 'rows'}:
     raise ValueError(
-      f'{workdir / "suite.json"} is not the record of a suite: call '
-      f'`python -m experiments.byte_lm.suite --workdir={workdir}` again.'
+      f'{path} is not there, or is not the record of a suite: call '
+      f'`python -m experiments.byte_lm.suite --workdir={workdir}` first.'
     )
   if folder := os.environ.get('JAXTOK_DATA', '').rstrip('/'):
     plan = json.dumps(record['plan']).replace(f'"{folder}/', '"$JAXTOK_DATA/')

@@ -128,8 +128,9 @@ def test_the_numbers_of_a_workdir_are_kept(docs, tmp_path, monkeypatch, capsys):
   (docs / record.PAGE).write_text(PAGE)
   assert record.main([]) == 0
   assert '2.600 ± 0.100' in (docs / record.PAGE).read_text()
-  (tmp_path / 'suite.json').write_text('[]')
-  assert record.main([str(tmp_path), '--name=a']) == 1
-  assert 'is not the record of a suite' in capsys.readouterr().err
+  for broken in ('[]', '', '\xff{'):
+    (tmp_path / 'suite.json').write_text(broken)
+    assert record.main([str(tmp_path), '--name=a']) == 1
+    assert 'is not the record of a suite' in capsys.readouterr().err
   assert record.main([str(tmp_path / 'none')]) == 1
-  assert 'none/suite.json' in capsys.readouterr().err
+  assert 'none/suite.json is not there' in capsys.readouterr().err
