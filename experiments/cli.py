@@ -105,6 +105,7 @@ def main(
   quiet_libraries()
   if '--debug' in sys.argv[1:]:
     print(check_shapes())
+  sys.argv[:] = config_path.config_first(sys.argv)
   action = _train if run is None else lambda: run(FLAGS.config, FLAGS.workdir)
   app.run(
     lambda argv: _guarded(action, folder),

@@ -32,7 +32,7 @@ def check(argv: list[str]) -> None:
   value = _config_value(argv)
   if value is None:
     if fields := [a for a in argv[1:] if re.match(r'--?config\.', a)]:
-      raise ValueError(f'{fields[0]} needs --config=FILE before it.')
+      raise ValueError(f'{fields[0]} needs --config=FILE beside it.')
     return
   load(value)
 
@@ -85,6 +85,17 @@ def _message(error: Exception) -> str:
   if isinstance(error, ValueError | AttributeError | TypeError):
     return str(error)
   return f'{type(error).__name__}: {error}'
+
+
+def config_first(argv: list[str]) -> list[str]:
+  """The command line with --config=FILE before the fields that change it."""
+  program, first, rest = argv[:1], [], list(argv[1:])
+  for i, arg in enumerate(rest):
+    if re.match(r'--?config(=|$)', arg):
+      end = i + 1 if '=' in arg else i + 2
+      first, rest = rest[i:end], rest[:i] + rest[end:]
+      break
+  return [*program, *first, *rest]
 
 
 def explain_field(argv: list[str], error: Exception) -> str:

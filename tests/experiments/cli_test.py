@@ -49,6 +49,14 @@ def test_a_config_that_cannot_be_made_is_explained(flags, message):
     config_path.check(['main', *flags])
 
 
+@pytest.mark.parametrize('given', [['--config=a.py'], ['--config', 'a.py']])
+def test_fields_may_stand_before_the_config(given):
+  fields = ['--config.steps=3', '--workdir=w']
+  got = config_path.config_first(['main', *fields, *given, '--debug'])
+  assert got == ['main', *given, *fields, '--debug']
+  assert config_path.config_first(['main', *fields]) == ['main', *fields]
+
+
 @pytest.mark.parametrize(
   'flag, wrong, right',
   [
@@ -112,7 +120,7 @@ def test_a_config_file_without_get_config_is_named(tmp_path):
   'flags, code, message',
   [
     ([f'--config={CONFIG}:tiny', '--config.model.dmi=3'], 2, "'dmi'"),
-    ([f'--config={CONFIG}:tiny', '--config.steps=x'], 2, "'x'"),
+    (['--config.steps=x', f'--config={CONFIG}:tiny'], 2, "'x'"),
     ([f'--config={CONFIG}:tiny', '--config.model.dim=0'], 2, 'dim=0'),
     ([f'--config={CONFIG}:tiny'], 1, '--workdir is missing'),
     ([f'--config={CONFIG}:tiny', '--data=/no/such/file'], 1, '/no/such/file'),
