@@ -6,12 +6,14 @@ Each stage leaves a file in the run directory and is skipped if it is there.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from experiments import staged
 from experiments.unmasking import denoiser as denoiser_lib
-from experiments.unmasking import frontier, selection, training
+from experiments.unmasking import frontier, questions, selection, training
 from jaxtok.config import configclass
+from jaxtok.evals import pareto
 from jaxtok.runs import files
 from jaxtok.tasks import (
   addition,
@@ -39,6 +41,7 @@ TASKS = (
   reordering.Reordering,
   sudoku.Sudoku,
 )
+_LANGUAGE_MODELS = (questions.OfRun, questions.Published)
 
 
 @configclass
@@ -47,11 +50,15 @@ class Config:
 
   task: Any = dataclasses.field(
     default_factory=dice_countdown.DiceCountdown,
-    metadata={'choices': tuple(f'{t.__module__}.{t.__name__}' for t in TASKS)},
+    metadata={
+      'choices': tuple(
+        f'{t.__module__}.{t.__name__}' for t in (*TASKS, questions.Config)
+      )
+    },
   )
-  denoiser: denoiser_lib.Config | None = dataclasses.field(
-    default_factory=denoiser_lib.Config
-  )  # None takes the task's exact denoiser.
+  # Trained first; None takes the task's exact denoiser. Questions are answered
+  # by a language model: questions.OfRun or questions.Published.
+  denoiser: Any = dataclasses.field(default_factory=denoiser_lib.Config)
   policy: training.Config = dataclasses.field(default_factory=training.Config)
   seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
   num_test: int = 512
@@ -67,6 +74,13 @@ class Config:
       temperatures=(self.temperatures, fine(self.temperatures), rule),
       scales=(self.scales, fine(self.scales), rule),
     )
+    is_text = isinstance(self.task, questions.Config)
+    if is_text != isinstance(self.denoiser, _LANGUAGE_MODELS):
+      raise ValueError(
+        f'config.task={type(self.task).__name__} and config.denoiser='
+        f'{type(self.denoiser).__name__} do not fit: questions.Config needs '
+        'questions.OfRun or questions.Published, and these need it.'
+      )
 
 
 @dataclasses.dataclass
@@ -79,18 +93,47 @@ class Experiment(staged.Staged):
     super().__post_init__()
     self.keep_config()
 
+  @functools.cached_property
+  def _language_model(self) -> questions.LanguageModel:
+    found = self.config.denoiser.load()
+    self.log(f'denoiser: {found.name}')
+    return found
+
+  @functools.cached_property
+  def task(self) -> Any:
+    """What is asked."""
+    task = self.config.task
+    is_text = isinstance(task, questions.Config)
+    return task.make(self._language_model) if is_text else task
+
   def denoiser(self) -> Any:
     """The frozen denoiser."""
     c = self.config
     if c.denoiser is None:
       return training.exact_denoiser(c.task)
+    if isinstance(self.task, questions.Questions):
+      return self.task.denoiser(self._language_model.model)
     return training.trained_denoiser(self.workdir, c.task, c.denoiser, self.log)
 
   def judge(self, found: Any) -> selection.Judge:
     """The test prompts."""
     c = self.config
-    rows = base.batch(c.task, training.TEST, 0, c.num_test)
-    return selection.Judge(c.task, found, rows, c.policy.learn.block)
+    rows = base.batch(self.task, training.TEST, 0, c.num_test)
+    return selection.Judge(self.task, found, rows, c.policy.learn.block)
+
+  def settings(self, found: Any, seed: int) -> list[tuple[str, Any]]:
+    """The policies of a seed at all temperatures and scales."""
+    c = self.config
+    models = training.trained(
+      self.workdir, self.task, found, c.policy, seed, self.log
+    )
+    return [
+      (f'alpha={alpha:g}, {name}', selector)
+      for alpha, model in models.items()
+      for name, selector in selection.policies(
+        model, c.temperatures, c.scales, c.policy.learn.likelihood
+      )
+    ]
 
   def rules(self, judge: selection.Judge) -> dict[str, frontier.Points]:
     """The points of every rule."""
@@ -106,20 +149,14 @@ class Experiment(staged.Staged):
 
   def learned(self, judge: selection.Judge, seed: int) -> frontier.Points:
     """The points of the policies of a seed."""
-    c, path = self.config, self.workdir / f'learned_seed{seed}.npz'
+    path = self.workdir / f'learned_seed{seed}.npz'
     if not path.exists():
-      models = training.trained(
-        self.workdir, c.task, judge.denoiser, c.policy, seed, self.log
-      )
-      points = []
-      for alpha, model in models.items():
-        some = selection.policies(
-          model, c.temperatures, c.scales, c.policy.learn.likelihood
+      points = judge.sweep(self.settings(judge.denoiser, seed))
+      for point in pareto.front(points):
+        self.log(
+          f'seed {seed} test: {point.accuracy:.3f} at {point.calls:.2f} calls '
+          f'({point.name})'
         )
-        new = judge.sweep((f'alpha={alpha:g}, {n}', s) for n, s in some)
-        shown = ', '.join(f'{p.accuracy:.3f} at {p.calls:.2f}' for p in new)
-        self.log(f'seed {seed} alpha {alpha:g} test: {shown}')
-        points += new
       frontier.save_points(path, {frontier.LEARNED: points})
     return frontier.load_points(path)[frontier.LEARNED]
 
@@ -130,10 +167,10 @@ class Experiment(staged.Staged):
     outcome = frontier.Outcome(
       self.rules(judge),
       {seed: self.learned(judge, seed) for seed in c.seeds},
-      c.task.answer_len,
+      self.task.answer_len,
     )
     files.write_atomic(self.workdir / 'frontier.md', outcome.table())
-    title = f'{type(c.task).__name__}, {c.num_test} prompts'
+    title = f'{type(self.task).__name__}, {c.num_test} prompts'
     outcome.picture(title).save(self.workdir / 'frontier')
     self.log(f'wrote {self.workdir / "frontier.md"} and frontier.png')
     return outcome

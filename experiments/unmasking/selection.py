@@ -39,20 +39,34 @@ class Judge:
     denoiser: The frozen denoiser.
     rows_nt: Records whose prompts are used; their answers are not.
     block: Length of blocks decoded left to right; 0 decodes all at once.
+    num_draws: Of each distinct prompt, by a selector with chance; 0: so that
+      the prompts are decoded `NUM_SEEDS` times in all, at most `MAX_DRAWS`.
+    seed: Of the draws.
+    weights: Share of the prompts that each distinct prompt has, float [p].
   """
 
-  task: base.Task
+  task: base.Verifiable
   denoiser: Any
   rows_nt: np.ndarray
   block: int = 0
+  num_draws: int = 0
+  seed: int = 0
 
   def __post_init__(self):
     prompts = self.rows_nt[:, : self.task.prompt_len]
-    _, first, self._index_n = np.unique(
-      prompts, axis=0, return_index=True, return_inverse=True
+    _, first, index_n, count_p = np.unique(
+      prompts,
+      axis=0,
+      return_index=True,
+      return_inverse=True,
+      return_counts=True,
     )
-    self._index_n = self._index_n.reshape(-1)
+    self._index_n = index_n.reshape(-1)
     self._distinct = self.rows_nt[first]
+    self.weights = count_p / len(self.rows_nt)
+    if not self.num_draws:
+      often = -(-NUM_SEEDS * len(self.rows_nt) // len(self._distinct))
+      self.num_draws = min(often, MAX_DRAWS)
 
   def canvas(self, rows_bt: np.ndarray) -> samplers.Canvas:
     """All answers masked."""
@@ -83,29 +97,37 @@ class Judge:
 
   def point(self, name: str, selector: Any) -> pareto.Point:
     """Accuracy and calls of a selector."""
-    inner = selector
-    while isinstance(inner, rollout.InBlocks):
-      inner = inner.selector
-    if isinstance(inner, selectors.OracleMargin):
+    if isinstance(_inner(selector), selectors.OracleMargin):
       return pareto.Point(name, *self.judged(selector, self.rows_nt))
-    is_random = isinstance(inner, (selectors.Random, policy.Policy))
-    num = self._num_draws() if is_random else 1
-    drawn = self.judged(selector, np.repeat(self._distinct, num, axis=0))
-    right, calls = (x.reshape(-1, num).mean(1) for x in drawn)
+    right, calls = (x.mean(1) for x in self.drawn(selector))
     n = self._index_n
     return pareto.Point(name, right[n], calls[n])
 
-  def _num_draws(self) -> int:
-    """Of each distinct prompt, by a selector with chance."""
-    often = -(-NUM_SEEDS * len(self.rows_nt) // len(self._distinct))
-    return min(often, MAX_DRAWS)
+  def drawn(self, selector: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`judged` of each distinct prompt, floats [p, draws].
+
+    One draw of a selector without chance.
+    """
+    with_chance = (selectors.Random, policy.Policy)
+    is_random = isinstance(_inner(selector), with_chance)
+    num = self.num_draws if is_random else 1
+    rows = np.repeat(self._distinct, num, axis=0)
+    right, calls = self.judged(selector, rows, self.seed)
+    return right.reshape(-1, num), calls.reshape(-1, num)
 
   def sweep(self, named: Iterable[tuple[str, Any]]) -> list[pareto.Point]:
     return [self.point(name, selector) for name, selector in named]
 
 
+def _inner(selector: Any) -> Any:
+  """What decides inside the blocks."""
+  while isinstance(selector, rollout.InBlocks):
+    selector = selector.selector
+  return selector
+
+
 def heuristics(
-  task: base.Task, rows_nt: np.ndarray
+  task: base.Verifiable, rows_nt: np.ndarray
 ) -> dict[str, list[tuple[str, Any]]]:
   """Dense settings of every rule, by name of the rule.
 

@@ -98,7 +98,7 @@ class Lesson:
     log: Prints a line of progress.
   """
 
-  task: base.Task
+  task: base.Verifiable
   denoiser: Any
   config: Config
   seed: int
@@ -246,7 +246,7 @@ class Lesson:
 
 def trained(
   workdir: pathlib.Path,
-  task: base.Task,
+  task: base.Verifiable,
   denoiser: Any,
   config: Config,
   seed: int,
@@ -263,7 +263,7 @@ def trained(
     log: Prints a line of progress.
   """
   lesson = Lesson(task, denoiser, config, seed, log)
-  made_by = {'task': task, 'policy': config}
+  made_by = {'task': getattr(task, 'config', task), 'policy': config}
   blank = config.model.make(nnx.Rngs(0))
 
   def stored(name: str, train, count: int) -> dict[float, Found]:
@@ -316,7 +316,7 @@ def trained_denoiser(
   return denoiser_lib.Denoiser(model)
 
 
-def exact_denoiser(task: base.Task) -> Any:
+def exact_denoiser(task: base.Verifiable) -> Any:
   """The denoiser that a task defines, as a pytree."""
   if not hasattr(task, 'exact_denoiser'):
     raise ValueError(

@@ -37,7 +37,11 @@ class Config:
   question: str = 'question'  # Field of a line's object.
   answer: str = 'answer'  # Likewise.
   held_out: str = ''  # File of validation and test, if not parts of `source`.
-  prompt_len: int = 128  # Tokens of a question.
+  # Around each question, e.g. a chat template; names of special tokens in it
+  # stand for them.
+  before: str = ''
+  behind: str = ''
+  prompt_len: int = 128  # Tokens of a question and of what is around it.
   answer_len: int = 128  # Tokens of an answer and at least one EOS.
   num_held_out: int = 1024  # Records of a generated held-out split.
   prefetch: int = 8  # Batches that are kept ready.
@@ -139,11 +143,19 @@ class Rows(pairs.Rows):
         )
 
   def _fits(self, question: bytes, answer: bytes) -> bool:
-    size = lambda data: len(self._tokenizer.encode(data))
     config = self._config
-    return size(question) <= config.prompt_len and (
-      size(answer) < config.answer_len
+    return len(self.prompt(question)) <= config.prompt_len and (
+      len(self._tokenizer.encode(answer)) < config.answer_len
     )
+
+  def prompt(self, question: bytes) -> np.ndarray:
+    """The ids of a question with those around it, int32."""
+    around = [
+      self._tokenizer.encode(text, parse_special=True)
+      for text in (self._config.before, self._config.behind)
+    ]
+    ids = self._tokenizer.encode(question)
+    return np.concatenate([around[0], ids, around[1]]).astype(np.int32)
 
   @property
   def num_left_out(self) -> int:
@@ -189,16 +201,27 @@ class Rows(pairs.Rows):
         self._lay_out({k: v[i] for k, v in batch.items()}, int(row))
     return batch
 
-  def _lay_out(self, row: Batch, index: int) -> None:
-    """Fills one row in place."""
-    question, answer = map(self._tokenizer.encode, self.pair(index))
-    begin, end = self._config.prompt_len, len(answer)
-    if len(question) > begin or end >= self._config.answer_len:
+  def ids(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt and answer of a row, int32, without EOS.
+
+    Raises:
+      ValueError: If they do not fit.
+    """
+    question, answer = self.pair(index)
+    prompt, answer = self.prompt(question), self._tokenizer.encode(answer)
+    begin = self._config.prompt_len
+    if len(prompt) > begin or len(answer) >= self._config.answer_len:
       raise ValueError(
-        f'record {index} has {len(question)} and {end} tokens, but there is '
-        f'room for prompt_len={begin} and answer_len='
+        f'record {index} has {len(prompt)} and {len(answer)} tokens, but there '
+        f'is room for prompt_len={begin} and answer_len='
         f'{self._config.answer_len} with one EOS. Make it larger.'
       )
+    return prompt, answer
+
+  def _lay_out(self, row: Batch, index: int) -> None:
+    """Fills one row in place."""
+    question, answer = self.ids(index)
+    begin, end = self._config.prompt_len, len(answer)
     first = begin - len(question)
     targets = row['targets_bt']
     targets[first:begin] = question

@@ -11,6 +11,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -94,6 +95,34 @@ class Timed(OfModel):
       context=times_b,
     )
     return model.logits(output.hidden_btd)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BehindPadding:
+  """The logits of a sequence model on rows that begin with padding.
+
+  A row is padding, a prompt and an answer; the run of `pad_id` that it begins
+  with is not seen. Positions count columns, which a model with relative
+  positions does not notice.
+
+  Attributes:
+    model: A bidirectional `SequenceModel`, e.g. `pretrained.Aligned` for
+      Dream's.
+    prompt_len: Positions before the answer, padding among them; static.
+    pad_id: A token that no prompt begins with, e.g. the mask; static.
+  """
+
+  model: Any
+  prompt_len: int = dataclasses.field(metadata=dict(static=True))
+  pad_id: int = dataclasses.field(metadata=dict(static=True))
+
+  def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']:
+    is_prompt_t = jnp.arange(tokens_bt.shape[1]) < self.prompt_len
+    is_pad_bt = (tokens_bt == self.pad_id) & is_prompt_t
+    seen_bt = jnp.cumsum(~is_pad_bt, axis=1) > 0
+    output = self.model(tokens_bt, segment_ids=seen_bt.astype(jnp.int32))
+    return self.model.logits(output.hidden_btd)
 
 
 def logits_in_window(

@@ -13,14 +13,14 @@ import numpy as np
 
 
 @runtime_checkable
-class Task(Protocol):
-  """Protocol of tasks.
+class Verifiable(Protocol):
+  """Rows of a prompt and an answer that is right or wrong.
 
   Attributes:
     prompt_len: Tokens of the prompt.
     answer_len: Tokens of the answer.
     vocab_size: Number of tokens, the mask among them.
-    mask_id: The last token, which no record contains.
+    mask_id: The mask token, which no answer contains.
   """
 
   prompt_len: int
@@ -28,26 +28,42 @@ class Task(Protocol):
   vocab_size: int
   mask_id: int
 
-  def draw(self, rng: np.random.Generator) -> np.ndarray:
-    """One record, int32 [prompt_len + answer_len]."""
-    ...
-
   def is_correct(self, tokens_bt: np.ndarray) -> np.ndarray:
     """Whether the answers of whole rows are right, bool [b]."""
     ...
 
 
-def record(task: Task, seed: int, index: int) -> np.ndarray:
+@runtime_checkable
+class Task(Verifiable, Protocol):
+  """Protocol of tasks: endless records."""
+
+  def draw(self, rng: np.random.Generator) -> np.ndarray:
+    """One record, int32 [prompt_len + answer_len]."""
+    ...
+
+
+@runtime_checkable
+class Stored(Verifiable, Protocol):
+  """A task of numbered records, e.g. of a file, in place of `draw`."""
+
+  def record(self, seed: int, index: int) -> np.ndarray:
+    """See `record`."""
+    ...
+
+
+def record(task: Task | Stored, seed: int, index: int) -> np.ndarray:
   """Record `index` of the data set of a seed."""
+  if isinstance(task, Stored):
+    return task.record(seed, index)
   return task.draw(np.random.default_rng((seed, index)))
 
 
-def batch(task: Task, seed: int, start: int, num: int) -> np.ndarray:
+def batch(task: Task | Stored, seed: int, start: int, num: int) -> np.ndarray:
   """Records start to start + num - 1, int32 [num, t]."""
   return np.stack([record(task, seed, start + i) for i in range(num)])
 
 
-def answer_positions(task: Task) -> np.ndarray:
+def answer_positions(task: Verifiable) -> np.ndarray:
   """True at the positions of the answer, bool [t]."""
   return np.arange(task.prompt_len + task.answer_len) >= task.prompt_len
 

@@ -13,6 +13,7 @@ from flax import nnx
 from experiments.claims import policy as claim
 from experiments.claims import policy_blocks as blocks_claim
 from experiments.unmasking import (
+  chosen,
   denoiser,
   experiment,
   frontier,
@@ -103,6 +104,37 @@ def test_numbers_of_the_claim_by_hand():
   assert got['gain_hypervolume'] == pytest.approx(learned - threshold)
   assert got['gain_over_all_rules'] == pytest.approx(learned - every)
   assert got['dominating_points'] == 2
+
+
+def test_settings_are_chosen_on_other_draws_than_they_are_tested_on():
+  # Random(k) of six tokens: a triple is wrong if all of it is among them.
+  task = free_choice_task.FreeChoice(num_groups=2)
+  exact = training.exact_denoiser(task)
+  judge = lambda num, seed: selection.Judge(
+    task, exact, base.batch(task, 0, 0, 200), num_draws=num, seed=seed
+  )
+  rule = lambda k: selectors.Random(jnp.asarray(k))
+  settings = [('k=1', rule(1)), ('k=3', rule(3)), ('k=6', rule(6))]
+  front = chosen.choose(settings, judge(4, 1), judge(40, 2))
+  assert [p.name for p in front.validated] == ['k=6', 'k=3', 'k=1']
+  assert [t.calls for t in front.tested] == pytest.approx([1, 2, 6])
+  got = front.within(2)
+  right_pd, _ = judge(40, 2).drawn(rule(3))
+  assert right_pd.shape == (25, 40)
+  assert not np.array_equal(right_pd, judge(40, 1).drawn(rule(3))[0])
+  _, count = np.unique(
+    base.batch(task, 0, 0, 200)[:, :2], axis=0, return_counts=True
+  )
+  weight = count / 200
+  assert got.accuracy == pytest.approx(weight @ right_pd.mean(1))
+  # Of as many draws again, within four standard errors.
+  again = chosen.measured('', rule(3), judge(40, 3))
+  assert abs(again.accuracy - got.accuracy) < 4 * np.hypot(
+    got.error, again.error
+  )
+  assert got.error == pytest.approx(
+    np.sqrt(np.sum(weight**2 * right_pd.var(1)) / 40), rel=0.1
+  )
 
 
 def test_the_deficit_in_blocks_is_taken_at_equal_calls():
