@@ -66,7 +66,8 @@ def attention(
     implementation: 'dense' (holds all scores) or 'cpu' (loops over rows), for
       any mask; or one of `jaxtok_kernels` ('auto', 'xla', 'tpu', 'triton',
       ...), which take masks that `lowering.lower` can express. None takes
-      'cpu' or 'dense' on CPU, elsewhere 'auto' where the mask allows it.
+      'cpu' or 'dense' on CPU, elsewhere 'auto' where mask and bias allow it and
+      'dense' where not; `jaxtok_kernels.last_dispatch()` says why.
 
   Returns:
     The mixed values in the queries' dtype, or an `AttentionState`.
@@ -79,8 +80,13 @@ def attention(
   layout = layout or masks.Layout(q_btnh.shape[1], k_bskh.shape[1])
   _check(q_btnh, k_bskh, v_bskh, layout)
   scale = q_btnh.shape[-1] ** -0.5 if scale is None else scale
-  name = _choose(implementation, mask, layout)
+  name, refused = _choose(implementation, mask, layout, bias)
   if name in _HERE:
+    dispatch.record(
+      dispatch.Dispatch(
+        'attention', implementation or 'auto', {'any': name}, refused
+      )
+    )
     state = _HERE[name](
       q_btnh,
       k_bskh,
@@ -110,23 +116,28 @@ def attention(
 _HERE = {'dense': dense_attention.attention, 'cpu': cpu_attention.attention}
 
 
-def _choose(implementation, mask, layout) -> str:
-  """The implementation for a call; see `attention`."""
+def _choose(implementation, mask, layout, bias) -> tuple[str, dict[str, str]]:
+  """The implementation for a call, see `attention`, and why not 'auto'."""
   if implementation not in (None, *IMPLEMENTATIONS):
     raise ValueError(
       f'implementation={implementation!r} is unknown; use None or one of '
       f'{", ".join(IMPLEMENTATIONS)}.'
     )
   if implementation is not None:
-    return implementation
+    return implementation, {}
   if dispatch.platforms() == ('cpu',):
     is_long = layout.num_queries >= _MIN_CPU_QUERIES
-    return 'cpu' if is_long and platform.is_single_cpu() else 'dense'
+    here = 'cpu' if is_long and platform.is_single_cpu() else 'dense'
+    return here, {}
   try:
-    lowering.lower(mask, layout)
-  except NotImplementedError:
-    return 'dense'
-  return 'auto'
+    lowered = lowering.lower(mask, layout)
+  except NotImplementedError as error:
+    return 'dense', {'any/auto': str(error)}
+  if bias is not None and lowered.block_lists is not None:
+    return 'dense', {
+      'any/auto': 'bias cannot be combined with a list of blocks'
+    }
+  return 'auto', {}
 
 
 def _check(q_btnh, k_bskh, v_bskh, layout):

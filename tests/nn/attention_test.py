@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtok_kernels import dispatch
 
 from jaxtok.nn import attention, masks
 
@@ -229,6 +230,26 @@ def test_wrong_shapes_and_names_are_refused():
     attention.attention(q, k, v, layout=masks.Layout(3, S))
   with pytest.raises(ValueError, match="implementation='fast' is unknown"):
     attention.attention(q, k, v, implementation='fast')
+
+
+@pytest.mark.parametrize('case', ['dense', 'blocks with bias', 'blocks'])
+def test_on_a_gpu_what_kernels_cannot_serve_is_dense_with_the_reason(case):
+  size = jax.ShapeDtypeStruct((1, 64, 2, 32), jnp.float32)
+  if case == 'dense':
+    mask = masks.Dense(jnp.ones((1, 64, 64), bool))
+  else:
+    mask = masks.Blocks(jnp.ones((1, 2, 2), bool), 32)
+  bias = jnp.zeros((1, 1, 64, 64)) if 'bias' in case else None
+  attend = lambda q: attention.attention(q, q, q, mask=mask, bias=bias)
+  with dispatch.lowering_platforms('cuda'):
+    jax.eval_shape(attend, size)
+  found = dispatch.last_dispatch()
+  if case == 'blocks':
+    assert found.chosen == {'cuda': 'triton'}
+    return
+  assert found.chosen == {'any': 'dense'}
+  reason = 'bias cannot' if 'bias' in case else 'Dense'
+  assert reason in found.refused['any/auto']
 
 
 def test_bfloat16_keeps_float32_statistics():
