@@ -3,15 +3,15 @@
 """Compiles every kernel for TPUs and GPUs that are not there.
 
   python -m jaxtok_kernels.aot [--chips=v5e,v6e] [--kernels=flash_attention]
-      [--baseline=docs/kernels] [--write] [--jobs=2] [--quick]
+      [--baseline=FOLDER] [--write] [--jobs=2] [--quick]
 
 Needs `pip install libtpu` (TPU) or jax's CUDA wheel (sm_90); what is not
 installed is skipped and said. Prints, per case: seconds to compile, VLIW
 bundles, fill of the matrix unit, spill stores. These are static counts, without
 stalls and copies: a guard against regressions, not a measure of speed. Compares
-with the baseline and fails if bundles or spills grow by more than 5 %;
-`--write` replaces the baseline. `--quick` takes one case of each kernel and
-implementation.
+with the baseline and fails if bundles, spills or memory grow, or the fill
+falls, by more than 5 %, or cases are missing; `--write` replaces the baseline.
+`--quick` takes one case of each kernel and implementation.
 """
 
 import argparse
@@ -37,6 +37,9 @@ TOPOLOGIES = {
   'tpu7x': 'tpu7x:2x2x1',
 }
 _GROWTH = 1.05
+# What may not grow by more than that, and what a small number may grow by.
+_LIMITED = {'bundles': 0, 'spills': 10, 'temp_mib': 0.1, 'vmem_mib': 0.1}
+_BASELINE = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'kernels'
 _DUMPED = 'final_hlo-static-per-bundle-utilization'
 _H200 = """gpu_device_info { threads_per_block_limit: 1024 threads_per_warp: 32
   shared_memory_per_block: 49152 shared_memory_per_core: 233472
@@ -77,10 +80,21 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument('--chips', default='', help='default: all that can be')
   parser.add_argument('--kernels', default='', help='names, comma separated')
-  parser.add_argument('--baseline', default='docs/kernels', type=pathlib.Path)
-  parser.add_argument('--write', action='store_true')
+  parser.add_argument(
+    '--baseline',
+    default=_BASELINE,
+    type=pathlib.Path,
+    help='folder of aot_<chip>.json; default: docs/kernels of the repository',
+  )
+  parser.add_argument(
+    '--write', action='store_true', help='replace the baseline by what is found'
+  )
   parser.add_argument('--jobs', default=1, type=int, help='chips at once')
-  parser.add_argument('--quick', action='store_true')
+  parser.add_argument(
+    '--quick',
+    action='store_true',
+    help='one case of each kernel and implementation',
+  )
   parser.add_argument('--worker', default='', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   names = [x for x in args.kernels.split(',') if x]
@@ -104,7 +118,11 @@ def main(argv: list[str] | None = None) -> int:
     if not rows:
       problems.append(f'no case matches --kernels={args.kernels}.')
     if path.exists():
-      problems += regressions(json.loads(path.read_text())['rows'], rows)
+      is_whole = not names and not args.quick
+      old = json.loads(path.read_text())['rows']
+      problems += regressions(old, rows, is_whole=is_whole and not args.write)
+    else:
+      print(f'  there is no {path}: nothing to compare with')
     for problem in problems:
       print(f'  FAIL {problem}')
     failed = failed or bool(problems)
@@ -293,22 +311,44 @@ def utilization(text: str) -> dict[str, Any]:
 
 
 def regressions(
-  old: list[dict[str, Any]], new: list[dict[str, Any]]
+  old: list[dict[str, Any]],
+  new: list[dict[str, Any]],
+  *,
+  is_whole: bool = False,
 ) -> list[str]:
-  """What grew by more than 5 % against the baseline, one line each."""
+  """What is worse than the baseline, one line each.
+
+  Args:
+    old: Rows of the baseline.
+    new: Rows of now.
+    is_whole: Whether both should have the same cases.
+
+  Returns:
+    Counts and memory that grew, and fill of the matrix unit that fell, by more
+    than 5 %; cases that only one side has.
+  """
   key = lambda x: (x['kernel'], x['case'], x['implementation'])
   before = {key(x): x for x in old}
   found = []
   for row in new:
     base = before.get(key(row), {})
-    for name in ('bundles', 'spills'):
-      if name not in row or name not in base:
-        continue
-      if row[name] > _GROWTH * base[name] + (10 if name == 'spills' else 0):
-        found.append(
-          f'{row["kernel"]}, {row["case"]}: {name} grew from {base[name]} to '
-          f'{row[name]}.'
-        )
+    name_of = f'{row["kernel"]}, {row["case"]}, {row["implementation"]}'
+    if is_whole and not base:
+      found.append(f'{name_of}: not in the baseline. Add it with --write.')
+    both = [x for x in (*_LIMITED, 'mxu_fill') if x in row and x in base]
+    for name in both:
+      was, now = base[name], row[name]
+      if name == 'mxu_fill':
+        is_worse, verb = now * _GROWTH < was, 'fell'
+      else:
+        is_worse, verb = now > _GROWTH * was + _LIMITED[name], 'grew'
+      if is_worse:
+        found.append(f'{name_of}: {name} {verb} from {was} to {now}.')
+  if is_whole:
+    gone = sorted(set(before) - {key(x) for x in new})
+    found += [
+      f'{", ".join(x)}: in the baseline, but not compiled.' for x in gone
+    ]
   return found
 
 

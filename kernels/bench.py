@@ -255,9 +255,11 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument(
     '--implementations', default='', help='ours, comma separated'
   )
-  parser.add_argument('--repeats', default=20, type=int)
+  parser.add_argument('--repeats', default=20, type=int, help='timed runs')
   parser.add_argument('--threads', default=1, type=int, help='that compile')
-  parser.add_argument('--out', default=None, type=pathlib.Path)
+  parser.add_argument(
+    '--out', default=None, type=pathlib.Path, help='file for the numbers'
+  )
   args = parser.parse_args(argv)
   names = [x for x in args.kernels.split(',') if x]
   own = tuple(x for x in args.implementations.split(',') if x)

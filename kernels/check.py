@@ -295,9 +295,15 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument('--kernels', default='', help='names, comma separated')
   parser.add_argument('--only', default='', help='part of the case name')
-  parser.add_argument('--implementations', default='')
-  parser.add_argument('--out', default=None, type=pathlib.Path)
-  parser.add_argument('--interpret', action='store_true')
+  parser.add_argument(
+    '--implementations', default='', help='ours, comma separated'
+  )
+  parser.add_argument(
+    '--out', default=None, type=pathlib.Path, help='file for the numbers'
+  )
+  parser.add_argument(
+    '--interpret', action='store_true', help='Pallas without the device'
+  )
   parser.add_argument('--jobs', default=1, type=int, help='processes')
   parser.add_argument('--part', default='0/1', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)

@@ -56,11 +56,17 @@ VERIFIED = (
   ('linear_attention', 'tpu', 'V1 V3 gradients'),
   ('linear_attention', 'triton', 'V1 V6 gradients'),
   ('ring_attention', 'xla', 'V0 gradients, 4 devices'),
+  ('ring_attention', 'tpu', 'not tested'),
   ('ring_attention', 'triton', 'V1, 2 devices'),
   ('write_kv', 'xla', 'V0, no copy'),
   ('write_kv', 'tpu', 'V1 V2 V3'),
   ('write_kv', 'triton', 'V1 V6'),
   ('write_rows', 'xla', 'V0'),
+  ('write_rows', 'tpu', 'V1'),
+  ('write_rows', 'triton', 'V1'),
+  ('ring_write', 'xla', 'V0'),
+  ('ring_write', 'tpu', 'as write_kv'),
+  ('ring_write', 'triton', 'as write_kv'),
   ('compact_kv', 'xla', 'V0'),
   ('compact_kv', 'tpu', 'V1 V2 V3'),
   ('compact_kv', 'triton', 'V1 V6'),
@@ -70,12 +76,12 @@ _HEAD = """# Kernels
 
 <!-- Written by `python -m jaxtok_kernels.docs`; do not edit. -->
 
-`jaxtok_kernels` needs jax and numpy only. Each kernel has one public function
-with `implementation=`: 'reference' (dense, the meaning), 'xla' (runs
-everywhere, the default on CPU), 'tpu' and 'triton' (Pallas), 'mosaic_gpu'
-(Pallas, Hopper). 'auto' takes the best one that can serve the call;
-`last_dispatch()` tells which and why. A named one that cannot serve raises
-`NotImplementedError` with the argument that it cannot take.
+`jaxtok_kernels` needs jax and numpy only; for 'mosaic_gpu' jax itself needs
+absl-py. Each kernel has one public function with `implementation=`: 'reference'
+(dense, the meaning), 'xla' (runs everywhere, the default on CPU), 'tpu' and
+'triton' (Pallas), 'mosaic_gpu' (Pallas, Hopper). 'auto' takes the best one that
+can serve the call; `last_dispatch()` tells which and why. A named one that
+cannot serve raises `NotImplementedError` with the argument that it cannot take.
 
 How a row was verified, all on CPUs in the default tests unless said otherwise:
 
@@ -93,7 +99,20 @@ How a row was verified, all on CPUs in the default tests unless said otherwise:
 
 Interpretation proves arithmetic, compilation proves that a program exists;
 neither is a speed. On a machine with a GPU or TPU, `launch/check_kernels.sh`
-compares every kernel with its reference there and times it.
+compares every kernel with its reference there and times it. The commands, each
+with `--help`:
+
+```
+python -m jaxtok_kernels.check   # values and gradients on this device
+python -m jaxtok_kernels.bench   # times, on CPU too
+python -m jaxtok_kernels.tune    # tiles for this device
+python -m jaxtok_kernels.aot     # compiles for devices that are not there
+```
+
+'auto' takes Mosaic GPU on Hopper alone, Triton on other NVIDIA GPUs. To export
+or compile for a device that is not there, trace inside
+`jaxtok_kernels.lowering_platforms('tpu')`: without it a CPU's program is
+traced.
 
 Bundles are VLIW instructions of the whole kernel; MXU fill is the share of the
 matrix unit's slots that is used between its first and its last instruction.

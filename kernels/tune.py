@@ -369,13 +369,17 @@ def main(argv: list[str] | None = None) -> int:
     description='Find tile sizes for the device that is here.',
   )
   parser.add_argument('--kernels', default='', help='names, comma separated')
-  parser.add_argument('--repeats', default=20, type=int)
+  parser.add_argument('--repeats', default=20, type=int, help='timed runs')
   parser.add_argument('--only', default='', help='part of the case name')
   parser.add_argument('--threads', default=1, type=int, help='that compile')
   parser.add_argument('--write', action='store_true', help='ship the result')
-  parser.add_argument('--static', action='store_true')
+  parser.add_argument(
+    '--static', action='store_true', help='by compiling for TPUs, untimed'
+  )
   parser.add_argument('--chips', default='v5e', help='for --static')
-  parser.add_argument('--out', default=None, type=pathlib.Path)
+  parser.add_argument(
+    '--out', default=None, type=pathlib.Path, help='file for the numbers'
+  )
   parser.add_argument('--worker', default='', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   names = [x for x in args.kernels.split(',') if x]

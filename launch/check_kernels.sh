@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Checks and times all kernels on the GPU or TPU of this machine, in one go.
-# Needs a Python with jax for the device, and nothing else.
+# Needs a Python with jax for the device, on Hopper GPUs also absl-py.
 #
 #   launch/check_kernels.sh [OUT] [PYTHON]
 #

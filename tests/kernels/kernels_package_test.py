@@ -3,19 +3,21 @@
 """The package as a whole: what it imports, its documents, its commands."""
 
 import dataclasses
+import importlib
+import inspect
 import pathlib
 import re
 import subprocess
 import sys
 
 import jax
+import jaxtok_kernels
 import pytest
 from jaxtok_kernels import (
   aot,
   bench,
   cases,
   check,
-  dispatch,
   docs,
   hardware,
 )
@@ -66,9 +68,29 @@ def test_the_page_on_kernels_is_up_to_date():
     pytest.fail('stale: run `python -m jaxtok_kernels.docs`.')
 
 
-def test_every_verified_row_names_an_implementation():
-  for _, implementation, _ in docs.VERIFIED:
-    assert implementation in dispatch.IMPLEMENTATIONS
+def test_the_page_has_a_row_for_every_implementation():
+  rows = {(kernel, name) for kernel, name, _ in docs.VERIFIED}
+  assert len(rows) == len(docs.VERIFIED)
+  modules = {
+    importlib.import_module(f'jaxtok_kernels.{path.parent.name}.api')
+    for path in pathlib.Path(jaxtok_kernels.__file__).parent.glob('*/api.py')
+  }
+  kernels = {
+    kernel: module
+    for module in modules
+    for kernel, fn in vars(module).items()
+    if inspect.isfunction(fn)
+    and 'implementation' in inspect.signature(fn).parameters
+    and fn.__module__ == module.__name__
+    and not kernel.startswith('_')
+  }
+  want = {
+    (kernel, name)
+    for kernel, module in kernels.items()
+    for name in module._AVAILABLE
+    if name != 'reference'
+  }
+  assert rows == want
 
 
 def test_roofline_is_the_slowest_of_three_limits():
@@ -99,6 +121,21 @@ def test_growth_beyond_five_percent_is_a_regression():
   (problem,) = aot.regressions([row], [row | {'bundles': 106}])
   assert 'bundles grew from 100 to 106' in problem
   assert not aot.regressions([], [row])
+  row |= dict(mxu_fill=0.8, temp_mib=0.0, vmem_mib=2.0)
+  assert not aot.regressions([row], [row | {'mxu_fill': 0.77, 'vmem_mib': 2.1}])
+  for worse in ({'mxu_fill': 0.76}, {'vmem_mib': 2.3}, {'temp_mib': 0.2}):
+    (problem,) = aot.regressions([row], [row | worse])
+    assert str(*worse.values()) in problem
+
+
+def test_cases_that_only_one_side_has_are_named():
+  row = dict(kernel='k', case='c', implementation='tpu', bundles=100)
+  other = row | {'case': 'd'}
+  found = aot.regressions([row], [other], is_whole=True)
+  assert found == [
+    'k, d, tpu: not in the baseline. Add it with --write.',
+    'k, c, tpu: in the baseline, but not compiled.',
+  ]
 
 
 def test_naming_a_chip_that_cannot_be_compiled_for_fails(capsys):
