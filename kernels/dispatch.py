@@ -51,12 +51,14 @@ class Dispatch:
 
 
 class _Local(threading.local):
-  platforms: tuple[str, ...] | None = None
-  interpret: Any = False
   last: Dispatch | None = None
 
 
 _local = _Local()
+
+# Parts of jit's cache key: in another context a function is traced anew.
+_platforms = jax.make_user_context(default_value=None)
+_interpret = jax.make_user_context(default_value=False)
 
 
 def last_dispatch() -> Dispatch | None:
@@ -68,8 +70,9 @@ def last_dispatch() -> Dispatch | None:
 def lowering_platforms(*platforms: str) -> Iterator[None]:
   """States which platforms programs traced inside will be lowered for.
 
-  Needed only for ahead-of-time compilation and `jax.export`; the default is
-  the default backend, and the CPU too if that is another.
+  Needed only for ahead-of-time compilation and `jax.export`, around the trace:
+  without it what is exported on a CPU for a TPU holds 'xla' alone. The default
+  is the default backend, and the CPU too if that is another.
 
   Args:
     *platforms: Of 'cpu', 'tpu', 'cuda'.
@@ -81,11 +84,8 @@ def lowering_platforms(*platforms: str) -> Iterator[None]:
     raise ValueError(
       f'platforms {unknown} are unknown; use some of {sorted(_BY_PLATFORM)}.'
     )
-  before, _local.platforms = _local.platforms, platforms
-  try:
+  with _platforms(platforms):
     yield
-  finally:
-    _local.platforms = before
 
 
 @contextlib.contextmanager
@@ -95,22 +95,29 @@ def interpret_mode(params: Any = True) -> Iterator[None]:
   Args:
     params: True, or parameters such as `pltpu.InterpretParams(...)`.
   """
-  before, _local.interpret = _local.interpret, params
-  try:
+  with _interpret(params):
     yield
-  finally:
-    _local.interpret = before
 
 
 def interpret() -> Any:
   """The `interpret` argument for `pallas_call` in the current context."""
-  return _local.interpret
+  return _interpret.value
+
+
+def compute_capability() -> str | None:
+  """That of the GPU which programs are traced for, e.g. '9.0'.
+
+  None where there is none: who compiles ahead of time knows for what.
+  """
+  if jax.default_backend() != 'gpu':
+    return None
+  return getattr(jax.devices()[0], 'compute_capability', None)
 
 
 def platforms() -> tuple[str, ...]:
   """Platforms that the current trace may be lowered for."""
-  if _local.platforms:
-    return _local.platforms
+  if _platforms.value:
+    return _platforms.value
   backend = jax.default_backend()
   backend = 'cuda' if backend == 'gpu' else backend
   return ('cpu',) if backend == 'cpu' else (backend, 'cpu')
@@ -121,6 +128,7 @@ def choose(
   implementation: str,
   available: Sequence[str],
   unsupported: Callable[[str], str | None],
+  unsuited: Callable[[str], str | None] = lambda name: None,
 ) -> Dispatch:
   """Picks implementations for a call and records the choice.
 
@@ -130,6 +138,7 @@ def choose(
     available: Implementations that exist for this kernel.
     unsupported: Gives the reason why an implementation cannot serve the call,
       naming the argument, or None if it can.
+    unsuited: Likewise, why 'auto' should not take one that could.
 
   Raises:
     ValueError: If the name is unknown.
@@ -141,7 +150,8 @@ def choose(
       f'{", ".join(IMPLEMENTATIONS)}.'
     )
   if implementation == 'auto':
-    found = _auto(kernel, available, unsupported)
+    why = lambda name: unsupported(name) or unsuited(name)
+    found = _auto(kernel, available, why)
   else:
     reason = unsupported(implementation)
     if implementation not in available:

@@ -84,6 +84,7 @@ def flash_attention(
     lambda name: implementations.unsupported(
       name, q_btnh, k_bskh, v_bskh, mask, bias, state_in
     ),
+    lambda name: implementations.unsuited(name, mask),
   )
   call = lambda name, *arrays: _call(name, options, *arrays)
   state = dispatch.run(

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
-from jaxtok_kernels import _compat, masks, tuning
+from jaxtok_kernels import _compat, dispatch, masks, tuning
 from jaxtok_kernels.flash_attention import cost, tile_lists
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.state import AttentionState
@@ -41,6 +41,12 @@ def unsupported(q, k, v, mask, bias, state_in) -> str | None:
   """Why this kernel cannot serve a call, or None."""
   if importlib.util.find_spec('absl') is None:
     return 'absl-py is not installed, which Pallas Mosaic GPU needs'
+  capability = dispatch.compute_capability()
+  if capability and not capability.startswith('9.'):
+    return (
+      'it is written for GPUs of compute capability 9 (Hopper), and this one '
+      f'has {capability}'
+    )
   if q.dtype not in (jnp.bfloat16, jnp.float16):
     return f'q_btnh of type {q.dtype} is not supported'
   if q.shape[-1] not in (64, 128, 256) or v.shape[-1] != q.shape[-1]:

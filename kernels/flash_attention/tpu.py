@@ -42,7 +42,7 @@ def unsupported(
   if q_btnh.dtype not in (jnp.float32, jnp.bfloat16):
     return f'q_btnh of type {q_btnh.dtype} is not supported'
   if (lists := mask.block_lists) is None:
-    return None
+    return tpu_plan.too_large(q_btnh, k_bskh, mask)
   if k_bskh.shape[1] % lists.block_kv or q_btnh.shape[1] % lists.block_q:
     return (
       'mask.block_lists needs lengths that are multiples of its blocks '
@@ -56,7 +56,7 @@ def unsupported(
       'they must be multiples of 128 x 128, or of 16 x 128 if one block holds '
       'all rows'
     )
-  return None
+  return tpu_plan.too_large(q_btnh, k_bskh, mask)
 
 
 def _bias(bias: jax.Array, plan: tpu_plan.Plan) -> jax.Array:

@@ -25,6 +25,8 @@ LOG2E = math.log2(math.e)
 NT = (((1,), (1,)), ((), ()))  # a @ b.T
 NN = (((1,), (0,)), ((), ()))  # a @ b
 TN = (((0,), (0,)), ((), ()))  # a.T @ b
+_MOST_ROWS = 2048  # Of a tile, head of a group times query.
+_MOST_SMEM = 900 * 1024  # Bytes of the lists of tiles; the core has 1 MiB.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +129,26 @@ def backward_plan(q, k, mask, options: Options, interpret) -> Plan:
     options = dataclasses.replace(options, tiles=tiles)
   flags = dict(has_sink=False, has_state=False)
   return plan_of(q, k, mask, options, interpret, **flags)
+
+
+def too_large(q, k, mask) -> str | None:
+  """Why a call does not fit a TPU core's own memories, or None."""
+  options = Options(scale=1.0)
+  plan = plan_of(q, k, mask, options, False, has_sink=False, has_state=False)
+  if plan.g * plan.block_q > _MOST_ROWS:
+    return (
+      f'q_btnh with {plan.g} heads for each of k_bskh is not supported: the '
+      f'{plan.block_q} queries of a tile are {plan.g * plan.block_q} rows, and '
+      f'{_MOST_ROWS} fit VMEM'
+    )
+  for x in (plan, backward_plan(q, k, mask, options, False)):
+    num = x.mask_batch * x.mask_heads * x.num_q * (x.num_kv + 1)
+    if 4 * num > _MOST_SMEM:
+      return (
+        f'mask has a list of tiles for each of {x.mask_batch} batch elements: '
+        f'{4 * num / 2**20:.1f} MiB, and {_MOST_SMEM / 2**20:.1f} MiB fit SMEM'
+      )
+  return None
 
 
 def queries(x_btnh: jax.Array, plan: Plan) -> jax.Array:

@@ -5,6 +5,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxtok_kernels import (
   BlockLists,
   _compat,
   column_sums,
+  dispatch,
   flash_attention,
   interpret_mode,
   last_dispatch,
@@ -343,6 +345,82 @@ def test_auto_falls_back_only_with_a_reason_on_record():
     found = last_dispatch()
     assert set(found.chosen.values()) == {'xla'}
     assert found.refused['tpu/tpu'] == 'mask.tree_bits is not supported'
+
+
+def chosen_on_cuda(mask, dtype=jnp.bfloat16):
+  shape = jax.ShapeDtypeStruct((1, 256, 2, 128), dtype)
+  with lowering_platforms('cuda'):
+    jax.eval_shape(lambda q: flash_attention(q, q, q, mask=mask), shape)
+  return last_dispatch()
+
+
+@pytest.mark.parametrize(
+  'capability, name',
+  [(None, 'mosaic_gpu'), ('9.0', 'mosaic_gpu'), ('8.0', 'triton')],
+)
+def test_the_kernel_for_hopper_is_for_hopper(capability, name, monkeypatch):
+  # None: compiled ahead of time.
+  monkeypatch.setattr(dispatch, 'compute_capability', lambda: capability)
+  found = chosen_on_cuda(masks.causal())
+  assert found.chosen == {'cuda': name}
+  if name == 'triton':
+    assert 'this one has 8.0' in found.refused['cuda/mosaic_gpu']
+
+
+def test_auto_leaves_out_what_could_serve_but_is_slow():
+  found = chosen_on_cuda(masks.sinks(4, 64))
+  assert found.chosen == {'cuda': 'triton'}
+  assert 'as long as triton' in found.refused['cuda/mosaic_gpu']
+  shape = jax.ShapeDtypeStruct((1, 256, 2, 128), jnp.bfloat16)
+  named = lambda q: flash_attention(
+    q, q, q, mask=masks.sinks(4, 64), implementation='mosaic_gpu'
+  )
+  jax.eval_shape(named, shape)
+  assert last_dispatch().chosen == {'any': 'mosaic_gpu'}
+
+
+@pytest.mark.parametrize(
+  'b, t, n, packed, message',
+  [
+    (1, 1024, 32, False, r'4096 rows, and 2048 fit VMEM'),
+    (8, 131_072, 1, True, r'1\.0 MiB, and 0\.9 MiB fit SMEM'),
+    (16, 65_536, 1, True, r'each of 16 batch elements'),
+    (1, 1024, 16, False, ''),
+    (1, 131_072, 1, True, ''),
+  ],
+)
+def test_what_does_not_fit_a_tpu_is_refused(
+  b, t, n, packed, message, monkeypatch
+):
+  monkeypatch.undo()
+  q = jax.ShapeDtypeStruct((b, t, n, 128), jnp.bfloat16)
+  k = jax.ShapeDtypeStruct((b, t, 1, 128), jnp.bfloat16)
+  ids = jax.ShapeDtypeStruct((b, t), jnp.int32)
+
+  def attend(q, k, ids):
+    mask = masks.packed(ids) if packed else masks.causal()
+    return flash_attention(q, k, k, mask=mask)
+
+  with lowering_platforms('tpu'):
+    jax.eval_shape(attend, q, k, ids)
+  found = last_dispatch()
+  assert found.chosen == {'tpu': 'xla' if message else 'tpu'}
+  if message:
+    assert re.search(message, found.refused['tpu/tpu'])
+
+
+def test_platforms_are_part_of_what_jit_remembers(monkeypatch):
+  monkeypatch.undo()
+  args = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(jnp.bfloat16)]
+  kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
+  attend = jax.jit(lambda *x: flash_attention(*x, mask=masks.causal()))
+  export = lambda: jax.export.export(
+    attend, platforms=['tpu'], disabled_checks=[kernels]
+  )(*args).mlir_module()
+  assert 'tpu_custom_call' not in export()
+  with lowering_platforms('tpu'):
+    assert 'tpu_custom_call' in export()
+  assert 'tpu_custom_call' not in export()
 
 
 def test_one_traced_program_lowers_to_the_kernel_of_each_platform(monkeypatch):
