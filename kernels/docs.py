@@ -56,7 +56,7 @@ VERIFIED = (
   ('linear_attention', 'tpu', 'V1 V3 gradients'),
   ('linear_attention', 'triton', 'V1 V6 gradients'),
   ('ring_attention', 'xla', 'V0 gradients, 4 devices'),
-  ('ring_attention', 'tpu', 'not tested'),
+  ('ring_attention', 'tpu', 'V1, 2 devices'),
   ('ring_attention', 'triton', 'V1, 2 devices'),
   ('write_kv', 'xla', 'V0, no copy'),
   ('write_kv', 'tpu', 'V1 V2 V3'),

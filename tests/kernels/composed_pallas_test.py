@@ -66,8 +66,9 @@ def test_shared_prefixes_equal_the_reference(implementation):
   compare(shared_prefix_attention, implementation, *prefix_case())
 
 
+@pytest.mark.parametrize('name', ['tpu', 'triton'])
 @pytest.mark.usefixtures('small_tiles')
-def test_a_ring_with_a_pallas_kernel_equals_one_device():
+def test_a_ring_with_a_pallas_kernel_equals_one_device(name):
   q, k, v = draw(1, 64, 2, 32), draw(1, 64, 1, 32), draw(1, 64, 1, 32, seed=1)
   pos = jnp.arange(64)[None]
   mesh = jax.make_mesh(
@@ -82,7 +83,7 @@ def test_a_ring_with_a_pallas_kernel_equals_one_device():
     axis_name='ring',
     q_pos=pos,
     kv_pos=pos,
-    implementation='triton',
+    implementation=name,
   )
   sharded = jax.shard_map(
     local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
