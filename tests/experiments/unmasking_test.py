@@ -96,7 +96,7 @@ def test_numbers_of_the_claim_by_hand():
     selection.ORACLE: [point(1.0, 1.0)],  # Not a rule.
   }
   got = claim.numbers(rules, [point(0.8, 6.0), point(0.98, 8.0)], 20)
-  assert (got['calls'], got['rule_calls']) == (8.0, 12.0)
+  assert got['calls'] == 8.0
   assert got['gain_within_6_calls'] == pytest.approx(0.3)
   learned = (0.8 * 2 + 0.98 * 12) / 20
   threshold = (0.5 * 7 + 1.0 * 8) / 20
@@ -104,6 +104,36 @@ def test_numbers_of_the_claim_by_hand():
   assert got['gain_hypervolume'] == pytest.approx(learned - threshold)
   assert got['gain_over_all_rules'] == pytest.approx(learned - every)
   assert got['dominating_points'] == 2
+
+
+def test_what_validation_chose_counts_as_tested():
+  point = lambda name, accuracy, calls: pareto.Point(
+    name, np.arange(100) < 100 * accuracy, np.full(100, calls)
+  )
+  rules = {'threshold': [point('', 0.5, 5.0), point('', 1.0, 12.0)]}
+  front = chosen.Front(
+    [point('a', 0.8, 6.0), point('b', 0.99, 8.0), point('c', 1.0, 9.0)],
+    [
+      chosen.Tested('a', 0.7, 0.01, 6.5),
+      chosen.Tested('b', 0.9, 0.01, 8.0),
+      chosen.Tested('c', 0.8, 0.01, 30.0),
+    ],
+  )
+  got = claim.tested(rules, front, 20)
+  # Though c would have been right in as many, b was the choice.
+  assert (got['accuracy'], got['calls']) == (0.9, 8.0)
+  assert got['rule_calls'] == 12.0
+  # What turned out to cost 6.5 calls is compared with rules of as many.
+  assert got['fast_gain'] == pytest.approx(0.2)
+  assert got['fast_gain_low'] == pytest.approx(0.2 - 0.0196)
+  volume = (0.7 * 1.5 + 0.9 * 12) / 20
+  threshold = (0.5 * 7 + 1.0 * 8) / 20
+  assert got['gain_hypervolume'] == pytest.approx(volume - threshold)
+  # Nothing within 6 calls, nothing sure enough.
+  slow = chosen.Front([point('a', 0.9, 7.0)], [front.tested[1]])
+  got = claim.tested(rules, slow, 20)
+  assert (got['accuracy'], got['calls']) == (0.0, 20.0)
+  assert got['fast_gain'] == pytest.approx(-0.5)
 
 
 def test_settings_are_chosen_on_other_draws_than_they_are_tested_on():

@@ -23,7 +23,7 @@ def get_config(size: str = 'small') -> experiment.Config:
     policy=training.Config(
       clone=None,
       learn=rl.Config(steps=sizes.pick(size, tiny=200, small=600), lr=3e-3),
-      alphas=(0.4, 1.0, 3.0),
+      alphas=sizes.pick(size, tiny=(0.4, 1.0, 3.0), small=(0.4, 1.0, 3.0, 8.0)),
       num_starts=sizes.pick(size, tiny=1, small=4),
       start_steps=sizes.pick(size, tiny=200, small=300),
       temperatures=(0.25, 0.7),
