@@ -42,18 +42,7 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   home = workdir.parents[1] / flagship.__name__.rpartition('.')[2]
   job = experiment.Experiment(config, home / 'experiment')
   judge = job.judge(job.denoiser())
-  models = training.trained(
-    job.workdir, config.task, judge.denoiser, config.policy, seed, job.log
-  )
-  settings = [
-    selector
-    for model in models.values()
-    for _, selector in selection.policies(
-      model,
-      config.temperatures,
-      likelihood=config.policy.learn.likelihood,
-    )
-  ]
+  settings = [s for _, s in job.settings(judge.denoiser, seed)]
   points = [judge.point(str(i), s) for i, s in enumerate(settings)]
   good = [p for p in pareto.front(points) if p.accuracy >= 0.97]
   best = good[0] if good else max(points, key=lambda p: p.accuracy)

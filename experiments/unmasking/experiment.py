@@ -124,12 +124,12 @@ class Experiment(staged.Staged):
   def settings(self, found: Any, seed: int) -> list[tuple[str, Any]]:
     """The policies of a seed at all temperatures and scales."""
     c = self.config
-    models = training.trained(
+    policies = training.trained(
       self.workdir, self.task, found, c.policy, seed, self.log
     )
     return [
-      (f'alpha={alpha:g}, {name}', selector)
-      for alpha, model in models.items()
+      (f'{which}, {name}', selector)
+      for which, model in policies.every.items()
       for name, selector in selection.policies(
         model, c.temperatures, c.scales, c.policy.learn.likelihood
       )

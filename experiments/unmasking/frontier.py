@@ -87,7 +87,7 @@ class Outcome:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
 
   def picture(self, title: str) -> plots.Picture:
-    """Fronts of the rules as lines, of the policies as thick dots."""
+    """Fronts of the rules as lines, of each seed's policies as thick dots."""
     with plots.style():
       axes = plots.panels(1, 4.2)[0]
       axes.figure.set_size_inches(7.2, 4.2)
@@ -106,7 +106,7 @@ class Outcome:
           **look,
         )
       num = len(self.learned)
-      pooled = [p for points in self.learned.values() for p in points]
+      pooled = [p for x in self.learned.values() for p in pareto.front(x)]
       axes.plot(
         [p.calls for p in pooled],
         [p.accuracy for p in pooled],

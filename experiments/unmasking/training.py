@@ -244,6 +244,22 @@ class Lesson:
     return max(found, key=lambda numbers: numbers['reward'])
 
 
+@dataclasses.dataclass(frozen=True)
+class Policies:
+  """The policies of a seed.
+
+  Attributes:
+    best: Speed pressure to the policy of the highest reward on validation
+      prompts, of its stage and of later ones.
+    every: All that were best for some pressure at the end of a stage, no two
+      alike, by the stage's pressure and that one. A fast policy may have the
+      highest reward even where a slower one is right more often.
+  """
+
+  best: dict[float, policy.UnmaskingPolicy]
+  every: dict[str, policy.UnmaskingPolicy]
+
+
 def trained(
   workdir: pathlib.Path,
   task: base.Verifiable,
@@ -251,8 +267,8 @@ def trained(
   config: Config,
   seed: int,
   log: Log,
-) -> dict[float, policy.UnmaskingPolicy]:
-  """The policy of every speed pressure; stages on disk are not trained again.
+) -> Policies:
+  """Trains the policies; stages on disk are not trained again.
 
   Args:
     workdir: Holds one file per stage.
@@ -287,7 +303,7 @@ def trained(
     )
     stages.append(stored(f'alpha{first:g}_start{i}', train, 1))
   reward = lambda found: found[1]['reward']
-  model, best = max((stage[first] for stage in stages), key=reward)
+  model, best = start = max((stage[first] for stage in stages), key=reward)
   if config.num_starts > 1:
     log(
       f'seed {seed}: the best of {config.num_starts} starts is right in '
@@ -298,7 +314,15 @@ def trained(
     stages.append(stored(f'alpha{alpha:g}', train, i + 2))
     model = stages[-1][alpha][0]
   having = lambda a: [stage[a] for stage in stages if a in stage]
-  return {a: max(having(a), key=reward)[0] for a in pressures}
+  best = {a: max(having(a), key=reward)[0] for a in pressures}
+  every, seen = {f'alpha={first:g}': start[0]}, set()
+  for stage, alpha in zip(stages[config.num_starts :], others, strict=True):
+    for a, (model, numbers) in stage.items():
+      # At step 0 it is the one that the stage began with.
+      if numbers['step'] and (alpha, numbers['step']) not in seen:
+        seen.add((alpha, numbers['step']))
+        every[f'alpha={alpha:g} for {a:g}'] = model
+  return Policies(best, every)
 
 
 def trained_denoiser(

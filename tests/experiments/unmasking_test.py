@@ -65,7 +65,7 @@ def test_a_run_ends_with_table_and_picture(finished):
   table = (workdir / 'frontier.md').read_text()
   for name in ('threshold', 'entropy bound', 'random', 'learned, seed 0'):
     assert f'| {name} |' in table
-  assert len(outcome.learned[0]) == 2  # One point per speed pressure.
+  assert outcome.learned[0]
   assert len(outcome.rules['threshold']) == 85
 
 
@@ -260,7 +260,9 @@ def test_the_best_of_several_starts_goes_on(tmp_path):
   config.temperatures = (1.0,)
   lines = []
   args = tmp_path, task, exact, config, 0, lines.append
-  (model,) = training.trained(*args).values()
+  found = training.trained(*args)
+  (model,) = found.best.values()
+  assert list(found.every.values()) == [model]
   blank, rewards = config.model.make(nnx.Rngs(0)), []
   made_by = {'task': task, 'policy': config}
   for i in range(3):
@@ -389,19 +391,34 @@ def test_a_pressure_takes_the_best_of_its_stage_and_later_ones(
 
   def stage(self, model, alpha, *, steps=0, number=0):
     begun.append(model)
-    numbers = lambda a: dict(reward=rewards[alpha][a], accuracy=1.0, calls=1.0)
+    # For its own pressure the last stage finds none better than its start.
+    step = {(2.0, 2.0): 0}
+    numbers = lambda a: dict(
+      reward=rewards[alpha][a],
+      accuracy=1.0,
+      calls=1.0,
+      step=step.get((alpha, a), 20 + 10 * a),
+    )
     return {a: (made[alpha, a], numbers(a)) for a in rewards[alpha]}, []
 
   monkeypatch.setattr(training.Lesson, 'stage', stage)
   exact = training.exact_denoiser(TINY.task)
   args = tmp_path, TINY.task, exact, config, 0, lambda line: None
-  found = training.trained(*args)
+  policies = training.trained(*args)
+  found = policies.best
   same = lambda a, b: jax.tree.all(
     jax.tree.map(np.array_equal, nnx.state(a), nnx.state(b))
   )
   assert same(found[0.5], made[1.0, 0.5])
   assert same(found[1.0], made[1.0, 1.0])
   assert same(found[2.0], made[2.0, 2.0])
+  # What a later stage is better at is there, too.
+  assert list(policies.every) == [
+    'alpha=0.5',
+    *('alpha=1 for 0.5', 'alpha=1 for 1'),
+    *('alpha=2 for 0.5', 'alpha=2 for 1'),
+  ]
+  assert same(policies.every['alpha=2 for 1'], made[2.0, 1.0])
   # Each stage begins with the best of the one before at its own pressure.
   assert same(begun[1], made[0.5, 0.5])
   assert same(begun[2], made[1.0, 1.0])
