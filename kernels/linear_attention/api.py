@@ -10,15 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch
+from jaxtok_kernels.linear_attention import decay as decays
 from jaxtok_kernels.linear_attention import features, reference, xla
 from jaxtok_kernels.linear_attention.operands import Operands, Settings
 from jaxtok_kernels.state import stats_dtype
 
 _PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
 _AVAILABLE = ('reference', 'xla', *_PALLAS)
-# A decay per feature is exponentiated over a sub-chunk of 16 tokens: 5 per
-# token keeps that within float32.
-MIN_LOG_DECAY = -5.0
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +67,9 @@ def linear_attention(
     valid_bt: bool; others neither add to the state nor decay it.
     decay: Log-decay <= 0, `[b, t, n]`, or per feature `[b, t, n, h]`
       (feature='identity' only, clamped at -5 per token). It also decays the
-      prefix and the initial state.
+      prefix and the initial state. Per head any value is served as exactly as
+      any other; -128 and less, -inf too, is a full reset, as at the start of a
+      document, through which no gradient passes.
     initial_state: State after earlier tokens.
     normalize: Static; whether to divide by the normaliser.
     eps: Added to the normaliser.
@@ -87,7 +87,7 @@ def linear_attention(
   state = _start(
     q_btnh, v_btne, feature, initial_state, k_enc, v_enc, prefix_len
   )
-  decay = _log_decay(decay, valid_bt, state.dtype)
+  decay = decays.log_decay(decay, valid_bt, state.dtype)
   operands = Operands(q_btnh, k_btnh, v_btne, state, decay, valid_bt)
   settings = Settings(feature, normalize, eps, chunk)
   return _run(implementation, settings, operands)
@@ -225,17 +225,6 @@ def _with_one(v_btne, valid_bt, dtype) -> jax.Array:
   one = jnp.ones_like(v_btne[..., :1])
   v = jnp.concatenate([v_btne, one], -1).astype(dtype)
   return v if valid_bt is None else jnp.where(valid_bt[..., None, None], v, 0)
-
-
-def _log_decay(decay, valid_bt, dtype) -> jax.Array | None:
-  if decay is None:
-    return None
-  if decay.ndim == 4:
-    decay = jnp.maximum(decay, MIN_LOG_DECAY)
-  decay = decay.astype(dtype)
-  if valid_bt is None:
-    return decay
-  return jnp.where(jnp.expand_dims(valid_bt, range(2, decay.ndim)), decay, 0)
 
 
 def _check(q, k, v, feature, k_enc, v_enc, decay) -> None:

@@ -70,6 +70,26 @@ class Decay:
   key: Any = None
 
 
+def decay_by_head(causal, coarse, fine, coarse_row, fine_row, last) -> Decay:
+  """Factors from the two running sums of `decay.running_sums`.
+
+  Args:
+    causal: bool `[c, c]`.
+    coarse: `[c, 1]`.
+    fine: `[c, 1]`.
+    coarse_row: The same as `coarse`, `[1, c]`.
+    fine_row: The same as `fine`, `[1, c]`.
+    last: The last entry of both, each `[1, 1]` or a scalar.
+  """
+  gap = coarse - coarse_row + (fine - fine_row)
+  return Decay(
+    inside=jnp.exp(jnp.where(causal, gap, -jnp.inf)),
+    start=jnp.exp(coarse + fine),
+    end=jnp.exp(last[0] - coarse + (last[1] - fine)),
+    keep=jnp.exp(last[0] + last[1]),
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunk:
   """What forward and backward need of a chunk.

@@ -26,6 +26,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtok_kernels import tuning
 from jaxtok_kernels.linear_attention import chunks, cost, features
+from jaxtok_kernels.linear_attention import decay as decays
 from jaxtok_kernels.linear_attention.operands import Operands, Settings
 
 _BLOCK = 32  # Values per program forward, features per step backward.
@@ -170,10 +171,10 @@ def _by_segment(operands, segments: int) -> dict[str, jax.Array]:
   for name in ('q', 'k', 'v'):
     found[name] = cut(operands[name])
   if 'total' in operands:
-    total = operands['total']
-    is_scalar = total.ndim == 3  # [b, n, t]
-    total = cut(total.swapaxes(1, 2) if is_scalar else total)
-    found['total'] = total.swapaxes(1, 2) if is_scalar else total
+    found['total'] = cut(operands['total'])
+  for name in ('coarse', 'fine'):
+    if name in operands:  # [b, n, t]
+      found[name] = cut(operands[name].swapaxes(1, 2)).swapaxes(1, 2)
   return found
 
 
@@ -297,8 +298,12 @@ def _operands(plan: _Plan, x: Operands) -> dict[str, jax.Array]:
     decay = x.decay if by_feature else x.decay[..., None]
     decay = _rows(plan, decay, plan.wide_h if by_feature else 1)
     cut = decay.reshape(*decay.shape[:1], plan.number, plan.chunk, -1)
-    total = jnp.cumsum(cut, axis=2).reshape(decay.shape)
-    found['total'] = total if by_feature else total[..., 0].swapaxes(1, 2)
+    if by_feature:
+      found['total'] = jnp.cumsum(cut, axis=2).reshape(decay.shape)
+    else:
+      sums = decays.running_sums(cut, axis=2)
+      sums = [y.reshape(decay.shape[:3]).swapaxes(1, 2) for y in sums]
+      found['coarse'], found['fine'] = sums
   return found
 
 
@@ -321,9 +326,7 @@ def _specs(plan: _Plan, x: Operands, *, chunk: bool = False) -> dict[str, Any]:
     (None, length, None, width), lambda i, n, b: (b, at(i), n, 0)
   )
   matrix = pl.BlockSpec((plan.wide_h, plan.size), lambda *_: (0, 0))
-  total = tokens(plan.wide_h)
-  if x.decay is not None and x.decay.ndim == 3:
-    total = pl.BlockSpec((None, None, length), lambda i, n, b: (b, n, at(i)))
+  by_head = pl.BlockSpec((None, None, length), lambda i, n, b: (b, n, at(i)))
   return {
     'q': tokens(plan.wide_h),
     'k': tokens(plan.wide_h),
@@ -332,7 +335,9 @@ def _specs(plan: _Plan, x: Operands, *, chunk: bool = False) -> dict[str, Any]:
     'left': matrix,
     'right': matrix,
     'bias': pl.BlockSpec((2, plan.size), lambda *_: (0, 0)),
-    'total': total,
+    'total': tokens(plan.wide_h),
+    'coarse': by_head,
+    'fine': by_head,
   }
 
 
@@ -357,18 +362,19 @@ def _causal(plan: _Plan) -> jax.Array:
 
 def _decay(plan: _Plan, refs, start) -> chunks.Decay | None:
   """Factors of the chunk that starts at token `start` of the reference."""
+  part = pl.ds(start, plan.chunk)
+  if 'coarse' in refs:
+    sums = [refs[x][part] for x in ('coarse', 'fine')]
+    last = [refs[x][start + (plan.chunk - 1)] for x in ('coarse', 'fine')]
+    return chunks.decay_by_head(
+      _causal(plan),
+      *(x[:, None] for x in sums),
+      *(x[None, :] for x in sums),
+      last,
+    )
   if 'total' not in refs:
     return None
-  ref, part = refs['total'], pl.ds(start, plan.chunk)
-  if len(ref.shape) == 1:
-    total, end = ref[part], ref[start + (plan.chunk - 1)]
-    gap = total[:, None] - total[None, :]
-    return chunks.Decay(
-      inside=jnp.exp(jnp.where(_causal(plan), gap, -jnp.inf)),
-      start=jnp.exp(total)[:, None],
-      end=jnp.exp(end - total)[:, None],
-      keep=jnp.exp(end),
-    )
+  ref = refs['total']
   total = ref[part, :]
   middle = ref[start + plan.chunk // 2, :][None, :]
   end = ref[start + (plan.chunk - 1), :][None, :]
@@ -440,7 +446,7 @@ def _state_kernel(plan: _Plan, names, *refs) -> None:
 def _walk(plan: _Plan, x: Operands, operands, names, state, *, reverse: bool):
   """States before each chunk, or their cotangents after it, and the last."""
   b, _, n, _ = x.q.shape
-  used = ('left', 'right', 'bias', 'total')
+  used = ('left', 'right', 'bias', 'total', 'coarse', 'fine')
   named = {k: v for k, v in operands.items() if k in used}
   named |= {k: operands[v] for k, v in names.items()}
   named['start'] = _pack_state(plan, state)
@@ -457,8 +463,7 @@ def _walk(plan: _Plan, x: Operands, operands, names, state, *, reverse: bool):
       (None, plan.length, None, block), lambda i, n, b: (b, 0, n, i)
     )
     specs['x'] = tokens
-    if 'total' in named and named['total'].ndim == 4:
-      specs['total'] = tokens
+    specs['total'] = tokens
   one = pl.BlockSpec(
     (None, None, plan.wide_e, block), lambda i, n, b: (b, n, 0, i)
   )

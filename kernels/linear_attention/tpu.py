@@ -28,6 +28,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtok_kernels import tuning
 from jaxtok_kernels.linear_attention import chunks, cost, features
+from jaxtok_kernels.linear_attention import decay as decays
 from jaxtok_kernels.linear_attention.operands import Operands, Settings
 
 _LANES, _SUBLANES = 128, 8
@@ -212,13 +213,15 @@ def _operands(plan: _Plan, x: Operands) -> dict[str, jax.Array]:
   decay = _padded(plan, x.decay)
   b, n = decay.shape[0], decay.shape[2]
   cut = decay.reshape(b, -1, plan.chunk, *decay.shape[2:])
-  total = jnp.cumsum(cut, axis=2).reshape(decay.shape)
   if decay.ndim == 4:
-    named['total'] = total.reshape(*total.shape[:2], -1)
-  else:
-    groups = total.reshape(b, -1, plan.groups, n // plan.groups)
-    named['total'] = groups.swapaxes(1, 2)
-    named['total_row'] = total.swapaxes(1, 2)
+    total = jnp.cumsum(cut, axis=2)
+    named['total'] = total.reshape(*decay.shape[:2], -1)
+    return named
+  sums = decays.running_sums(cut, axis=2)
+  for name, x in zip(('coarse', 'fine'), sums, strict=True):
+    groups = x.reshape(b, -1, plan.groups, n // plan.groups)
+    named[name] = groups.swapaxes(1, 2)
+    named[f'{name}_row'] = x.reshape(decay.shape).swapaxes(1, 2)
   return named
 
 
@@ -308,7 +311,10 @@ def _specs(plan: _Plan, x: Operands, reverse: bool) -> dict[str, Any]:
   at = _order(plan, reverse)
   matrix = pl.BlockSpec((plan.h, plan.size), lambda *_: (0, 0))
   tokens = functools.partial(_tokens_spec, plan, reverse=reverse)
-  by_feature = x.decay is not None and x.decay.ndim == 4
+  by_head = _decay_spec(plan, None, reverse=reverse)
+  by_head_row = pl.BlockSpec(
+    (1, plan.heads, plan.rows), lambda b, n, i: (b, n, at(i))
+  )
   return {
     'q': tokens(plan.h),
     'k': tokens(plan.h),
@@ -318,10 +324,11 @@ def _specs(plan: _Plan, x: Operands, reverse: bool) -> dict[str, Any]:
     'right': matrix,
     'bias': pl.BlockSpec((2, plan.size), lambda *_: (0, 0)),
     'valid': pl.BlockSpec((1, plan.rows, 1), lambda b, n, i: (b, at(i), 0)),
-    'total': _decay_spec(plan, plan.h if by_feature else None, reverse=reverse),
-    'total_row': pl.BlockSpec(
-      (1, plan.heads, plan.rows), lambda b, n, i: (b, n, at(i))
-    ),
+    'total': _decay_spec(plan, plan.h, reverse=reverse),
+    'coarse': by_head,
+    'coarse_row': by_head_row,
+    'fine': by_head,
+    'fine_row': by_head_row,
     'start': _state_spec(plan),
     'dlast': _state_spec(plan),
     'saved': _saved(plan, x, reverse=reverse)[0],
@@ -370,38 +377,28 @@ def _head(plan: _Plan, refs, j, head, ones):
   lanes = lambda width: pl.ds(head * width, width)
   q, k = (refs[x][0, rows, lanes(plan.h)] for x in 'qk')
   v = _wide(plan, refs['v'][0, rows, lanes(plan.e)], ones)
-  if 'total' not in refs:
-    return q, k, v, None
-  if 'total_row' not in refs:
-    total = refs['total'][0, rows, lanes(plan.h)]
+  return q, k, v, _decay(plan, refs, rows, head)
+
+
+def _decay(plan: _Plan, refs, rows, head) -> chunks.Decay | None:
+  if 'total' in refs:
+    total = refs['total'][0, rows, pl.ds(head * plan.h, plan.h)]
     middle, end = total[plan.chunk // 2 : plan.chunk // 2 + 1], total[-1:]
-    return (
-      q,
-      k,
-      v,
-      chunks.Decay(
-        query=jnp.exp(total - middle),
-        key=jnp.exp(middle - total),
-        start=jnp.exp(total),
-        end=jnp.exp(end - total),
-        keep=jnp.exp(end),
-      ),
-    )
-  total = refs['total'][0, 0, rows, pl.ds(head, 1)]
-  row = refs['total_row'][0, pl.ds(head, 1), rows]
-  end = total[plan.chunk - 1 :]
-  gap = jnp.where(_causal(plan), total - row, -jnp.inf)
-  return (
-    q,
-    k,
-    v,
-    chunks.Decay(
-      inside=jnp.exp(gap),
+    return chunks.Decay(
+      query=jnp.exp(total - middle),
+      key=jnp.exp(middle - total),
       start=jnp.exp(total),
       end=jnp.exp(end - total),
       keep=jnp.exp(end),
-    ),
-  )
+    )
+  if 'coarse' not in refs:
+    return None
+  sums = [refs[x][0, 0, rows, pl.ds(head, 1)] for x in ('coarse', 'fine')]
+  across = [
+    refs[f'{x}_row'][0, pl.ds(head, 1), rows] for x in ('coarse', 'fine')
+  ]
+  last = [x[plan.chunk - 1 :] for x in sums]
+  return chunks.decay_by_head(_causal(plan), *sums, *across, last)
 
 
 def _forward_kernel(plan: _Plan, refs) -> None:

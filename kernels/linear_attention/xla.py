@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtok_kernels.linear_attention import decay as decays
 from jaxtok_kernels.linear_attention.features import feature_map, similarity
 
 _GROUP = 8  # Chunks between saved states.
@@ -75,18 +76,21 @@ def _chunk(state_bnfe, xs, *, feature: str):
     a = jnp.where(causal, similarity(q, k, feature), 0)
     out = a @ v + phi_q @ state_bnfe
     return state_bnfe + phi_k.swapaxes(-1, -2) @ v, out
-  total = jnp.cumsum(rest[0], axis=2)
-  last = total[:, :, -1:]
-  if total.shape[-1] == 1:
+  if rest[0].shape[-1] == 1:
     # exp of the difference: both parts alone could overflow.
-    gap = total - total.swapaxes(-1, -2)
+    coarse, fine = decays.running_sums(rest[0], axis=2)
+    gap = coarse - coarse.swapaxes(-1, -2) + (fine - fine.swapaxes(-1, -2))
+    start = coarse + fine
+    end = coarse[:, :, -1:] - coarse + (fine[:, :, -1:] - fine)
     weight = jnp.exp(jnp.where(causal, gap, -jnp.inf))
     a = similarity(q, k, feature) * weight
   else:
+    total = jnp.cumsum(rest[0], axis=2)
+    start, end = total, total[:, :, -1:] - total
     gap = total[:, :, :, None] - total[:, :, None]
     weight = jnp.exp(jnp.where(causal[..., None], gap, -jnp.inf))
     a = jnp.einsum('bntf,bnsf,bntsf->bnts', phi_q, phi_k, weight)
-  out = a @ v + (phi_q * jnp.exp(total)) @ state_bnfe
-  keep = jnp.exp(last).swapaxes(-1, -2)
-  added = (phi_k * jnp.exp(last - total)).swapaxes(-1, -2) @ v
+  out = a @ v + (phi_q * jnp.exp(start)) @ state_bnfe
+  keep = jnp.exp(start[:, :, -1:]).swapaxes(-1, -2)
+  added = (phi_k * jnp.exp(end)).swapaxes(-1, -2) @ v
   return keep * state_bnfe + added, out

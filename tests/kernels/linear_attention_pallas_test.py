@@ -40,6 +40,10 @@ def short_chunks():
     yield
 
 
+# Resets at the start of documents, and many decays that are large.
+RESETS = np.full((B, T, N), -0.01, np.float32)
+RESETS[0, [3, 37], 0] = -np.inf, -1e4
+RESETS[0, 16:26, 1] = -100
 ENC = draw(B, 9, N, H, seed=3), draw(B, 9, N, E, seed=4)
 CASES = {
   'taylor2': (
@@ -53,6 +57,10 @@ CASES = {
   'identity': (
     dict(feature='identity', normalize=False),
     dict(decay=-jnp.abs(draw(B, T, N, seed=5))),
+  ),
+  'resets': (
+    dict(feature='identity', normalize=False),
+    dict(decay=jnp.asarray(RESETS)),
   ),
   # Up to the limit of 5 per token, which spans e^80 within a chunk.
   'gated': (
@@ -79,7 +87,12 @@ def run(name, static, args, arrays):
 
 
 # The two share the arithmetic of a chunk.
-QUICK = (('tpu', 'taylor2'), ('triton', 'gated'))
+QUICK = (
+  ('tpu', 'taylor2'),
+  ('tpu', 'resets'),
+  ('triton', 'gated'),
+  ('triton', 'resets'),
+)
 PAIRS = [
   pytest.param(x, y, marks=() if (x, y) in QUICK else pytest.mark.slow)
   for x in ('tpu', 'triton')

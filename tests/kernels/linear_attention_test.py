@@ -141,6 +141,47 @@ def test_chunks_and_recurrence_equal_the_quadratic_form(name):
     check(got, want)
 
 
+def test_resets_leave_the_later_decays_exact():
+  """One running sum would round them to the size of what came before."""
+  q, k = draw(5, 128, 1, 4), draw(5, 128, 1, 4, seed=1)
+  v, state = draw(5, 128, 1, 3, seed=2), draw(5, 1, 4, 4, seed=3)
+  decay = np.full((5, 128, 1), -0.01, np.float32)
+  decay[:4, 30, 0] = -1e4, -1e6, -1e30, -np.inf
+  decay[4, 10:70] = -100  # Many that are large, but no full resets.
+  args = q, k, v, jnp.asarray(decay), LinearState(state)
+
+  def run(implementation, q, k, v, decay, state):
+    return linear_attention(
+      q,
+      k,
+      v,
+      decay=decay,
+      initial_state=state,
+      feature='identity',
+      normalize=False,
+      implementation=implementation,
+    )[0]
+
+  sums, want = np.asarray(state, np.float64)[:, 0], []
+  for i in range(128):
+    new = np.einsum('bf,be->bfe', *(np.float64(x[:, i, 0]) for x in (k, v)))
+    new = np.concatenate([new, np.zeros((5, 4, 1))], -1) / 4**0.25
+    sums = sums * np.exp(np.float64(decay[:, i]))[..., None] + new
+    want.append(np.einsum('bf,bfe->be', q[:, i, 0], sums) / 4**0.25)
+  want = np.stack(want, 1)[:, :, None, :3]
+  loss = lambda name, *args: jnp.sin(run(name, *args)).sum()
+  grads = {}
+  for name in ('reference', 'xla'):
+    got = jax.jit(functools.partial(run, name))(*args)
+    for x, y in zip(got, want, strict=True):
+      check(x, y, rtol=2e-6)
+    fn = jax.grad(functools.partial(loss, name), argnums=range(5))
+    grads[name] = jax.tree.leaves(interpreted.run(fn, *args))
+  for x, y in zip(grads['xla'], grads['reference'], strict=True):
+    check(x, y)
+  assert not grads['xla'][3][:4, 30].any()
+
+
 def test_the_chunk_size_does_not_change_the_result():
   case = CASES['prefix_decay']
   run = lambda chunk: jax.jit(
