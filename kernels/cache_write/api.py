@@ -97,6 +97,16 @@ def write_kv(
   Raises:
     ValueError: If shapes do not fit.
   """
+  if k_bskh.shape[:2] != v_bskh.shape[:2]:
+    raise ValueError(
+      f'k_bskh {k_bskh.shape} and v_bskh {v_bskh.shape} must have the same '
+      'sequences and slots: both are written at slots_bt.'
+    )
+  if slots_bt.shape[:1] != k_bskh.shape[:1]:
+    raise ValueError(
+      f'slots_bt has shape {slots_bt.shape}; it must have '
+      f'{k_bskh.shape[0]} rows, one per sequence of the cache.'
+    )
   for name, cache, new in (
     ('k_new_btkh', k_bskh, k_new_btkh),
     ('v_new_btkh', v_bskh, v_new_btkh),

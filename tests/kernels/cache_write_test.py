@@ -183,6 +183,13 @@ def test_wrong_shapes_are_named():
   cache, new = draw(2, 7, 2, 4), draw(2, 2, 2, 4)
   with pytest.raises(ValueError, match='k_new_btkh has shape'):
     cache_write.write_kv(cache, cache, new, new, SLOTS)
+  # Slots of the longer cache would be rows of its next sequence.
+  longer = draw(2, 9, 2, 4)
+  for caches in ((cache, longer), (longer, cache)):
+    with pytest.raises(ValueError, match='the same sequences and slots'):
+      cache_write.write_kv(*caches, new, new, SLOTS[:, :2])
+  with pytest.raises(ValueError, match='must have 2 rows'):
+    cache_write.write_kv(cache, cache, new[:1], new[:1], SLOTS[:1, :2])
   with pytest.raises(ValueError, match=r'rows must be \[r, 4, 4\]'):
     cache_write.write_rows(cache[0], new, new, SLOTS)
   with pytest.raises(ValueError, match='must have 2 rows'):
