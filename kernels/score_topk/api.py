@@ -44,6 +44,13 @@ def column_sums(
   Returns:
     Float32 `[b, k, s]`, or `[b, n, s]` without `by_key_head`. No gradients.
   """
+  b, _, n, h = q_btnh.shape
+  s, k = k_bskh.shape[1:3]
+  if k_bskh.shape != (b, s, k, h) or n % k:
+    raise ValueError(
+      f'k_bskh has shape {k_bskh.shape}; it must be [{b}, s, k, {h}] with k '
+      f'dividing the {n} query heads.'
+    )
   if weight_btn is None:
     weight_btn = jnp.ones_like(lse_btn)
   if lse_btn.shape != q_btnh.shape[:3] or weight_btn.shape != lse_btn.shape:
@@ -51,7 +58,7 @@ def column_sums(
       f'lse_btn {lse_btn.shape} and weight_btn {weight_btn.shape} must have '
       f'the shape {q_btnh.shape[:3]} of the query rows.'
     )
-  scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
+  scale = h**-0.5 if scale is None else float(scale)
   found = dispatch.choose(
     'column_sums',
     implementation,
@@ -67,12 +74,9 @@ def column_sums(
     static = Static.here(name, Options(scale=scale))
     return implementations.column_sums(static, q, k, mask, lse, weight)
 
-  sums_bsn = dispatch.run(
-    found, call, q_btnh, k_bskh, lse_btn, weight_btn, mask
-  )
-  sums_bsn = jax.lax.stop_gradient(sums_bsn)
+  operands = q_btnh, k_bskh, lse_btn, weight_btn, mask
+  sums_bsn = dispatch.run(found, call, *jax.lax.stop_gradient(operands))
   if by_key_head:
-    k = k_bskh.shape[2]
     sums_bsn = sums_bsn.reshape(*sums_bsn.shape[:2], k, -1).sum(-1)
   return sums_bsn.swapaxes(1, 2)
 
@@ -127,8 +131,8 @@ def decode_scores(
     form = reference if name == 'reference' else xla
     return form.decode_scores(*args, scale=scale)
 
-  found_scores = dispatch.run(found, call, q_bnh, k_bskh, length_b)
-  return jax.lax.stop_gradient(found_scores)
+  operands = jax.lax.stop_gradient((q_bnh, k_bskh, length_b))
+  return dispatch.run(found, call, *operands)
 
 
 def soft_vote(
@@ -165,7 +169,8 @@ def soft_vote(
       return _module(name).soft_vote(*args, interpret=interpret)
     return (reference if name == 'reference' else xla).soft_vote(*args)
 
-  return jax.lax.stop_gradient(dispatch.run(found, call, scores_bns, region_bs))
+  operands = jax.lax.stop_gradient((scores_bns, region_bs))
+  return dispatch.run(found, call, *operands)
 
 
 def group_max(scores_bns: jax.Array, num_kv_heads: int) -> jax.Array:
@@ -179,6 +184,11 @@ def group_max(scores_bns: jax.Array, num_kv_heads: int) -> jax.Array:
     `[b, k, s]`, for lists that differ between key heads.
   """
   b, n, s = scores_bns.shape
+  if num_kv_heads < 1 or n % num_kv_heads:
+    raise ValueError(
+      f'num_kv_heads={num_kv_heads} must divide the {n} query heads of '
+      f'scores_bns {scores_bns.shape}.'
+    )
   return scores_bns.reshape(b, num_kv_heads, n // num_kv_heads, s).max(2)
 
 
@@ -201,6 +211,11 @@ def block_scores(q_bunh: jax.Array, k_bpkh: jax.Array) -> jax.Array:
   """
   b, u, n, h = q_bunh.shape
   k = k_bpkh.shape[2]
+  if n % k:
+    raise ValueError(
+      f'k_bpkh has {k} key heads; they must divide the {n} query heads of '
+      f'q_bunh {q_bunh.shape}.'
+    )
   return jnp.einsum(
     'bukgh,bpkh->bkup',
     q_bunh.reshape(b, u, k, n // k, h),
@@ -235,12 +250,21 @@ def topk_threshold(
     int32 `[r, k]`, -1 padded at the end if fewer than k entries are valid.
 
   Raises:
-    ValueError: If `k < 1` or `recall_target` is combined with a named
-      implementation.
+    ValueError: If `k < 1`, shapes do not fit, or `recall_target` is combined
+      with a named implementation.
     NotImplementedError: If the named implementation cannot serve the call.
   """
   if k < 1:
     raise ValueError(f'k={k} must be at least 1.')
+  if x_rs.ndim != 2:
+    raise ValueError(
+      f'x_rs has shape {x_rs.shape}; it must be [rows, entries]. For a single '
+      'row pass x[None].'
+    )
+  if valid_rs is not None and valid_rs.shape != x_rs.shape:
+    raise ValueError(
+      f'valid_rs has shape {valid_rs.shape}; it must be {x_rs.shape}, as x_rs.'
+    )
   if recall_target is not None:
     if implementation != 'auto':
       raise ValueError(
@@ -265,7 +289,7 @@ def topk_threshold(
       return reference.topk(x, k, valid)
     return xla.topk_threshold(x, k, valid)
 
-  ids = dispatch.run(found, call, x_rs, valid_rs)
+  ids = dispatch.run(found, call, *jax.lax.stop_gradient((x_rs, valid_rs)))
   return jnp.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
 
 

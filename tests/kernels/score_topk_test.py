@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jaxtok_kernels import (
   flash_attention,
+  lowering_platforms,
   masks,
   score_topk,
   tuning,
@@ -209,8 +210,48 @@ def test_approximate_top_k_is_exact_off_tpus():
     )
 
 
+@pytest.mark.parametrize('platform', ['cpu', 'cuda', 'tpu'])
+def test_no_gradient_passes_through_scores_on_any_platform(platform):
+  """Kernels that cannot be differentiated must not be."""
+  q, k, scores = draw(1, 8, 2, 64), draw(1, 8, 2, 64), draw(1, 2, 128)
+  mask, region = masks.full(), jnp.ones((1, 128), bool)
+
+  def top(x):
+    return x[0, score_topk.topk_threshold(x, 3)].sum()
+
+  cases = {
+    'column_sums': (
+      lambda q: score_topk.column_sums(q, k, q[..., 0], mask=mask).sum(),
+      q,
+    ),
+    'decode_scores': (
+      lambda q: sum(x.sum() for x in score_topk.decode_scores(q[:, 0], k)),
+      q,
+    ),
+    'soft_vote': (lambda x: score_topk.soft_vote(x, region).sum(), scores),
+    'topk_threshold': (top, scores[0]),
+  }
+  for name, (fn, x) in cases.items():
+    with lowering_platforms(platform):
+      program = jax.make_jaxpr(jax.value_and_grad(fn))(x)
+    is_kernel = 'pallas_call' in str(program)
+    assert is_kernel == (platform != 'cpu'), name
+
+
 def test_wrong_arguments_are_named():
   with pytest.raises(ValueError, match='k_bskh has shape'):
     score_topk.decode_scores(draw(2, 4, 8), draw(2, 9, 3, 8))
   with pytest.raises(ValueError, match=r'region_bs has shape \(2, 8\)'):
     score_topk.soft_vote(draw(2, 4, 9), jnp.ones((2, 8), bool))
+  with pytest.raises(ValueError, match='k dividing the 3 query heads'):
+    score_topk.column_sums(
+      draw(1, 4, 3, 8), draw(1, 4, 2, 8), draw(1, 4, 3), mask=masks.full()
+    )
+  with pytest.raises(ValueError, match='num_kv_heads=2 must divide the 3'):
+    score_topk.group_max(draw(1, 3, 5), 2)
+  with pytest.raises(ValueError, match='must divide the 3 query heads'):
+    score_topk.block_scores(draw(1, 4, 3, 8), draw(1, 4, 2, 8))
+  with pytest.raises(ValueError, match=r'x_rs has shape \(5,\)'):
+    score_topk.topk_threshold(draw(5), 2)
+  with pytest.raises(ValueError, match=r'valid_rs has shape \(1, 5\)'):
+    score_topk.topk_threshold(draw(2, 5), 2, jnp.ones((1, 5), bool))
