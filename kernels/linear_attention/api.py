@@ -63,8 +63,10 @@ def linear_attention(
     feature: Static; see `features`.
     k_enc: `[b, m, n, h]`, keys of the prefix.
     v_enc: `[b, m, n, e]`, values of the prefix.
-    prefix_len: int32 `[b]`, valid entries of the prefix; default all.
-    valid_bt: bool; others neither add to the state nor decay it.
+    prefix_len: int32 `[b]`, valid entries of the prefix; default all. Others
+      are not read, whatever they hold.
+    valid_bt: bool; others neither add to the state nor decay it: their keys,
+      values and decays may even be NaN. Their queries are served as any.
     decay: Log-decay <= 0, `[b, t, n]`, or per feature `[b, t, n, h]`
       (feature='identity' only, clamped at -5 per token). It also decays the
       prefix and the initial state. Per head any value is served as exactly as
@@ -83,11 +85,14 @@ def linear_attention(
     ValueError: If shapes do not fit or the feature map is unknown.
     NotImplementedError: If the named implementation cannot serve the call.
   """
-  _check(q_btnh, k_btnh, v_btne, feature, k_enc, v_enc, decay)
+  _check(q_btnh, k_btnh, v_btne, feature, decay, valid_bt)
+  _check_prefix(q_btnh, v_btne, k_enc, v_enc, prefix_len)
   state = _start(
     q_btnh, v_btne, feature, initial_state, k_enc, v_enc, prefix_len
   )
   decay = decays.log_decay(decay, valid_bt, state.dtype)
+  # Both: 0 times a NaN would be one.
+  k_btnh, v_btne = _zeroed(k_btnh, valid_bt), _zeroed(v_btne, valid_bt)
   operands = Operands(q_btnh, k_btnh, v_btne, state, decay, valid_bt)
   settings = Settings(feature, normalize, eps, chunk)
   return _run(implementation, settings, operands)
@@ -100,6 +105,8 @@ def _run(implementation: str, settings: Settings, x: Operands):
     _AVAILABLE,
     lambda name: _unsupported(name, x, settings),
   )
+  if x.q.shape[1] == 0:
+    return jnp.zeros(x.v.shape, x.q.dtype), LinearState(x.state)
   call = lambda name, x: _attend(name, settings, x)
   y_btne, state = dispatch.run(found, call, x)
   return y_btne.astype(x.q.dtype), LinearState(state)
@@ -148,14 +155,11 @@ def _attend(name: str, settings: Settings, x: Operands):
 
 
 def _for_pallas(settings: Settings, x: Operands) -> Operands:
-  """Applies elu, which kernels do not know, and zeroes what is not valid."""
-  if settings.feature == 'elu':
-    apply = lambda y: features.feature_map(y, 'elu').astype(y.dtype)
-    x = dataclasses.replace(x, q=apply(x.q), k=apply(x.k))
-  if x.valid is None:
+  """Applies elu, which kernels do not know."""
+  if settings.feature != 'elu':
     return x
-  v = jnp.where(x.valid[..., None, None], x.v, 0)
-  return dataclasses.replace(x, v=v)
+  apply = lambda y: features.feature_map(y, 'elu').astype(y.dtype)
+  return dataclasses.replace(x, q=apply(x.q), k=apply(x.k))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -214,9 +218,17 @@ def _start(q, v, feature, initial, k_enc, v_enc, prefix_len) -> jax.Array:
   valid = None
   if prefix_len is not None:
     valid = jnp.arange(k_enc.shape[1]) < prefix_len[:, None]
-  phi = features.feature_map(k_enc, feature)
+  phi = features.feature_map(_zeroed(k_enc, valid), feature)
   return state + jnp.einsum(
     'bmnf,bmne->bnfe', phi, _with_one(v_enc, valid, dtype), precision='highest'
+  )
+
+
+def _zeroed(x_btnh, valid_bt) -> jax.Array:
+  return (
+    x_btnh
+    if valid_bt is None
+    else jnp.where(valid_bt[..., None, None], x_btnh, 0)
   )
 
 
@@ -224,18 +236,20 @@ def _with_one(v_btne, valid_bt, dtype) -> jax.Array:
   """Values with a column of ones for the normaliser; zeros if not valid."""
   one = jnp.ones_like(v_btne[..., :1])
   v = jnp.concatenate([v_btne, one], -1).astype(dtype)
-  return v if valid_bt is None else jnp.where(valid_bt[..., None, None], v, 0)
+  return _zeroed(v, valid_bt)
 
 
-def _check(q, k, v, feature, k_enc, v_enc, decay) -> None:
+def _check(q, k, v, feature, decay, valid) -> None:
   features.check(feature)
   if q.shape != k.shape or v.shape[:3] != q.shape[:3]:
     raise ValueError(
       f'q_btnh {q.shape}, k_btnh {k.shape} and v_btne {v.shape} do not fit: q '
       'and k must be equal, v may differ in its width.'
     )
-  if (k_enc is None) != (v_enc is None):
-    raise ValueError('k_enc and v_enc must be given together.')
+  if valid is not None and valid.shape != q.shape[:2]:
+    raise ValueError(
+      f'valid_bt has shape {valid.shape}; it must be {q.shape[:2]}.'
+    )
   if decay is None:
     return
   if decay.shape not in (q.shape[:3], q.shape):
@@ -245,4 +259,27 @@ def _check(q, k, v, feature, k_enc, v_enc, decay) -> None:
   if decay.ndim == 4 and feature != 'identity':
     raise ValueError(
       f'decay per feature needs feature="identity", got {feature!r}.'
+    )
+
+
+def _check_prefix(q, v, k_enc, v_enc, prefix_len) -> None:
+  if (k_enc is None) != (v_enc is None):
+    raise ValueError('k_enc and v_enc must be given together.')
+  if k_enc is None:
+    if prefix_len is not None:
+      raise ValueError(
+        'prefix_len is given without a prefix: give k_enc and v_enc too.'
+      )
+    return
+  b, _, n, h = q.shape
+  for name, x, width in (('k_enc', k_enc, h), ('v_enc', v_enc, v.shape[-1])):
+    want = b, k_enc.shape[1], n, width
+    if x.shape != want:
+      raise ValueError(
+        f'{name} has shape {x.shape}; it must be {want}, with the sequences, '
+        'heads and widths of the other operands.'
+      )
+  if prefix_len is not None and prefix_len.shape != (b,):
+    raise ValueError(
+      f'prefix_len has shape {prefix_len.shape}; it must be {(b,)}.'
     )

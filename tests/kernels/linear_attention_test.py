@@ -182,6 +182,51 @@ def test_resets_leave_the_later_decays_exact():
   assert not grads['xla'][3][:4, 30].any()
 
 
+@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+def test_what_padding_holds_is_not_read(implementation):
+  def run(q, k, v, k_enc, v_enc, decay):
+    return linear_attention(
+      q,
+      k,
+      v,
+      k_enc=k_enc,
+      v_enc=v_enc,
+      prefix_len=jnp.array([2]),
+      valid_bt=jnp.arange(10)[None] < 7,
+      decay=decay,
+      implementation=implementation,
+    )
+
+  x, decay = draw(1, 10, 2, 4), -0.1 * jnp.ones((1, 10, 2))
+  fill = lambda bad: (
+    x,
+    x.at[:, 7:].set(bad),
+    x.at[:, 7:].set(bad),
+    x[:, :4].at[:, 2:].set(bad),
+    x[:, :4].at[:, 2:].set(bad),
+    decay.at[:, 7:].set(bad),
+  )
+  loss = lambda *args: sum(
+    jnp.sin(y).sum() for y in jax.tree.leaves(run(*args))
+  )
+  fn = jax.value_and_grad(loss, argnums=range(6))
+  got, want = (interpreted.run(fn, *fill(bad)) for bad in (jnp.nan, 1.0))
+  for y, z in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_array_equal(y, z)
+    assert np.isfinite(z).all()
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'xla', 'triton'])
+def test_no_tokens_pass_the_state_on(implementation):
+  q, k, v = operands(t=0)
+  start = draw(B, N, feature_dim('taylor2', H), E + 1)
+  y, state = linear_attention(
+    q, k, v, initial_state=LinearState(start), implementation=implementation
+  )
+  assert y.shape == (B, 0, N, E)
+  np.testing.assert_array_equal(state.sums_bnfe, start)
+
+
 def test_the_chunk_size_does_not_change_the_result():
   case = CASES['prefix_decay']
   run = lambda chunk: jax.jit(
@@ -301,6 +346,16 @@ def test_wrong_arguments_are_named():
     linear_attention(q, k, v, feature='exp')
   with pytest.raises(ValueError, match='given together'):
     linear_attention(q, k, v, k_enc=k)
+  with pytest.raises(ValueError, match=r'k_enc has shape \(2, 45, 1, 8\)'):
+    linear_attention(q, k, v, k_enc=k[:, :, :1], v_enc=v)
+  with pytest.raises(ValueError, match=r'v_enc has shape \(2, 44, 3, 5\)'):
+    linear_attention(q, k, v, k_enc=k, v_enc=v[:, 1:])
+  with pytest.raises(ValueError, match='without a prefix'):
+    linear_attention(q, k, v, prefix_len=jnp.array([1, 2]))
+  with pytest.raises(ValueError, match='prefix_len has shape'):
+    linear_attention(q, k, v, k_enc=k, v_enc=v, prefix_len=jnp.array(3))
+  with pytest.raises(ValueError, match='valid_bt has shape'):
+    linear_attention(q, k, v, valid_bt=jnp.ones((B, 1), bool))
   with pytest.raises(ValueError, match='decay has shape'):
     linear_attention(q, k, v, decay=jnp.zeros((B, T)))
   with pytest.raises(ValueError, match='needs feature="identity"'):
