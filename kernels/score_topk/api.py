@@ -26,10 +26,13 @@ def column_sums(
   *,
   mask: masks.MaskSpec,
   scale: float | None = None,
+  softcap: float | None = None,
   by_key_head: bool = True,
   implementation: str = 'auto',
 ) -> jax.Array:
   """Attention that each key receives: `sum_i w_i exp(score_ij - lse_i)`.
+
+  With the scale and softcap of the call that gave `lse_btn`.
 
   Args:
     q_btnh: Queries.
@@ -38,6 +41,7 @@ def column_sums(
     weight_btn: Weight of each row and head; default 1.
     mask: Which keys a row sees.
     scale: Factor on `q.k`; default `h ** -0.5`.
+    softcap: Static; bound on the scores, None for none; that of the model.
     by_key_head: Static; sum over the query heads of a key head.
     implementation: Static; see `jaxtok_kernels.flash_attention`.
 
@@ -70,8 +74,10 @@ def column_sums(
 
   def call(name, q, k, lse, weight, mask):
     if name == 'reference':
-      return reference.column_sums(q, k, lse, weight, mask, scale=scale)
-    static = Static.here(name, Options(scale=scale))
+      return reference.column_sums(
+        q, k, lse, weight, mask, scale=scale, softcap=softcap
+      )
+    static = Static.here(name, Options(scale=scale, softcap=softcap))
     return implementations.column_sums(static, q, k, mask, lse, weight)
 
   operands = q_btnh, k_bskh, lse_btn, weight_btn, mask
@@ -87,6 +93,7 @@ def decode_scores(
   length_b: jax.Array | None = None,
   *,
   scale: float | None = None,
+  softcap: float | None = None,
   implementation: str = 'auto',
 ) -> tuple[jax.Array, jax.Array]:
   """Scores of one query per sequence against all cached keys.
@@ -96,6 +103,7 @@ def decode_scores(
     k_bskh: Cached keys.
     length_b: int32, valid keys; default all.
     scale: Factor on `q.k`; default `h ** -0.5`.
+    softcap: Static; bound on the scores, None for none; that of the model.
     implementation: Static; see `jaxtok_kernels.flash_attention`.
 
   Returns:
@@ -126,10 +134,10 @@ def decode_scores(
   def call(name, *args):
     if name in _PALLAS:
       return _module(name).decode_scores(
-        *args, scale=scale, interpret=interpret
+        *args, scale=scale, softcap=softcap, interpret=interpret
       )
     form = reference if name == 'reference' else xla
-    return form.decode_scores(*args, scale=scale)
+    return form.decode_scores(*args, scale=scale, softcap=softcap)
 
   operands = jax.lax.stop_gradient((q_bnh, k_bskh, length_b))
   return dispatch.run(found, call, *operands)

@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 from jaxtok_kernels.score_topk import cost
-from jaxtok_kernels.score_topk.xla import ordered_bits
+from jaxtok_kernels.score_topk.xla import capped, ordered_bits
 
 _BITS, _WORD = 4, 32
 _DIGITS = 2**_BITS
@@ -195,6 +195,7 @@ def decode_scores(
   length_b: jax.Array,
   *,
   scale: float,
+  softcap: float | None,
   interpret: Any = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Scores `[b, n, s]` and their log-sum-exp `[b, n]`."""
@@ -209,7 +210,7 @@ def decode_scores(
   exact = q_bnh.dtype == jnp.float32
   precision = jax.lax.Precision.HIGHEST if exact else None
   scores, lse = pl.pallas_call(
-    functools.partial(_scores_kernel, scale, g, s, tile, precision),
+    functools.partial(_scores_kernel, scale, softcap, g, s, tile, precision),
     grid=(tiles, k, b),
     in_specs=[
       pl.BlockSpec((None, None, rows, h), lambda i, k, b: (b, k, 0, 0)),
@@ -232,7 +233,9 @@ def decode_scores(
   return scores.reshape(b, n, s), lse.reshape(b, n)
 
 
-def _scores_kernel(scale, g, s, tile, precision, q, keys, length, out, lse):
+def _scores_kernel(
+  scale, softcap, g, s, tile, precision, q, keys, length, out, lse
+):
   i = pl.program_id(0)
   column = i * tile + jnp.arange(tile)
   x = jax.lax.dot(
@@ -242,7 +245,7 @@ def _scores_kernel(scale, g, s, tile, precision, q, keys, length, out, lse):
     preferred_element_type=jnp.float32,
   )
   end = jnp.minimum(length[...], s)
-  x = jnp.where((column < end)[None, :], x * scale, -jnp.inf)
+  x = jnp.where((column < end)[None, :], capped(x * scale, softcap), -jnp.inf)
   row = jnp.arange(q.shape[0])
   mask = (row < g)[:, None] & (column < s)[None, :]
   plt.store(out, x, mask=mask)

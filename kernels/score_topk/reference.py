@@ -15,6 +15,7 @@ def column_sums(
   mask: masks.MaskSpec,
   *,
   scale: float,
+  softcap: float | None,
 ) -> jax.Array:
   """`sum_i w_i exp(s_ij - lse_i)` per query head, `[b, s, n]`."""
   b, t, n, h = q_btnh.shape
@@ -24,6 +25,8 @@ def column_sums(
   scores = scale * jnp.einsum(
     'btkgh,bskh->btkgs', q_btkgh, to_f32(k_bskh), precision='highest'
   )
+  if softcap is not None:
+    scores = softcap * jnp.tanh(scores / softcap)
   seen = jnp.moveaxis(mask.dense_by_head(t, s), 1, 2)[:, :, :, None]
   lse = jnp.where(jnp.isneginf(lse_btn), jnp.inf, lse_btn)
   p = jnp.exp(scores - lse.reshape(b, t, k, n // k, 1))
@@ -32,7 +35,12 @@ def column_sums(
 
 
 def decode_scores(
-  q_bnh: jax.Array, k_bskh: jax.Array, length_b: jax.Array, *, scale: float
+  q_bnh: jax.Array,
+  k_bskh: jax.Array,
+  length_b: jax.Array,
+  *,
+  scale: float,
+  softcap: float | None,
 ) -> tuple[jax.Array, jax.Array]:
   """Head by head; scores `[b, n, s]` and their log-sum-exp."""
   n, k = q_bnh.shape[1], k_bskh.shape[2]
@@ -41,6 +49,8 @@ def decode_scores(
   scores = scale * jnp.einsum(
     'bnh,bsnh->bns', to_f32(q_bnh), keys, precision='highest'
   )
+  if softcap is not None:
+    scores = softcap * jnp.tanh(scores / softcap)
   place = jnp.arange(k_bskh.shape[1])
   seen = (place < length_b[:, None])[:, None]
   scores = jnp.where(seen, scores, -jnp.inf)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtok_kernels.score_topk import cost
-from jaxtok_kernels.score_topk.xla import ordered_bits
+from jaxtok_kernels.score_topk.xla import capped, ordered_bits
 
 _LANES, _SUBLANES = 128, 8
 _LARGEST = 2**20  # Entries per row: 14 MiB of VMEM.
@@ -188,6 +188,7 @@ def decode_scores(
   length_b: jax.Array,
   *,
   scale: float,
+  softcap: float | None,
   interpret: Any = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Scores `[b, n, s]` and their log-sum-exp `[b, n]`."""
@@ -209,7 +210,7 @@ def decode_scores(
   precision = jax.lax.Precision.HIGHEST if exact else None
   stats = pltpu.VMEM((k, rows, _LANES), jnp.float32)
   scores, lse = pl.pallas_call(
-    functools.partial(_scores_kernel, scale, g, s, precision),
+    functools.partial(_scores_kernel, scale, softcap, g, s, precision),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
       grid=(b, -(-s // tile)),
@@ -236,7 +237,9 @@ def decode_scores(
   return scores.reshape(b, n, s), lse[:, :, :g, 0].reshape(b, n)
 
 
-def _scores_kernel(scale, g, s, precision, length, q, keys, out, lse, m, l):
+def _scores_kernel(
+  scale, softcap, g, s, precision, length, q, keys, out, lse, m, l
+):
   b, i = pl.program_id(0), pl.program_id(1)
   k, rows, tile = q.shape[1], q.shape[2], keys.shape[1]
 
@@ -259,7 +262,7 @@ def _scores_kernel(scale, g, s, precision, length, q, keys, out, lse, m, l):
         precision=precision,
         preferred_element_type=jnp.float32,
       )
-      x = jnp.where(seen, x * scale, -jnp.inf)
+      x = jnp.where(seen, capped(x * scale, softcap), -jnp.inf)
       out[0, head] = x[:g]
       _accumulate(m, l, head, x)
 

@@ -94,8 +94,18 @@ def approximate_topk(
   return jnp.pad(ids, ((0, 0), (0, k - ids.shape[1])), constant_values=-1)
 
 
+def capped(scores: jax.Array, softcap: float | None) -> jax.Array:
+  """Scores within `softcap`; None for no bound."""
+  return scores if softcap is None else softcap * jnp.tanh(scores / softcap)
+
+
 def decode_scores(
-  q_bnh: jax.Array, k_bskh: jax.Array, length_b: jax.Array, *, scale: float
+  q_bnh: jax.Array,
+  k_bskh: jax.Array,
+  length_b: jax.Array,
+  *,
+  scale: float,
+  softcap: float | None,
 ) -> tuple[jax.Array, jax.Array]:
   """Scores `[b, n, s]` and their log-sum-exp; see the public function."""
   b, n, h = q_bnh.shape
@@ -106,6 +116,7 @@ def decode_scores(
     k_bskh,
     preferred_element_type=stats_dtype(q_bnh.dtype),
   ).reshape(b, n, s)
+  scores = capped(scores, softcap)
   seen = jnp.arange(s) < length_b[:, None]
   scores = jnp.where(seen[:, None], scores, -jnp.inf)
   return scores, jax.nn.logsumexp(scores, axis=-1)

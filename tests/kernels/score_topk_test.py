@@ -3,6 +3,8 @@
 """Scores and selections, XLA and interpreted Pallas, against NumPy."""
 
 import contextlib
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -26,26 +28,35 @@ def draw(*shape, seed=0):
   return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize('implementation', ['reference', 'xla'])
-@pytest.mark.parametrize('by_key_head', [True, False])
+@pytest.mark.parametrize(
+  ('implementation', 'softcap', 'by_key_head'),
+  [
+    *itertools.product(['reference', 'xla'], [None], [True, False]),
+    *itertools.product(['reference', 'xla', 'tpu', 'triton'], [0.8], [True]),
+  ],
+)
 def test_column_sums_equal_sums_of_float64_probabilities(
-  by_key_head, implementation
+  implementation, softcap, by_key_head
 ):
   b, t, n, k, h = 2, 37, 4, 2, 16
   q, key, weight = draw(b, t, n, h), draw(b, t, k, h, seed=1), draw(b, t, n)
   mask = masks.packed(jnp.asarray(np.repeat([[1, 2, 0]] * 2, [14, 20, 3], 1)))
   _, lse = jax.jit(
     lambda *x: flash_attention(
-      *x, mask=mask, return_state=True, implementation='xla'
+      *x, mask=mask, softcap=softcap, return_state=True, implementation='xla'
     )
   )(q, key, key)
-  got = jax.jit(
-    lambda *x: score_topk.column_sums(
-      *x, mask=mask, by_key_head=by_key_head, implementation=implementation
-    )
-  )(q, key, lse, weight)
+  sums = functools.partial(
+    score_topk.column_sums,
+    mask=mask,
+    softcap=softcap,
+    by_key_head=by_key_head,
+    implementation=implementation,
+  )
+  got = interpreted.run(sums, q, key, lse, weight)
   keys = np.repeat(np.asarray(key, np.float64), n // k, 2)
   s = np.einsum('btnh,bsnh->bnts', np.asarray(q, np.float64), keys) / 4
+  s = s if softcap is None else softcap * np.tanh(s / softcap)
   p = np.where(np.asarray(mask.dense(t, t))[:, None], np.exp(s), 0)
   p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300)
   want = np.einsum('bnts,btn->bns', p, np.asarray(weight, np.float64))
@@ -69,19 +80,27 @@ def run(implementation, fn, x, *args, tile=None):
 
 
 @pytest.mark.parametrize(
-  'implementation',
-  [*IMPLEMENTATIONS[:3], pytest.param('triton', marks=pytest.mark.slow)],
+  ('implementation', 'softcap'),
+  [
+    ('reference', 0.8),
+    ('xla', None),
+    ('xla', 0.8),
+    ('tpu', None),
+    ('tpu', 0.8),
+    pytest.param('triton', None, marks=pytest.mark.slow),
+    ('triton', 0.8),
+  ],
 )
-def test_scores_and_votes_equal_float64(implementation):
+def test_scores_and_votes_equal_float64(implementation, softcap):
   b, n, k, h, s = 2, 6, 2, 16, 41
   q, keys = draw(b, n, h), draw(b, s, k, h, seed=1).at[1, 18:].set(jnp.nan)
   length = jnp.array([41, 18])
-  scores, lse = run(
-    implementation, score_topk.decode_scores, q, keys, length, tile=16
-  )
+  decode_scores = functools.partial(score_topk.decode_scores, softcap=softcap)
+  scores, lse = run(implementation, decode_scores, q, keys, length, tile=16)
   seen = np.arange(s) < np.asarray(length)[:, None]
   wide = np.repeat(np.nan_to_num(np.asarray(keys, np.float64)), n // k, 2)
   want = np.einsum('bnh,bsnh->bns', np.asarray(q, np.float64), wide) / 4
+  want = want if softcap is None else softcap * np.tanh(want / softcap)
   want = np.where(seen[:, None], want, -np.inf)
   np.testing.assert_allclose(scores, want, atol=ATOL)
   np.testing.assert_allclose(lse, np.log(np.exp(want).sum(-1)), atol=ATOL)
