@@ -253,7 +253,8 @@ def _attend(plan: tpu_plan.Plan, refs, row0, key0, *, masked: bool):
     if masked:
       seen = tpu_masks.seen_rows(plan, refs, row0, key0 + start, part)
       s = jnp.where(seen, s, -jnp.inf)
-    _update(plan, refs, s, refs['v'][0, 0, part, :], masked)
+    hides = masked or 'bias' in refs  # A bias hides keys too, by -inf.
+    _update(plan, refs, s, refs['v'][0, 0, part, :], hides)
 
   # A loop, not an unrolled one: half the program, and the matrix unit is full.
   num = plan.block_kv // size
@@ -269,12 +270,13 @@ def _bias_tile(plan: tpu_plan.Plan, ref, part) -> jax.Array:
   return whole * tpu_plan.LOG2E
 
 
-def _update(plan: tpu_plan.Plan, refs, s, v, masked: bool):
+def _update(plan: tpu_plan.Plan, refs, s, v, hides: bool):
+  """Adds a tile; with `hides` a row may have seen nothing yet."""
   m, l, acc = refs['m'], refs['l'], refs['acc']
   size = s.shape[1]
   old = m[...]
   new = jnp.maximum(old, s.max(axis=1, keepdims=True))
-  base = jnp.where(new == -jnp.inf, 0.0, new) if masked else new
+  base = jnp.where(new == -jnp.inf, 0.0, new) if hides else new
   p = jnp.exp2(s - tpu_plan.lanes(base, size))
   keep = jnp.exp2(old - base)
   m[...] = new

@@ -460,7 +460,9 @@ def _forward_chunk(plan: _Plan, options: Options, x: Operands):
       tile = _key_tile(plan, x, walk, i, j, masked)
       scores, _ = _scores(options, x, q, tile, i, plan)
       new = jnp.maximum(top, scores.max(-1))
-      base = jnp.where(jnp.isneginf(new), 0, new) if masked else new
+      # A bias hides keys too, by -inf.
+      hides = masked or x.bias is not None
+      base = jnp.where(jnp.isneginf(new), 0, new) if hides else new
       keep = jnp.exp(top - base)
       p = jnp.exp(scores - base[..., None])
       acc = keep[..., None] * acc + jnp.einsum(

@@ -156,6 +156,19 @@ def test_a_bias_equals_the_reference(implementation, heads):
 
 
 @pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_a_bias_of_minus_infinity_hides_keys(implementation):
+  """No mask otherwise; row 3 sees nothing."""
+  args = draw(1, 16, 2, 16), draw(1, 256, 1, 16), draw(1, 256, 1, 16, seed=1)
+  hidden = jnp.arange(256) < 16 * jnp.arange(16)[:, None]
+  hidden = hidden.at[3].set(True)
+  more = dict(bias=jnp.where(hidden, -jnp.inf, 0.0)[None, None])
+  state, _ = value_and_grads(implementation, args, more, masks.full())
+  assert not state.out[:, 3].any()
+  assert np.isneginf(state.lse[:, 3]).all()
+  check(implementation, args, more, masks.full())
+
+
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
 def test_column_sums_equal_the_reference(implementation):
   q, k, v = inputs()
   mask = masks.causal(200)

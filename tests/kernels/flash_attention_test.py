@@ -295,6 +295,31 @@ def test_rows_without_keys_are_zero_and_have_zero_gradients():
   assert grads[0][0, :32].any()
 
 
+def test_a_bias_of_minus_infinity_hides_keys():
+  """Also the only key tile, the first tiles of a row and all of a row."""
+  q, k, v = inputs()
+  bias = np.zeros((1, 1, T, T), np.float32)
+  bias[..., ~np.tri(T, dtype=bool).T] = -np.inf  # Row i sees keys >= i.
+  bias[..., 5, :] = -np.inf
+  seen = np.isfinite(bias[:, :1]) & np.ones((B, K, 1, 1), bool)
+  ct = cotangent()
+  state, (grads, more) = with_gradients('xla')(
+    [q, k, v], masks.full(), dict(bias=jnp.asarray(bias)), ct
+  )
+  want, lse = kernel_oracle.attention(q, k, v, seen)
+  np.testing.assert_allclose(state.out, want, atol=ATOL)
+  np.testing.assert_allclose(state.lse, lse, atol=ATOL)
+  assert not state.out[:, 5].any()
+  assert np.isneginf(state.lse[:, 5]).all()
+  want, named = kernel_oracle.gradients(
+    q, k, v, seen, *ct, bias=0 * seen[:1, :1]
+  )
+  for x, y in zip(grads, want, strict=True):
+    np.testing.assert_allclose(x, y, atol=ATOL)
+  np.testing.assert_allclose(more['bias'], named['bias'], atol=ATOL)
+  assert not more['bias'][..., 5, :].any()
+
+
 def test_one_visible_key_returns_its_value():
   q, k, v = inputs()
   row = jnp.arange(37)
