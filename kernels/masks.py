@@ -28,7 +28,7 @@ class BlockLists:
       past `count` are ignored but must be valid block numbers (e.g. 0).
     count: int32 `[b|1, k|1, t // block_q]`, number of valid entries.
     full: bool `[b|1, k|1, t // block_q, m]`; a full block is visible to all its
-      rows, in others the mask's intervals apply.
+      rows, but for padding keys; in others the mask's intervals apply.
     block_q: Static; rows per query block.
     block_kv: Static; keys per key block.
   """
@@ -38,6 +38,21 @@ class BlockLists:
   full: jax.Array
   block_q: int = dataclasses.field(metadata=dict(static=True))
   block_kv: int = dataclasses.field(metadata=dict(static=True))
+
+  def check(self) -> None:
+    """Raises ValueError if the arrays do not fit each other."""
+    if self.ids.ndim != 4:
+      raise ValueError(
+        f'mask.block_lists.ids has shape {self.ids.shape}; it must be [b or 1, '
+        'key heads or 1, query blocks, entries].'
+      )
+    wanted = {'count': self.ids.shape[:3], 'full': self.ids.shape}
+    for name, shape in wanted.items():
+      if (found := getattr(self, name).shape) != shape:
+        raise ValueError(
+          f'mask.block_lists.{name} has shape {found}; it must be {shape}, as '
+          f'ids has shape {self.ids.shape}.'
+        )
 
   def dense(self, num_blocks: int) -> tuple[jax.Array, jax.Array]:
     """Listed and full blocks as two bools `[b|1, k|1, t // block_q, p]`."""
@@ -67,7 +82,8 @@ class MaskSpec:
     intervals: int32 `[b|1, t, i, 2]`, half-open `[start, end)` position ranges,
       disjoint and ascending; `start >= end` is empty. Overrides the band.
     prefix_len: int32 `[b|1]`, keys that all rows see (band of a prefix-LM).
-    q_pos: int32 `[b|1, t]`, positions of the query rows (band only).
+    q_pos: int32 `[b|1, t]`, positions of the query rows; bands only, refused
+      with `intervals`.
     kv_pos: int32 `[b|1, s]`, positions of the keys.
     block_lists: Restricts the above to listed blocks.
     tree_bits: uint32 `[b, t, ceil(t / 32)]`; the last `t` keys are the nodes of
@@ -112,20 +128,32 @@ class MaskSpec:
       int32 `[b|1, t, i, 2]`; empty intervals are `[e, e)`, starts are >= 0.
     """
     limit = MAX_POS if self.kv_pos is not None else num_keys
+    self._check_rows(num_queries)
     if self.intervals is None:
       ranges = self._band(num_queries)
     else:
-      _expect(self.intervals, 'intervals', 1, num_queries)
       ranges = jnp.moveaxis(self.intervals, -1, 0).astype(jnp.int32)
     end = jnp.clip(ranges[1], 0, limit)
     start = jnp.minimum(jnp.maximum(ranges[0], 0), end)
     return jnp.stack([start, end], -1)
 
+  def _check_rows(self, num_queries: int) -> None:
+    if self.intervals is not None:
+      _expect(self.intervals, 'intervals', '[b or 1, t, i, 2]', num_queries)
+      if self.q_pos is not None:
+        raise ValueError(
+          'q_pos is given, but mask has explicit intervals, which say what '
+          'each row sees: q_pos would be ignored. Leave it out, or use a band.'
+        )
+    if self.q_pos is not None:
+      _expect(self.q_pos, 'q_pos', '[b or 1, t]', num_queries)
+    if self.prefix_len is not None:
+      _expect(self.prefix_len, 'prefix_len', '[b or 1]')
+
   def _band(self, num_queries: int) -> tuple[jax.Array, jax.Array]:
     """Starts and ends `[b|1, t, i]` of the band around each row."""
     pos_bt = jnp.arange(num_queries, dtype=jnp.int32)[None]
     if self.q_pos is not None:
-      _expect(self.q_pos, 'q_pos', 1, num_queries)
       pos_bt = self.q_pos.astype(jnp.int32)
     start, end = jnp.zeros_like(pos_bt), jnp.full_like(pos_bt, MAX_POS)
     if self.left is not None:
@@ -147,16 +175,38 @@ class MaskSpec:
     """int32 `[b|1, s]`, the position of each key."""
     if self.kv_pos is None:
       return jnp.arange(num_keys, dtype=jnp.int32)[None]
-    _expect(self.kv_pos, 'kv_pos', 1, num_keys)
+    _expect(self.kv_pos, 'kv_pos', '[b or 1, s]', num_keys)
     return self.kv_pos.astype(jnp.int32)
+
+  def check(self, num_queries: int, num_keys: int) -> None:
+    """Raises ValueError if an array does not fit so many queries and keys."""
+    self._check_rows(num_queries)
+    if self.kv_pos is not None:
+      _expect(self.kv_pos, 'kv_pos', '[b or 1, s]', num_keys)
+    if self.block_lists is not None:
+      self.block_lists.check()
+    if self.tree_bits is None:
+      return
+    _expect(self.tree_bits, 'tree_bits', '[b or 1, t, words]', num_queries)
+    words = -(-num_queries // 32)
+    if self.tree_bits.shape[2] != words:
+      raise ValueError(
+        f'mask.tree_bits has shape {self.tree_bits.shape}, {num_queries} nodes '
+        f'need {words} words of 32 bits on axis 2.'
+      )
+    if num_queries > num_keys:
+      raise ValueError(
+        f'mask.tree_bits is for {num_queries} queries, but there are only '
+        f"{num_keys} keys: the last keys must be the queries' own."
+      )
 
   def dense_by_head(self, num_queries: int, num_keys: int) -> jax.Array:
     """Visibility `[b|1, k|1, t, s]` as bool; k > 1 only for block lists."""
+    self.check(num_queries, num_keys)
     rows = self.row_intervals(num_queries, num_keys)[:, None]
     pos = self.key_positions(num_keys)[:, None, None]
     seen = in_intervals(rows, pos)
     if self.tree_bits is not None:
-      _expect(self.tree_bits, 'tree_bits', 1, num_queries)
       nodes = jnp.arange(num_keys) - (num_keys - num_queries)
       bits = tree_visible(self.tree_bits, nodes)[:, None]
       seen = jnp.where(nodes >= 0, bits, seen)
@@ -165,7 +215,7 @@ class MaskSpec:
       spread = lambda x: jnp.repeat(
         jnp.repeat(x, lists.block_q, -2), lists.block_kv, -1
       )[..., :num_queries, :num_keys]
-      seen = spread(listed) & (spread(full) | seen)
+      seen = spread(listed) & (spread(full) | seen) & (pos >= 0)
     return seen
 
   def dense(self, num_queries: int, num_keys: int) -> jax.Array:
@@ -208,10 +258,17 @@ class MaskSpec:
     return scale * int(sum((r[..., 1] - r[..., 0]).sum() for r in ranks))
 
 
-def _expect(x: jax.Array, name: str, axis: int, size: int) -> None:
-  if x.shape[axis] != size:
+def _expect(
+  x: jax.Array, name: str, axes: str, size: int | None = None
+) -> None:
+  """Checks the number of axes, and the size of the second."""
+  if x.ndim != axes.count(',') + 1:
     raise ValueError(
-      f'mask.{name} has shape {x.shape}, but axis {axis} must have size {size}.'
+      f'mask.{name} has shape {x.shape}; it must have the axes {axes}.'
+    )
+  if size is not None and x.shape[1] != size:
+    raise ValueError(
+      f'mask.{name} has shape {x.shape}, but axis 1 must have size {size}.'
     )
 
 

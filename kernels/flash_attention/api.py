@@ -68,12 +68,13 @@ def flash_attention(
     NotImplementedError: If the named implementation cannot serve the call.
   """
   _check(q_btnh, k_bskh, v_bskh, sink, bias, state_in)
+  check_is_mask(mask)
   mask = _with_positions(mask, q_pos, kv_pos)
   _check_mask(mask, q_btnh, k_bskh)
-  scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
-  options = xla.Options(
-    scale=scale,
-    softcap=softcap,
+  options = xla.Options.of(
+    q_btnh.shape[-1],
+    scale,
+    softcap,
     out_dtype=None if return_state else q_btnh.dtype.name,
     has_lse=return_state,
   )
@@ -179,21 +180,40 @@ def _attend_bwd(static, residuals, cotangent):
 _attend.defvjp(_attend_fwd, _attend_bwd)
 
 
-def _check(q, k, v, sink, bias, state_in) -> None:
-  for name, x in (('q_btnh', q), ('k_bskh', k), ('v_bskh', v)):
+def check_shapes(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  names: tuple[str, str, str] = ('q_btnh', 'k_bskh', 'v_bskh'),
+) -> None:
+  """Raises ValueError if queries, keys and values do not fit each other."""
+  for name, x in zip(names, (q, k, v), strict=True):
     if x.ndim != 4:
       raise ValueError(f'{name} has shape {x.shape}; it must have 4 axes.')
-  b, t, n, h = q.shape
+  b, _, n, h = q.shape
   if k.shape[:3] != v.shape[:3] or k.shape[0] != b or k.shape[3] != h:
     raise ValueError(
-      f'q_btnh {q.shape}, k_bskh {k.shape} and v_bskh {v.shape} do not fit: '
-      'the batch sizes, the widths of q and k, and the lengths and heads of k '
-      'and v must be equal.'
+      f'{names[0]} {q.shape}, {names[1]} {k.shape} and {names[2]} {v.shape} do '
+      'not fit: the batch sizes, the widths of q and k, and the lengths and '
+      'heads of k and v must be equal.'
     )
-  if n % k.shape[2]:
+  if not k.shape[2] or n % k.shape[2]:
     raise ValueError(
       f'The {k.shape[2]} key heads must divide the {n} query heads.'
     )
+
+
+def check_is_mask(mask: masks.MaskSpec) -> None:
+  """Raises ValueError for anything but a mask."""
+  if not isinstance(mask, masks.MaskSpec):
+    raise ValueError(
+      f'mask is {mask!r}; it must be a MaskSpec. masks.full() shows all keys.'
+    )
+
+
+def _check(q, k, v, sink, bias, state_in) -> None:
+  check_shapes(q, k, v)
+  b, t, n, _ = q.shape
   if not q.dtype == k.dtype == v.dtype:
     raise ValueError(
       f'q_btnh, k_bskh and v_bskh must have one type, got {q.dtype}, '
@@ -210,17 +230,24 @@ def _check(q, k, v, sink, bias, state_in) -> None:
         f'bias has shape {bias.shape}; it must be '
         f'[{b} or 1, {n} or 1, {t}, {k.shape[1]}].'
       )
-  if state_in is not None and state_in.out.shape != (b, t, n, v.shape[3]):
-    raise ValueError(
-      f'state_in.out has shape {state_in.out.shape}; it must be '
-      f'{(b, t, n, v.shape[3])}.'
-    )
+  if state_in is None:
+    return
+  shapes = {'out': (b, t, n, v.shape[3]), 'lse': (b, t, n)}
+  for name, shape in shapes.items():
+    found = getattr(getattr(state_in, name), 'shape', None)
+    if found != shape:
+      raise ValueError(
+        f'state_in.{name} has shape {found}; it must be {shape}. A state comes '
+        'from a call with return_state=True.'
+      )
 
 
 def _check_mask(mask, q, k) -> None:
-  if mask.batch not in (1, q.shape[0]):
+  mask.check(q.shape[1], k.shape[1])
+  batches = {x.shape[0] for x in jax.tree.leaves(mask)} - {1, q.shape[0]}
+  if batches:
     raise ValueError(
-      f'mask is for batch {mask.batch}, but q_btnh has batch {q.shape[0]}.'
+      f'mask is for batch {max(batches)}, but q_btnh has batch {q.shape[0]}.'
     )
   if (lists := mask.block_lists) is not None:
     if lists.ids.shape[1] not in (1, k.shape[2]):

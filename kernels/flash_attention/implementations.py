@@ -100,7 +100,7 @@ def forward(
     kv_batch: int32 `[b]`, which batch element of the keys each one of the
       queries reads; tpu and triton only.
   """
-  if static.name == 'xla':
+  if static.name == 'xla' or xla.is_empty(q_btnh, k_bskh):
     state = xla.forward(q_btnh, k_bskh, v_bskh, mask, bias, static.options)
     return _with_extras(state, sink, state_in)
   # Mosaic has no bias, see its `unsupported`.
@@ -149,7 +149,8 @@ def backward(
 
   With a bias the XLA form serves all: its cotangent is as large as the scores.
   """
-  if static.name == 'xla' or bias is not None:
+  by_xla = static.name == 'xla' or bias is not None
+  if by_xla or xla.is_empty(q_btnh, k_bskh):
     return xla.backward(
       q_btnh,
       k_bskh,
@@ -187,6 +188,6 @@ def column_sums(
 ) -> jax.Array:
   """Attention mass of each key by 'xla', 'tpu' or 'triton', `[b, s, n]`."""
   operands = (q_btnh, k_bskh, mask, lse_btn, weight_btn, static.options)
-  if static.name == 'xla':
+  if static.name == 'xla' or xla.is_empty(q_btnh, k_bskh):
     return xla.column_sums(*operands)
   return _module(static.name).column_sums(*operands, interpret=static.interpret)

@@ -9,7 +9,7 @@ forward and reverse mode.
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import masks
-from jaxtok_kernels.state import AttentionState, merge, stats_dtype
+from jaxtok_kernels.state import AttentionState, empty, merge, stats_dtype
 
 
 def flash_attention(
@@ -28,6 +28,9 @@ def flash_attention(
   b, t, n, h = q_btnh.shape
   s, k = k_bskh.shape[1:3]
   dtype = stats_dtype(q_btnh.dtype)
+  if 0 in (b, t, n, s):
+    rows = empty((b, t, n, v_bskh.shape[3]), dtype)
+    return _with_extras(rows, sink_n, state_in)
   q_btkgh = q_btnh.reshape(b, t, k, n // k, h).astype(dtype)
   seen_bkgts = mask.dense_by_head(t, s)[:, :, None]
   # Keys that nobody sees may hold anything, also NaN, which 0 * NaN would leak.

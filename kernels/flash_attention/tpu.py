@@ -43,6 +43,9 @@ def unsupported(
     return f'q_btnh of type {q_btnh.dtype} is not supported'
   if (lists := mask.block_lists) is None:
     return tpu_plan.too_large(q_btnh, k_bskh, mask)
+  if mask.kv_pos is not None:
+    # A full block with padding keys is neither without a mask nor by intervals.
+    return 'mask.kv_pos cannot be combined with mask.block_lists'
   if k_bskh.shape[1] % lists.block_kv or q_btnh.shape[1] % lists.block_q:
     return (
       'mask.block_lists needs lengths that are multiples of its blocks '

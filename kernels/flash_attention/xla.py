@@ -13,6 +13,7 @@ matmul serves the whole group.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
 from jaxtok_kernels.flash_attention import cost
-from jaxtok_kernels.state import AttentionState, stats_dtype
+from jaxtok_kernels.state import AttentionState, empty, stats_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,39 @@ class Options:
   tiles: cost.Tiles | None = None
   out_dtype: str | None = None
   has_lse: bool = True
+
+  @classmethod
+  def of(
+    cls, width: int, scale: float | None, softcap: float | None, **more: Any
+  ) -> 'Options':
+    """Checks what a caller gave.
+
+    Args:
+      width: Of the queries; the default scale is `width ** -0.5`.
+      scale: Static, or None.
+      softcap: Static, or None.
+      **more: The other attributes.
+
+    Raises:
+      ValueError: If `scale` or `softcap` is traced or `softcap` is no bound.
+    """
+    for name, value in (('scale', scale), ('softcap', softcap)):
+      if isinstance(value, jax.core.Tracer):
+        raise ValueError(
+          f'{name} is traced ({value}); it must be a number that is known when '
+          'the call is traced. Multiply the queries by a scale that is not.'
+        )
+    if softcap is not None and not 0 < softcap < math.inf:
+      raise ValueError(
+        f'softcap={softcap} must be positive and finite; None is no bound.'
+      )
+    scale = width**-0.5 if scale is None else float(scale)
+    return cls(scale, None if softcap is None else float(softcap), **more)
+
+
+def is_empty(q_btnh: jax.Array, k_bskh: jax.Array) -> bool:
+  """Whether there is no row or no key: no loop over tiles can run."""
+  return 0 in (*q_btnh.shape[:3], k_bskh.shape[1])
 
 
 class Operands(NamedTuple):
@@ -74,6 +108,10 @@ def forward(
 ) -> AttentionState:
   """Attention over the keys; no sink, no state: those are merged later."""
   b, t, n, _ = q_btnh.shape
+  if is_empty(q_btnh, k_bskh):
+    state = empty((b, t, n, v_bskh.shape[3]), stats_dtype(q_btnh.dtype))
+    out_dtype = options.out_dtype or state.out.dtype
+    return AttentionState(state.out.astype(out_dtype), state.lse)
   plan = _Plan.of(q_btnh, k_bskh, mask, options)
   operands = _operands(plan, q_btnh, k_bskh, v_bskh, mask, bias_bnts)
   fn = lambda x: _forward_chunk(plan, options, x)
@@ -109,6 +147,9 @@ def backward(
     delta_btn: `sum_h out * dout` minus the cotangent of `lse`.
     options: As in `forward`.
   """
+  if is_empty(q_btnh, k_bskh):
+    operands = (q_btnh, k_bskh, v_bskh, bias_bnts)
+    return tuple(jax.tree.map(jnp.zeros_like, operands))
   b, t, _, _ = q_btnh.shape
   s = k_bskh.shape[1]
   plan = _Plan.of(q_btnh, k_bskh, mask, options)
@@ -157,6 +198,8 @@ def column_sums(
   """
   b, t, n, _ = q_btnh.shape
   s, k = k_bskh.shape[1:3]
+  if is_empty(q_btnh, k_bskh):
+    return jnp.zeros((b, s, n), lse_btn.dtype)
   plan = _Plan.of(q_btnh, k_bskh, mask, options)
   operands = _operands(plan, q_btnh, k_bskh, k_bskh[..., :0], mask, None)
   row = lambda x, fill: _pad(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
 from jaxtok_kernels.flash_attention import implementations
+from jaxtok_kernels.flash_attention.api import check_is_mask, check_shapes
 from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.ring_attention import cost, rings
@@ -47,11 +48,13 @@ def ring_attention(
     mask: Bands and prefixes, or `intervals` of the local rows in global
       positions. No block lists, tree bits.
     axis_name: Static; mesh axis of the ring.
-    q_pos: int32 `[b|1, t]`, global positions of the local queries.
+    q_pos: int32 `[b|1, t]`, global positions of the local queries; not used
+      with `intervals`.
     kv_pos: int32 `[b|1, s]`, global positions of the local keys; negative for
       padding.
-    strategy: Static; 'kv' (keys travel), 'kv_bidir' (half of them each way),
-      'token' (queries travel, collecting results) or 'auto' (fewest bytes).
+    strategy: Static; 'kv' (keys travel), 'kv_bidir' (half of them each way; as
+      'kv' for one local key with an odd number of heads), 'token' (queries
+      travel, collecting results) or 'auto' (fewest bytes).
     scale: Factor on `q.k`; default `h ** -0.5`.
     softcap: Static; bound on the scores, None for none.
     return_state: Static; whether to return the log-sum-exp too, with `out` in
@@ -62,14 +65,20 @@ def ring_attention(
     Local `out [b, t, n, hv]` or `AttentionState`.
 
   Raises:
-    ValueError: If the strategy is unknown.
+    ValueError: If the strategy is unknown or shapes do not fit.
     NotImplementedError: For masks with block lists or tree bits.
   """
+  check_shapes(q_btnh, k_bskh, v_bskh)
+  check_is_mask(mask)
   if mask.block_lists is not None or mask.tree_bits is not None:
     raise NotImplementedError(
       'ring_attention: mask has block_lists or tree_bits; use intervals.'
     )
   strategy = _strategy(strategy, q_btnh, k_bskh, v_bskh)
+  # Intervals already are in global positions.
+  rows_at = q_pos if mask.intervals is None else None
+  mask = dataclasses.replace(mask, q_pos=rows_at, kv_pos=kv_pos)
+  mask.check(q_btnh.shape[1], k_bskh.shape[1])
   found = dispatch.choose(
     'ring_attention',
     implementation,
@@ -78,12 +87,10 @@ def ring_attention(
       name, q_btnh, k_bskh, v_bskh, masks.MaskSpec(kv_pos=kv_pos)
     ),
   )
-  mask = dataclasses.replace(mask, q_pos=q_pos, kv_pos=kv_pos)
   t, s = q_btnh.shape[1], k_bskh.shape[1]
   rows = mask.row_intervals(t, s)
-  scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
   ring = Ring(axis_name, jax.lax.axis_size(axis_name))
-  options = Options(scale=scale, softcap=softcap)
+  options = Options.of(q_btnh.shape[-1], scale, softcap)
 
   def call(name, *arrays):
     return _ring((strategy, ring, Static.here(name, options)), *arrays)
@@ -100,8 +107,14 @@ def _strategy(strategy: str, q, k, v) -> str:
       f'strategy={strategy!r} is unknown; use auto or one of '
       f'{", ".join(cost.STRATEGIES)}.'
     )
-  if strategy != 'auto':
-    return strategy
+  if strategy == 'auto':
+    strategy = _cheapest(q, k, v)
+  # One key of an odd number of heads cannot be halved.
+  halves = k.shape[2] % 2 == 0 or k.shape[1] > 1
+  return strategy if halves or strategy != 'kv_bidir' else 'kv'
+
+
+def _cheapest(q, k, v) -> str:
   return cost.cheapest(
     b=q.shape[0],
     t=q.shape[1],

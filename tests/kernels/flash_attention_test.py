@@ -517,6 +517,22 @@ def test_batch_chunks_divide_the_batch(monkeypatch):
       dict(q_pos=jnp.zeros((1, 37)), mask=MASKS['permuted']),
       'q_pos is given twice',
     ),
+    (dict(mask=None), 'mask is None; it must be a MaskSpec'),
+    (dict(q_pos=jnp.zeros(37, int)), r'mask.q_pos has shape \(37,\)'),
+    (
+      dict(q_pos=jnp.zeros((1, 37), int), mask=MASKS['packed']),
+      'q_pos is given, but mask has explicit intervals',
+    ),
+    (
+      dict(mask=masks.tree(jnp.zeros((1, 37, 1), jnp.uint32))),
+      '37 nodes need 2 words',
+    ),
+    (
+      dict(state_in=AttentionState(jnp.zeros((2, 37, 4, 16)), None)),
+      r'state_in.lse has shape None; it must be \(2, 37, 4\)',
+    ),
+    (dict(softcap=0.0), 'softcap=0.0 must be positive'),
+    (dict(softcap=-1.0), 'softcap=-1.0 must be positive'),
   ],
 )
 def test_wrong_arguments_are_named(change, message):
@@ -524,6 +540,52 @@ def test_wrong_arguments_are_named(change, message):
   args = dict(q_btnh=q, k_bskh=k, v_bskh=v, mask=masks.causal()) | change
   with pytest.raises(ValueError, match=message):
     flash_attention(**args)
+
+
+def test_a_traced_scale_is_named():
+  attend = functools.partial(flash_attention, *inputs(), mask=masks.full())
+  with pytest.raises(ValueError, match='scale is traced'):
+    jax.jit(lambda x: attend(scale=x))(0.5)
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+@pytest.mark.parametrize(('t', 's'), [(3, 0), (0, 3)])
+def test_without_queries_or_keys_there_is_the_state_given(implementation, t, s):
+  q, k, v = inputs(t=t, s=s, hv=8)
+  given = cotangent(t=t, hv=8)
+  attend = functools.partial(
+    flash_attention,
+    mask=masks.causal(),
+    return_state=True,
+    implementation=implementation,
+  )
+  state = attend(q, k, v)
+  assert state.out.shape == (B, t, N, 8)
+  assert not state.out.any()
+  assert np.isneginf(state.lse).all()
+  run = lambda *x: attend(*x[:3], state_in=x[3], bias=x[4])
+  args = (q, k, v, given, jnp.zeros((1, 1, t, s)))
+  state, vjp = jax.vjp(run, *args)
+  np.testing.assert_allclose(state.out, given.out, rtol=1e-6)
+  np.testing.assert_allclose(state.lse, given.lse, rtol=1e-6)
+  *grads, dgiven, dbias = vjp(given)
+  np.testing.assert_allclose(dgiven.out, given.out, rtol=1e-6)
+  for x, y in zip([*grads, dbias], [q, k, v, args[4]], strict=True):
+    assert x.shape == y.shape
+    assert not x.any()
+  out = flash_attention(
+    q, k, v, mask=masks.full(), implementation=implementation
+  )
+  assert out.shape == (B, t, N, 8)
+
+
+def test_full_blocks_hide_padding_keys():
+  mask = block_mask(0, 1, 1, T, 41, 8, 16, masks.causal(4))
+  pos = np.arange(41)
+  pos[::5] = -1
+  mask = dataclasses.replace(mask, kv_pos=jnp.asarray(pos)[None])
+  for implementation in IMPLEMENTATIONS:
+    check(implementation, *inputs(s=41), mask)
 
 
 def test_a_named_implementation_that_cannot_serve_raises():

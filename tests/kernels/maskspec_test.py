@@ -156,6 +156,23 @@ def test_block_lists_restrict_rows_except_in_full_blocks():
   assert mask.pairs(12, 16, batch=3) == 3 * want.sum()
 
 
+def test_full_blocks_hide_padding_keys():
+  pos = np.array([0, -1, 1, 2, 3, 4, -1, 5])
+  lists = BlockLists(
+    ids=jnp.array([[[[0, 1]]]]),
+    count=jnp.array([[[2]]]),
+    full=jnp.array([[[[True, False]]]]),
+    block_q=4,
+    block_kv=4,
+  )
+  mask = dataclasses.replace(
+    masks.blocks(lists, masks.causal(1)), kv_pos=jnp.asarray(pos)[None]
+  )
+  want = np.tile(pos >= 0, (4, 1))
+  want[:, 4:] &= pos[4:] <= np.arange(4)[:, None] + 1
+  np.testing.assert_array_equal(mask.dense(4, 8)[0], want)
+
+
 def test_tree_bits_rule_the_last_keys():
   bits = np.zeros((1, 2, 1), np.uint32)
   bits[0, 0, 0], bits[0, 1, 0] = 0b01, 0b10
@@ -195,6 +212,29 @@ def test_full_tiles_of_causal_and_window_masks_are_marked():
 def test_masks_name_the_argument_that_does_not_fit():
   with pytest.raises(ValueError, match=r'mask.intervals has shape \(1, 13'):
     masks.from_intervals(jnp.zeros((1, 13, 1, 2), jnp.int32)).dense(12, 12)
+  for name in ('q_pos', 'kv_pos'):
+    flat = dataclasses.replace(masks.causal(), **{name: jnp.arange(12)})
+    with pytest.raises(ValueError, match=rf'mask.{name} has shape \(12,\)'):
+      flat.dense(12, 12)
+  rows = masks.from_intervals(jnp.zeros((1, 12, 1, 2), jnp.int32))
+  placed = dataclasses.replace(rows, q_pos=jnp.arange(12)[None])
+  with pytest.raises(ValueError, match='q_pos would be ignored'):
+    placed.dense(12, 12)
+  bits = masks.tree(jnp.zeros((1, 40, 1), jnp.uint32))
+  with pytest.raises(ValueError, match='40 nodes need 2 words'):
+    bits.dense(40, 40)
+  bits = masks.tree(jnp.zeros((1, 12, 1), jnp.uint32))
+  with pytest.raises(ValueError, match='12 queries, but there are only 7 keys'):
+    bits.dense(12, 7)
+  lists = BlockLists(
+    ids=jnp.zeros((1, 1, 3, 2), jnp.int32),
+    count=jnp.zeros((1, 1, 1), jnp.int32),
+    full=jnp.zeros((1, 1, 3, 2), bool),
+    block_q=4,
+    block_kv=4,
+  )
+  with pytest.raises(ValueError, match=r'count has shape \(1, 1, 1\); it must'):
+    masks.blocks(lists).dense(12, 12)
   with pytest.raises(ValueError, match='size=0 must be at least 1'):
     masks.window(0)
   with pytest.raises(ValueError, match='need is_causal=True'):
