@@ -169,6 +169,18 @@ def test_a_bias_of_minus_infinity_hides_keys(implementation):
 
 
 @pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_without_keys_there_is_the_state_given(implementation):
+  args = draw(1, 3, 2, 16), draw(1, 0, 1, 16), draw(1, 0, 1, 16)
+  given = AttentionState(draw(1, 3, 2, 16), draw(1, 3, 2))
+  state, (grads, _) = value_and_grads(
+    implementation, args, dict(state_in=given), masks.causal()
+  )
+  np.testing.assert_allclose(state.out, given.out, rtol=1e-6)
+  np.testing.assert_allclose(state.lse, given.lse, rtol=1e-6)
+  assert not grads[0].any()
+
+
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
 def test_column_sums_equal_the_reference(implementation):
   q, k, v = inputs()
   mask = masks.causal(200)
@@ -322,7 +334,14 @@ def test_what_a_kernel_cannot_serve_is_named():
         bias=jnp.zeros((1, 1, 256, 384)),
         implementation=name,
       )
-  tree = masks.tree(jnp.zeros((B, T, 2), jnp.uint32))
+    with pytest.raises(NotImplementedError, match='kv_pos cannot be combined'):
+      flash_attention(
+        *inputs(t=256, s=384),
+        mask=block_mask(),
+        kv_pos=jnp.arange(384)[None],
+        implementation=name,
+      )
+  tree = masks.tree(jnp.zeros((B, T, -(-T // 32)), jnp.uint32))
   with pytest.raises(NotImplementedError, match=r'mask\.tree_bits'):
     run(mask=tree, implementation='tpu')
   with pytest.raises(NotImplementedError, match='multiples of its blocks'):
