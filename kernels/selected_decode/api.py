@@ -8,11 +8,12 @@ import importlib
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch
+from jaxtok_kernels.flash_attention.api import check_shapes
 from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.masks import MAX_POS
 from jaxtok_kernels.selected_decode import reference, xla
-from jaxtok_kernels.selected_decode.units import Pool, Units
+from jaxtok_kernels.selected_decode.units import Pool, Units, is_empty
 from jaxtok_kernels.state import AttentionState
 
 _PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
@@ -32,7 +33,8 @@ def gather_decode(
 ) -> AttentionState:
   """Attention over selected tokens of a pool of rows.
 
-  Differentiable in the queries and the rows (scatter-add; not tuned).
+  Differentiable in the queries and the rows (scatter-add; not tuned); `rope`
+  counts as constant.
 
   Args:
     q_btnh: Queries; all t of a sequence see all its selected tokens.
@@ -43,6 +45,7 @@ def gather_decode(
     count: int32 `[b, k|1]`, number of selected tokens.
     rope: cos and sin `[u, h / 2]`, float32; rotates the gathered keys to the
       compacted positions (keys are cached before rotation; rotate q yourself).
+      Its gradient is zero.
     scale: Factor on `q.k`; default `h ** -0.5`.
     softcap: Static; bound on the scores, None for none.
     implementation: Static; see `jaxtok_kernels.flash_attention`.
@@ -55,13 +58,15 @@ def gather_decode(
     ValueError: If shapes do not fit.
     NotImplementedError: If the named implementation cannot serve the call.
   """
-  _check_queries('rows_rch', q_btnh, rows_rch.shape[1] // 2, rows_rch.shape[2])
+  _check_axes('rows_rch', rows_rch, '[r, 2 k, h]')
+  _check_queries('rows_rch', q_btnh, rows_rch.shape[1] / 2, rows_rch.shape[2])
   _check_lists('idx', idx, count, q_btnh.shape[0], rows_rch.shape[1] // 2)
-  cos, sin = rope or (None, None)
-  if rope and cos.shape != (idx.shape[-1], q_btnh.shape[-1] // 2):
+  cos, sin = jax.lax.stop_gradient(rope or (None, None))
+  table = (idx.shape[-1], q_btnh.shape[-1] // 2)
+  if rope and not cos.shape == sin.shape == table:
     raise ValueError(
-      f'rope has tables of shape {cos.shape}; they must be '
-      f'({idx.shape[-1]}, {q_btnh.shape[-1] // 2}): one row per list entry.'
+      f'rope has tables of shape {cos.shape} and {sin.shape}; they must be '
+      f'{table}: one row per list entry.'
     )
   units = Units(
     ids=jnp.maximum(idx, 0).astype(jnp.int32),
@@ -112,9 +117,11 @@ def block_decode(
     ValueError: If shapes do not fit.
     NotImplementedError: If the named implementation cannot serve the call.
   """
-  b, s, k, h = k_bskh.shape
-  _check_queries('k_bskh', q_btnh, k, h)
+  check_shapes(q_btnh, k_bskh, v_bskh)
+  b, s, k, _ = k_bskh.shape
   _check_lists('block_idx', block_idx, count, b, k)
+  if block < 1:
+    raise ValueError(f'block={block} must be at least 1.')
   if s % block:
     raise ValueError(f'k_bskh has {s} slots, no multiple of block={block}.')
   ids = jnp.maximum(block_idx, 0).astype(jnp.int32)
@@ -167,8 +174,10 @@ def paged_decode(
     ValueError: If shapes do not fit.
     NotImplementedError: If the named implementation cannot serve the call.
   """
+  _check_axes('pages_pzch', pages_pzch, '[p, page, 2 k, h]')
   _, page, heads, h = pages_pzch.shape
-  _check_queries('pages_pzch', q_btnh, heads // 2, h)
+  _check_queries('pages_pzch', q_btnh, heads / 2, h)
+  _check_axes('page_table_bu', page_table_bu, '[b, u]')
   if (block_idx is None) != (count is None):
     raise ValueError('block_idx and count must be given together.')
   if block_idx is None:
@@ -214,13 +223,22 @@ def _limits(q_btnh, length_b) -> jax.Array:
   return length_b.astype(jnp.int32)[:, None] - (t - 1) + row
 
 
-def _check_queries(name: str, q, num_kv_heads: int, width: int) -> None:
-  n, h = q.shape[2:]
-  if h != width or n % num_kv_heads:
+def _check_axes(name: str, x: jax.Array, axes: str) -> None:
+  if x.ndim != axes.count(',') + 1:
     raise ValueError(
-      f'q_btnh has {n} heads of width {h}, {name} {num_kv_heads} key heads of '
-      f'width {width}: the widths must be equal and the key heads divide the '
-      'query heads.'
+      f'{name} has shape {x.shape}; it must have the axes {axes}.'
+    )
+
+
+def _check_queries(name: str, q, num_kv_heads: float, width: int) -> None:
+  _check_axes('q_btnh', q, '[b, t, n, h]')
+  n, h = q.shape[2:]
+  # An odd number of interleaved heads gives half a key head.
+  if h != width or num_kv_heads < 1 or num_kv_heads % 1 or n % num_kv_heads:
+    raise ValueError(
+      f'q_btnh has {n} heads of width {h}, {name} {num_kv_heads:g} key heads '
+      f'of width {width}: the widths must be equal and the key heads divide '
+      'the query heads.'
     )
 
 
@@ -236,8 +254,7 @@ def _check_lists(name: str, ids, count, b: int, k: int) -> None:
 
 
 def _decode(kernel, q, pool, units, scale, softcap, implementation):
-  scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-  options = Options(scale=scale, softcap=softcap)
+  options = Options.of(q.shape[-1], scale, softcap)
   found = dispatch.choose(
     kernel,
     implementation,
@@ -271,7 +288,7 @@ def _call(name, options, q, pool, units) -> AttentionState:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(static, q, pool, units):
-  if static.name == 'xla':
+  if static.name == 'xla' or is_empty(q, pool, units):
     return xla.forward(q, pool, units, static.options)
   return _module(static.name).forward(
     q, pool, units, static.options, interpret=static.interpret

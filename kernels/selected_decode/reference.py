@@ -4,8 +4,14 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtok_kernels.selected_decode.units import Pool, Units, fetch, rotate
-from jaxtok_kernels.state import AttentionState, stats_dtype
+from jaxtok_kernels.selected_decode.units import (
+  Pool,
+  Units,
+  fetch,
+  is_empty,
+  rotate,
+)
+from jaxtok_kernels.state import AttentionState, empty, stats_dtype
 
 
 def decode(
@@ -20,6 +26,8 @@ def decode(
   b, t, n, h = q_btnh.shape
   k = pool.num_kv_heads
   dtype = stats_dtype(q_btnh.dtype)
+  if is_empty(q_btnh, pool, units):
+    return empty((b, t, n, pool.value_dim), dtype)
   k_bksh, v_bksh = (x.astype(dtype) for x in fetch(pool, units.ids))
   if units.cos is not None:
     k_bksh = rotate(k_bksh, units.cos, units.sin)

@@ -79,6 +79,12 @@ class Tail:
   bits: jax.Array
 
 
+def is_empty(q_btnh: jax.Array, pool: Pool, units: Units) -> bool:
+  """Whether there is no row or no unit to read: no loop over units can run."""
+  sizes = (*q_btnh.shape[:3], units.ids.shape[-1], pool.k.shape[0])
+  return 0 in sizes or pool.unit == 0
+
+
 def fetch(pool: Pool, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Reads units.
 

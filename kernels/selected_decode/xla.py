@@ -15,9 +15,10 @@ from jaxtok_kernels.selected_decode.units import (
   Units,
   add,
   fetch,
+  is_empty,
   rotate,
 )
-from jaxtok_kernels.state import AttentionState, stats_dtype
+from jaxtok_kernels.state import AttentionState, empty, stats_dtype
 
 
 def forward(
@@ -27,6 +28,8 @@ def forward(
   b, t, n = q_btnh.shape[:3]
   k = pool.num_kv_heads
   dtype = stats_dtype(q_btnh.dtype)
+  if is_empty(q_btnh, pool, units):
+    return empty((b, t, n, pool.value_dim), dtype)
   q_bkgth = _to_bkgth(q_btnh, k)
   step, units = _chunked(pool, units)
 
@@ -69,6 +72,8 @@ def backward(
   options: Options,
 ) -> tuple[jax.Array, Pool]:
   """Cotangents of the queries and of the pool (scatter-added)."""
+  if is_empty(q_btnh, pool, units):
+    return jax.tree.map(jnp.zeros_like, (q_btnh, pool))
   b, t, n, h = q_btnh.shape
   k = pool.num_kv_heads
   dtype = stats_dtype(q_btnh.dtype)

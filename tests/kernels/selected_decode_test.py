@@ -238,6 +238,32 @@ def test_bytes_follow_the_selection():
   assert few.flops == 4 * 8 * 64 * 1000
 
 
+@pytest.mark.parametrize('implementation', [*IMPLEMENTATIONS, 'tpu', 'triton'])
+def test_empty_lists_give_the_empty_state(implementation):
+  q, rows = draw(B, T, N, H), draw(50, 2 * K, H)
+  ids, count = jnp.zeros((B, 1, 0), jnp.int32), jnp.zeros((B, 1), jnp.int32)
+  run = functools.partial(gather_decode, implementation=implementation)
+  state, vjp = jax.vjp(lambda q, rows: run(q, rows, ids, count), q, rows)
+  assert state.out.shape == q.shape
+  assert not state.out.any()
+  assert np.isneginf(state.lse).all()
+  for x, y in zip(
+    vjp(jax.tree.map(jnp.ones_like, state)), (q, rows), strict=True
+  ):
+    assert x.shape == y.shape
+    assert not x.any()
+
+
+@pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
+def test_the_rotation_is_constant(implementation):
+  q, rows = draw(B, T, N, H), draw(50, 2 * K, H)
+  ids, count = lists(50, 3, 1, (3,))
+  run = functools.partial(gather_decode, implementation=implementation)
+  loss = lambda rope: run(q, rows, ids, count, rope=rope).out.sum()
+  for x in jax.jit(jax.grad(loss))((draw(3, H // 2), draw(3, H // 2, seed=1))):
+    assert not x.any()
+
+
 def test_wrong_arguments_are_named():
   q, rows = draw(B, T, N, H), draw(50, 2 * K, H)
   ids, count = lists(50, 21, 1, (3,))
@@ -250,6 +276,12 @@ def test_wrong_arguments_are_named():
   k = draw(B, 25, K, H)
   with pytest.raises(ValueError, match='no multiple of block=4'):
     block_decode(q, k, k, ids, count, block=4)
+  with pytest.raises(ValueError, match=r'v_bskh \(3, 25, 1, 16\) do not fit'):
+    block_decode(q, k, k[:, :, :1], ids, count, block=5)
+  with pytest.raises(ValueError, match=r'1.5 key heads of width 16'):
+    gather_decode(q, rows[:, :3], ids, count)
+  with pytest.raises(ValueError, match=r'softcap=0\.0 must be positive'):
+    gather_decode(q, rows, ids, count, softcap=0.0)
   case = paged_case()
   with pytest.raises(ValueError, match='given together'):
     paged_decode(*case, block_idx=ids)
