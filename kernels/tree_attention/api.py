@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch
+from jaxtok_kernels.flash_attention.api import check_shapes
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.selected_decode.units import Pool, Tail, Units
 from jaxtok_kernels.state import AttentionState
@@ -99,8 +100,15 @@ def tree_attention(
     NotImplementedError: If the named implementation cannot serve the call, or
       on differentiation.
   """
-  b, s = k_bskh.shape[:2]
+  check_shapes(q_bgnh, k_bskh, v_bskh, ('q_bgnh', 'k_bskh', 'v_bskh'))
+  heads = (*k_bskh.shape[2:], v_bskh.shape[3])
+  _check(q_bgnh, heads, cache_len_b, k_new_bgkh, v_new_bgkh)
   bits, valid_bg = _tree(q_bgnh, tree_bits, parent_bg, valid_bg)
+  if not k_bskh.shape[1]:  # One block that nobody sees.
+    more = ((0, 0), (0, _BLOCK), (0, 0), (0, 0))
+    k_bskh, v_bskh = jnp.pad(k_bskh, more), jnp.pad(v_bskh, more)
+    cache_len_b = jnp.zeros_like(cache_len_b)
+  b, s = k_bskh.shape[:2]
   # Blocks of the cache are units of a pool, without moving it.
   block = math.gcd(s, _BLOCK)
   cut = lambda x: x.reshape(b * s // block, block, *x.shape[2:])
@@ -110,7 +118,7 @@ def tree_attention(
   return _run(
     'tree_attention',
     implementation,
-    _options(q_bgnh, scale, softcap),
+    Options.of(q_bgnh.shape[-1], scale, softcap),
     q_bgnh,
     (Pool(cut(k_bskh), cut(v_bskh)), units),
     Tail(k_new_bgkh, v_new_bgkh, bits),
@@ -157,13 +165,26 @@ def paged_tree_attention(
     ValueError: As `tree_attention`.
     NotImplementedError: As `tree_attention`.
   """
+  if pages_pzch.ndim != 4 or pages_pzch.shape[2] % 2:
+    raise ValueError(
+      f'pages_pzch has shape {pages_pzch.shape}; it must be [p, page, 2 k, h].'
+    )
+  _, page, rows, h = pages_pzch.shape
+  _check(q_bgnh, (rows // 2, h, h), cache_len_b, k_new_bgkh, v_new_bgkh)
+  if page_table_bu.ndim != 2 or page_table_bu.shape[0] != q_bgnh.shape[0]:
+    raise ValueError(
+      f'page_table_bu has shape {page_table_bu.shape}; it must be '
+      f'[{q_bgnh.shape[0]}, pages].'
+    )
   bits, valid_bg = _tree(q_bgnh, tree_bits, parent_bg, valid_bg)
-  page = pages_pzch.shape[1]
+  if not page_table_bu.shape[1]:  # One page that nobody sees.
+    page_table_bu = jnp.zeros((q_bgnh.shape[0], 1), jnp.int32)
+    cache_len_b = jnp.zeros_like(cache_len_b)
   units = _units(page_table_bu.astype(jnp.int32), cache_len_b, valid_bg, page)
   return _run(
     'paged_tree_attention',
     implementation,
-    _options(q_bgnh, scale, softcap),
+    Options.of(q_bgnh.shape[-1], scale, softcap),
     q_bgnh,
     (Pool(pages_pzch), units),
     Tail(k_new_bgkh, v_new_bgkh, bits),
@@ -171,11 +192,39 @@ def paged_tree_attention(
   )
 
 
+def _check(q, heads, cache_len_b, k_new, v_new) -> None:
+  """`heads` are the key heads of the cache, their width, that of values."""
+  if q.ndim != 4:
+    raise ValueError(f'q_bgnh has shape {q.shape}; it must have 4 axes.')
+  b, g, n, h = q.shape
+  k, width, value_width = heads
+  if h != width or not k or n % k:
+    raise ValueError(
+      f'q_bgnh has {n} heads of width {h}, the cache {k} key heads of width '
+      f'{width}: the widths must be equal and the key heads divide the query '
+      'heads.'
+    )
+  wanted = {
+    'k_new_bgkh': (k_new, (b, g, k, h)),
+    'v_new_bgkh': (v_new, (b, g, k, value_width)),
+    'cache_len_b': (cache_len_b, (b,)),
+  }
+  for name, (x, shape) in wanted.items():
+    if x.shape != shape:
+      raise ValueError(
+        f'{name} has shape {x.shape}; it must be {shape}: as many drafts as '
+        f'q_bgnh {q.shape}, heads as the cache.'
+      )
+
+
 def _tree(q_bgnh, tree_bits, parent_bg, valid_bg):
   """Checked bits of existing nodes, and which nodes exist."""
   if (tree_bits is None) == (parent_bg is None):
     raise ValueError('Give exactly one of tree_bits and parent_bg.')
   b, g = q_bgnh.shape[:2]
+  for name, x in (('parent_bg', parent_bg), ('valid_bg', valid_bg)):
+    if x is not None and x.shape != (b, g):
+      raise ValueError(f'{name} has shape {x.shape}; it must be {(b, g)}.')
   bits = ancestor_bits(parent_bg) if tree_bits is None else tree_bits
   if bits.shape != (b, g, -(-g // 32)):
     raise ValueError(
@@ -195,11 +244,6 @@ def _only_valid(bits: jax.Array, valid_bg: jax.Array) -> jax.Array:
     -1, dtype=jnp.uint32
   )
   return jnp.where(valid_bg[..., None], bits & columns[:, None], 0)
-
-
-def _options(q_bgnh, scale, softcap) -> Options:
-  scale = q_bgnh.shape[-1] ** -0.5 if scale is None else float(scale)
-  return Options(scale=scale, softcap=softcap)
 
 
 def _units(ids_bu, cache_len_b, valid_bg, unit: int) -> Units:

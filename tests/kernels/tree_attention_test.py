@@ -14,7 +14,7 @@ from jaxtok_kernels.tree_attention import (
   tree_attention,
 )
 
-from tests.kernels import kernel_oracle
+from tests.kernels import interpreted, kernel_oracle
 
 ATOL = 2e-5  # As in flash_attention_test.
 B, N, K, H, S = 2, 4, 2, 16, 11
@@ -113,6 +113,22 @@ def test_pages_equal_a_contiguous_cache(implementation):
   np.testing.assert_allclose(got.lse, want.lse, atol=ATOL)
 
 
+@pytest.mark.parametrize('implementation', ['reference', 'xla', 'triton'])
+def test_an_empty_cache_leaves_the_drafts(implementation):
+  q, k, v, length, k_new, v_new = operands()
+  extra = dict(parent_bg=jnp.asarray(PARENT), valid_bg=jnp.asarray(VALID))
+  run = functools.partial(tree_attention, **extra)
+  named = functools.partial(run, implementation=implementation)
+  got = interpreted.run(
+    named, q, k[:, :0], v[:, :0], jnp.zeros_like(length), k_new, v_new
+  )
+  want = run(
+    q, k, v, jnp.zeros_like(length), k_new, v_new, implementation='reference'
+  )
+  np.testing.assert_allclose(got.out, want.out, atol=ATOL)
+  np.testing.assert_allclose(got.lse, want.lse, atol=ATOL)
+
+
 def test_gradients_are_refused():
   q, *rest = operands()
   loss = lambda q: tree_attention(q, *rest, parent_bg=jnp.asarray(PARENT)).out
@@ -126,3 +142,21 @@ def test_wrong_arguments_are_named():
     tree_attention(*args)
   with pytest.raises(ValueError, match='tree_bits has shape'):
     tree_attention(*args, tree_bits=jnp.zeros((B, 6, 2), jnp.uint32))
+  run = functools.partial(tree_attention, parent_bg=jnp.asarray(PARENT))
+  q, k, v, length, k_new, v_new = args
+  with pytest.raises(ValueError, match=r'k_new_bgkh has shape \(2, 5, 2, 16\)'):
+    run(q, k, v, length, k_new[:, :5], v_new[:, :5])
+  with pytest.raises(ValueError, match=r'v_new_bgkh has shape \(2, 6, 1, 16\)'):
+    run(q, k, v, length, k_new, v_new[:, :, :1])
+  with pytest.raises(ValueError, match='2 key heads must divide the 3 query'):
+    run(q[:, :, :3], k, v, length, k_new, v_new)
+  with pytest.raises(ValueError, match=r'softcap=0\.0 must be positive'):
+    run(*args, softcap=0.0)
+  with pytest.raises(ValueError, match=r'valid_bg has shape \(2, 5\)'):
+    run(*args, valid_bg=jnp.ones((2, 5), bool))
+  pages = jnp.zeros((3, 4, 2 * K, H))
+  with pytest.raises(ValueError, match=r'k_new_bgkh has shape \(2, 5, 2, 16\)'):
+    paged_tree_attention(
+      *(q, pages, jnp.zeros((B, 2), int), length, k_new[:, :5], v_new[:, :5]),
+      parent_bg=jnp.asarray(PARENT),
+    )
