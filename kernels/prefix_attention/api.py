@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jaxtok_kernels import dispatch, masks
 from jaxtok_kernels.flash_attention import implementations
 from jaxtok_kernels.flash_attention import xla as flash_xla
+from jaxtok_kernels.flash_attention.api import check_shapes
 from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.prefix_attention import parts, reference
 from jaxtok_kernels.prefix_attention.levels import PrefixLevel
-from jaxtok_kernels.state import AttentionState, merge
+from jaxtok_kernels.state import AttentionState, empty, merge, stats_dtype
 
 _AVAILABLE = ('reference', *implementations.NAMES)
 
@@ -55,8 +56,7 @@ def shared_prefix_attention(
   """
   levels = tuple(levels)
   _check(q_btnh, levels, suffix_k_bskh, suffix_v_bskh, suffix_len_b)
-  scale = q_btnh.shape[-1] ** -0.5 if scale is None else float(scale)
-  options = flash_xla.Options(scale=scale, softcap=softcap)
+  options = flash_xla.Options.of(q_btnh.shape[-1], scale, softcap)
   found = dispatch.choose(
     'shared_prefix_attention',
     implementation,
@@ -65,6 +65,9 @@ def shared_prefix_attention(
       name, q_btnh, suffix_k_bskh, suffix_v_bskh, masks.full()
     ),
   )
+  if 0 in q_btnh.shape[:3]:
+    shape = (*q_btnh.shape[:3], suffix_v_bskh.shape[3])
+    return empty(shape, stats_dtype(q_btnh.dtype))
   call = lambda name, *arrays: _call(name, options, *arrays)
   return dispatch.run(
     found, call, q_btnh, levels, suffix_k_bskh, suffix_v_bskh, suffix_len_b
@@ -119,8 +122,8 @@ def _attend_bwd(static, residuals, cotangent):
     dq = dq + part.astype(dq.dtype)
     dlevels.append(
       PrefixLevel(
-        dk_mpkh.astype(k.dtype),
-        dv_mpkh.astype(v.dtype),
+        dk_mpkh.astype(level.k_mpkh.dtype),
+        dv_mpkh.astype(level.v_mpkh.dtype),
         _no_gradient(level.length_m),
         _no_gradient(level.group_b),
       )
@@ -136,17 +139,8 @@ _attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 def _check(q, levels, k, v, length) -> None:
-  b, _, n, h = q.shape
-  if k.shape != (b, *k.shape[1:3], h) or v.shape[:3] != k.shape[:3]:
-    raise ValueError(
-      f'q_btnh {q.shape}, suffix_k_bskh {k.shape} and suffix_v_bskh {v.shape} '
-      'do not fit: batch sizes, widths of q and k, and lengths and heads of k '
-      'and v must be equal.'
-    )
-  if n % k.shape[2]:
-    raise ValueError(
-      f'The {k.shape[2]} key heads must divide the {n} query heads.'
-    )
+  check_shapes(q, k, v, ('q_btnh', 'suffix_k_bskh', 'suffix_v_bskh'))
+  b, _, _, h = q.shape
   if length.shape != (b,):
     raise ValueError(
       f'suffix_len_b has shape {length.shape}; it must be ({b},).'

@@ -160,7 +160,8 @@ def suffix_forward(
   mask = masks.lengths(length_b, q_btnh.shape[1])
   b, s, k, _ = k_bskh.shape
   t, group = q_btnh.shape[1], q_btnh.shape[2] // k
-  if static.name == 'tpu' or not _can_decode(q_btnh, k_bskh, v_bskh):
+  can_decode = s > 0 and _can_decode(q_btnh, k_bskh, v_bskh)
+  if static.name == 'tpu' or not can_decode:
     state = implementations.forward(
       static,
       packing.pack(q_btnh, k),

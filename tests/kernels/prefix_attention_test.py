@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared-prefix attention against float64 over concatenated keys."""
 
+import dataclasses
 import functools
 
 import jax
@@ -16,7 +17,7 @@ from jaxtok_kernels.prefix_attention import (
 )
 from jaxtok_kernels.prefix_attention.levels import group_tiles
 
-from tests.kernels import kernel_oracle
+from tests.kernels import interpreted, kernel_oracle
 
 ATOL = 2e-5  # As in flash_attention_test.
 B, N, K, H = 7, 4, 2, 16
@@ -79,6 +80,53 @@ def test_shared_prefixes_equal_attention_over_concatenated_keys(t):
     )(*args)
     np.testing.assert_allclose(got.out, want, atol=ATOL)
     np.testing.assert_allclose(got.lse, lse, atol=ATOL)
+
+
+def total(state):
+  lse = jnp.where(jnp.isfinite(state.lse), state.lse, 0)
+  return jnp.sin(state.out).sum() + jnp.sin(lse).sum()
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'xla', 'triton'])
+def test_without_suffixes_sequences_see_their_prefixes(implementation):
+  q, levels, k, v, _ = make_case()
+  args = q, levels, k[:, :0], v[:, :0], jnp.zeros(B, jnp.int32)
+  run = functools.partial(
+    shared_prefix_attention, implementation=implementation
+  )
+  got = interpreted.run(run, *args)
+  want, lse = oracle(*args)
+  np.testing.assert_allclose(got.out, want, atol=ATOL)
+  np.testing.assert_allclose(got.lse, lse, atol=ATOL)
+  if implementation == 'triton':
+    return  # Its gradient is the xla form's.
+  grads = interpreted.run(
+    jax.grad(lambda *x: total(run(x[0], levels, *x[1:], args[4])), (0, 1)),
+    *(q, *args[2:4]),
+  )
+  assert grads[0].any()
+  assert np.isfinite(grads[0]).all()
+  assert grads[1].shape == (B, 0, K, H)
+
+
+def test_each_cotangent_has_the_type_of_its_operand():
+  q, levels, *suffix = make_case()
+  to_half = lambda x: x.astype(jnp.bfloat16)
+  level = dataclasses.replace(
+    levels[1],
+    k_mpkh=to_half(levels[1].k_mpkh),
+    v_mpkh=to_half(levels[1].v_mpkh),
+  )
+
+  def loss(q, k_mpkh, v_mpkh):
+    here = dataclasses.replace(level, k_mpkh=k_mpkh, v_mpkh=v_mpkh)
+    return total(
+      shared_prefix_attention(q, (here,), *suffix, implementation='xla')
+    )
+
+  args = q, level.k_mpkh, level.v_mpkh
+  types = [x.dtype for x in jax.eval_shape(jax.grad(loss, (0, 1, 2)), *args)]
+  assert types == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
 
 
 def test_gradients_equal_those_of_copied_prefixes():
@@ -183,6 +231,8 @@ def test_wrong_arguments_are_named():
   q, levels, k, v, length = make_case()
   with pytest.raises(ValueError, match=r'suffix_len_b has shape \(1,\)'):
     shared_prefix_attention(q, levels, k, v, length[:1])
+  with pytest.raises(ValueError, match=r'softcap=0\.0 must be positive'):
+    shared_prefix_attention(q, levels, k, v, length, softcap=0.0)
   short = PrefixLevel(
     levels[0].k_mpkh, levels[0].v_mpkh, levels[0].length_m, jnp.zeros(2)
   )
