@@ -35,7 +35,8 @@ def draw(*shape, seed=0):
 
 def ring(q, k, v, mask, layout, **kwargs):
   """Shards, runs the ring, and puts the tokens back in order."""
-  order = sharded_order(T, P, layout)
+  num_tokens = q.shape[1]
+  order = sharded_order(num_tokens, P, layout)
   shard = lambda x: x[:, order].reshape(x.shape[0], P, -1, *x.shape[2:])
   pos = jnp.asarray(order).reshape(1, P, -1)
   rows = None
@@ -66,7 +67,7 @@ def ring(q, k, v, mask, layout, **kwargs):
   )(shard(q), shard(k), shard(v), pos, rows)
   back = np.argsort(order)
   return jax.tree.map(
-    lambda x: x.reshape(x.shape[0], T, *x.shape[3:])[:, back], state
+    lambda x: x.reshape(x.shape[0], num_tokens, *x.shape[3:])[:, back], state
   )
 
 
@@ -213,6 +214,25 @@ def test_the_smaller_operand_travels():
   assert cost.least_local_tokens('v5e', num_heads=32, num_kv_heads=8) == 1095
 
 
+def test_one_key_per_device_of_an_odd_number_of_heads():
+  """Nothing to halve for two directions."""
+  args = draw(1, P, 2, H), draw(1, P, 1, H, seed=1), draw(1, P, 1, H, seed=2)
+  total = lambda state: jnp.sin(state.out).sum() + jnp.sin(state.lse).sum()
+  run = lambda *x: total(
+    ring(*x, masks.causal(), 'contiguous', strategy='kv_bidir')
+  )
+  one = lambda *x: total(
+    flash_attention(
+      *x, mask=masks.causal(), return_state=True, implementation='reference'
+    )
+  )
+  got, want = (
+    jax.jit(jax.value_and_grad(fn, (0, 1, 2)))(*args) for fn in (run, one)
+  )
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5)
+
+
 def test_wrong_arguments_are_named():
   q, pos = draw(1, 4, 2, 8), jnp.arange(4)[None]
   run = functools.partial(
@@ -222,6 +242,16 @@ def test_wrong_arguments_are_named():
     run(mask=masks.causal(), strategy='both')
   with pytest.raises(NotImplementedError, match='tree_bits; use intervals'):
     run(mask=masks.tree(jnp.zeros((1, 4, 1), jnp.uint32)))
+  with pytest.raises(ValueError, match='mask is None'):
+    run(mask=None)
+  three, two = draw(1, 4, 3, 8), draw(1, 4, 2, 8)
+  place = functools.partial(
+    ring_attention, mask=masks.causal(), axis_name='ring', kv_pos=pos
+  )
+  with pytest.raises(ValueError, match='2 key heads must divide the 3 query'):
+    place(three, two, two, q_pos=pos)
+  with pytest.raises(ValueError, match=r'mask.q_pos has shape \(4,\)'):
+    place(q, q, q, q_pos=pos[0])
   with pytest.raises(ValueError, match='must be a multiple of 8'):
     sharded_order(12, 4, 'zigzag')
   with pytest.raises(ValueError, match="layout='spiral' is unknown"):
