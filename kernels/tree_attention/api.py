@@ -18,7 +18,7 @@ from jaxtok_kernels import dispatch
 from jaxtok_kernels.flash_attention.api import check_shapes
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.selected_decode.units import Pool, Tail, Units
-from jaxtok_kernels.state import AttentionState
+from jaxtok_kernels.state import AttentionState, empty, stats_dtype
 from jaxtok_kernels.tree_attention import reference, xla
 
 _PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
@@ -270,6 +270,8 @@ def _run(kernel, implementation, options, q, context, tail, contiguous):
     _module(name).unsupported(q, *context) if name in _PALLAS else None
   )
   found = dispatch.choose(kernel, implementation, _AVAILABLE, unsupported)
+  if 0 in q.shape[:3]:
+    return empty((*q.shape[:3], tail.v.shape[3]), stats_dtype(q.dtype))
   interpret = dispatch.interpret()
   call = lambda name, *arrays: AttentionState(
     *_no_gradient(kernel, name, options, interpret, *arrays)

@@ -129,6 +129,18 @@ def test_an_empty_cache_leaves_the_drafts(implementation):
   np.testing.assert_allclose(got.lse, want.lse, atol=ATOL)
 
 
+@pytest.mark.parametrize('implementation', ['reference', 'xla', 'triton'])
+def test_a_tree_without_nodes_gives_an_empty_state(implementation):
+  q, k, v, length, k_new, v_new = operands()
+  state = tree_attention(
+    *(q[:, :0], k, v, length, k_new[:, :0], v_new[:, :0]),
+    parent_bg=jnp.asarray(PARENT[:, :0]),
+    implementation=implementation,
+  )
+  assert state.out.shape == (B, 0, N, H)
+  assert state.lse.shape == (B, 0, N)
+
+
 def test_gradients_are_refused():
   q, *rest = operands()
   loss = lambda q: tree_attention(q, *rest, parent_bg=jnp.asarray(PARENT)).out
