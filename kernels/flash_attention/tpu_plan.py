@@ -133,6 +133,8 @@ def backward_plan(q, k, mask, options: Options, interpret) -> Plan:
 
 def too_large(q, k, mask) -> str | None:
   """Why a call does not fit a TPU core's own memories, or None."""
+  if not q.shape[1] or not k.shape[1]:
+    return None  # Nothing is computed.
   options = Options(scale=1.0)
   plan = plan_of(q, k, mask, options, False, has_sink=False, has_state=False)
   if plan.g * plan.block_q > _MOST_ROWS:
