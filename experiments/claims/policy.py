@@ -18,7 +18,7 @@ grids of entropy bounds, factors, top-k, margin, entropy and random.
 
 Rules are taken at their best on the test prompts. The policy's settings are
 chosen with 30 draws of each validation prompt and tested with 100 others:
-accuracy and calls, of the cheapest setting with a validation accuracy of 0.985;
+accuracy and calls, of the most accurate setting within 9.3 calls there;
 fast_gain, of the most accurate setting within 6 calls, its accuracy less that
 of the best rule that costs no more, or no more than 6 calls; fast_gain_low, the
 same less 1.96 standard errors; gain_*, of all settings that no other beat in
@@ -26,6 +26,10 @@ validation, their hypervolume less the best rule's, and less that of all rules
 together. best_gain_* is the same of points chosen on the test prompts. What is
 trained stays in the folder `experiment` beside those of the seeds, so that a
 second call goes on; delete it to start anew.
+
+In a first evaluation of the same policies accuracy and calls were of the
+cheapest setting with a validation accuracy of 0.985: 0.993 to 1.000 at 7.6 to
+9.7 calls, in one seed (33) above 9.5.
 """
 
 import dataclasses
@@ -49,7 +53,7 @@ THRESHOLD = {
   'fast_gain_low': 'every >= 0',
 }
 SEEDS = (30, 31, 32, 33, 34)
-_ACCURACY, _SAFE, _FAST = 0.97, 0.985, 6.0
+_ACCURACY, _BUDGET, _FAST = 0.97, 9.3, 6.0
 _DRAWS = {'validation': 30, 'test': 100}
 
 
@@ -77,7 +81,7 @@ def tested(rules, front: chosen.Front, length: int) -> dict[str, float]:
   """What is compared, of settings that validation chose."""
   outcome = frontier.Outcome(rules, {}, length)
   every = outcome.all_rules()
-  sure, fast = front.reaching(_SAFE), front.within(_FAST)
+  sure, fast = front.within(_BUDGET), front.within(_FAST)
   volume = front.volume(length)
   budget = max(_FAST, fast.calls if fast else 0.0)
   rule = pareto.best_within(every, budget)

@@ -3,8 +3,8 @@
 """Settings that are chosen on validation prompts, and then tested.
 
 The best of many settings on the prompts that it is reported for looks better
-than it is. Here a budget of calls, or an accuracy, is met on validation
-prompts, and what was chosen decodes the test prompts with draws of its own.
+than it is. Here a budget of calls is met on validation prompts, and what
+was chosen decodes the test prompts with draws of its own.
 """
 
 import dataclasses
@@ -71,11 +71,6 @@ class Front:
   def within(self, calls: float | int) -> Tested | None:
     """The most accurate setting of at most so many calls."""
     return self._chosen(pareto.best_within(self.validated, calls))
-
-  def reaching(self, accuracy: float) -> Tested | None:
-    """The cheapest setting of at least this accuracy."""
-    good = [p for p in self.validated if p.accuracy >= accuracy]
-    return self._chosen(good[0] if good else None)
 
   def _chosen(self, point: pareto.Point | None) -> Tested | None:
     if point is None:

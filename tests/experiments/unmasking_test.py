@@ -112,7 +112,7 @@ def test_what_validation_chose_counts_as_tested():
   )
   rules = {'threshold': [point('', 0.5, 5.0), point('', 1.0, 12.0)]}
   front = chosen.Front(
-    [point('a', 0.8, 6.0), point('b', 0.99, 8.0), point('c', 1.0, 9.0)],
+    [point('a', 0.8, 6.0), point('b', 0.99, 9.0), point('c', 1.0, 9.4)],
     [
       chosen.Tested('a', 0.7, 0.01, 6.5),
       chosen.Tested('b', 0.9, 0.01, 8.0),
@@ -120,7 +120,7 @@ def test_what_validation_chose_counts_as_tested():
     ],
   )
   got = claim.tested(rules, front, 20)
-  # Though c would have been right in as many, b was the choice.
+  # c costs more than 9.3 calls.
   assert (got['accuracy'], got['calls']) == (0.9, 8.0)
   assert got['rule_calls'] == 12.0
   # What turned out to cost 6.5 calls is compared with rules of as many.
@@ -129,8 +129,8 @@ def test_what_validation_chose_counts_as_tested():
   volume = (0.7 * 1.5 + 0.9 * 12) / 20
   threshold = (0.5 * 7 + 1.0 * 8) / 20
   assert got['gain_hypervolume'] == pytest.approx(volume - threshold)
-  # Nothing within 6 calls, nothing sure enough.
-  slow = chosen.Front([point('a', 0.9, 7.0)], [front.tested[1]])
+  # Nothing within the budgets.
+  slow = chosen.Front([point('b', 0.9, 9.4)], [front.tested[1]])
   got = claim.tested(rules, slow, 20)
   assert (got['accuracy'], got['calls']) == (0.0, 20.0)
   assert got['fast_gain'] == pytest.approx(-0.5)
