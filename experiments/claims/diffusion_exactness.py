@@ -55,7 +55,7 @@ from jaxtok.diffusion import (
   md4,
   mdlm,
   policy,
-  remasking,
+  remdm,
   samplers,
   schedules,
   sedd,
@@ -194,7 +194,7 @@ def _decoders(task):
       timed, canvas, rngs, mask_id=task.mask_id
     )[0],
     'ancestral': backwards(ancestral.never),
-    'remasking': backwards(remasking.Rescale(0.05)),
+    'remasking': backwards(remdm.Rescale(0.05)),
     'blocks': lambda canvas, rngs: in_blocks(canvas, selectors.Random(1), rngs),
     'genmd4': lambda canvas, rngs: genmd4.decode(
       task.exact_denoiser, rates, canvas, times, rngs

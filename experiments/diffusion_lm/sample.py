@@ -36,7 +36,7 @@ from jaxtok.diffusion import (
   first_hitting,
   genmd4,
   md4,
-  remasking,
+  remdm,
   samplers,
   schedules,
   selectors,
@@ -96,7 +96,7 @@ def sample(
   ways = {
     'ancestral': lambda d, c: ancestral.decode(d, c, alphas, rngs, **options),
     'remask': lambda d, c: ancestral.decode(
-      d, c, alphas, rngs, remask=remasking.Rescale(0.015), **options
+      d, c, alphas, rngs, remask=remdm.Rescale(0.015), **options
     ),
     'first_hitting': lambda d, c: samplers.decode(
       d, c, selectors.Random(1), rngs, **one_by_one

@@ -37,7 +37,7 @@ FOLDERS: dict[str, frozenset[str]] = {
         'llada',
         'losses',
       ),
-      *('pretrained', 'remasking', 'rl', 'rollout', 'samplers', 'schedules'),
+      *('pretrained', 'remdm', 'rl', 'rollout', 'samplers', 'schedules'),
       'selectors',
     }
   ),

@@ -67,7 +67,7 @@ def decode(
       left, whatever the last alpha.
     rngs_b: Keys of the rows, see `samplers.row_rngs`.
     mask_id: Static.
-    remask: See `remasking`.
+    remask: See `remdm`.
 
   Returns:
     The canvas at the end; `num_calls_b` counts steps that revealed something.

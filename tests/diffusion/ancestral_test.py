@@ -18,7 +18,7 @@ from jaxtok.diffusion import (
   ancestral,
   first_hitting,
   genmd4,
-  remasking,
+  remdm,
   samplers,
   schedules,
 )
@@ -125,7 +125,7 @@ def test_many_steps_sample_the_data():
 
 @pytest.mark.parametrize(
   'rule',
-  [remasking.Cap(0.02), remasking.Rescale(0.05)],
+  [remdm.Cap(0.02), remdm.Rescale(0.05)],
   ids=repr,
 )
 def test_remasking_keeps_the_distribution(rule):
@@ -136,7 +136,7 @@ def test_remasking_keeps_the_distribution(rule):
 
 def test_remasking_by_confidence_finishes_and_takes_more_calls():
   """Its choice depends on the tokens, so samples are not exact."""
-  canvas = run(100, remasking.Confidence(0.3))
+  canvas = run(100, remdm.Confidence(0.3))
   assert not canvas.is_masked_bt.any()
   assert canvas.num_calls_b.mean() > 1.02 * run(100).num_calls_b.mean()
 
@@ -173,7 +173,7 @@ def test_given_tokens_are_never_changed():
     schedules.Linear().alpha(schedules.grid(30)),
     samplers.row_rngs(jax.random.key(0), 200),
     mask_id=V,
-    remask=remasking.Rescale(0.9),
+    remask=remdm.Rescale(0.9),
   )
   assert (canvas.tokens_bt[:, 1] == 0).all()
   assert not canvas.is_masked_bt.any()
