@@ -77,7 +77,7 @@ class Confidence:
     score_bt = jnp.where(is_open_bt, -canvas.psi_bt, -jnp.inf)
     # A row without revealed positions has only -inf, whose softmax is nan.
     score_bt = jnp.where(is_open_bt.any(-1, keepdims=True), score_bt, 0.0)
-    share_bt = jax.nn.softmax(score_bt, axis=-1)
+    share_bt = jnp.where(is_open_bt, jax.nn.softmax(score_bt, axis=-1), 0.0)
     return self.eta * sigma_max(alpha_t, alpha_s) * share_bt
 
 
