@@ -17,12 +17,12 @@ in a step is not charged for it, and a step in which no row does is not run.
 Axes: b rows, t positions, v vocabulary, n steps.
 """
 
-import dataclasses
+import functools
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.diffusion import samplers
 
@@ -78,34 +78,70 @@ def decode(
   num_steps = alphas.shape[0] - 1
   if num_steps < 1:
     raise ValueError(f'alphas has {num_steps + 1} times; it needs 2 or more.')
-  is_free_bt = canvas.is_masked_bt
+  go = functools.partial(
+    step,
+    denoiser,
+    rngs_b=rngs_b,
+    is_free_bt=canvas.is_masked_bt,
+    mask_id=mask_id,
+    remask=remask,
+  )
 
-  def body(step, canvas):
-    keys = jax.vmap(lambda rng: jax.random.split(jax.random.fold_in(rng, step)))
-    place_rngs_b, token_rngs_b = jnp.moveaxis(keys(rngs_b), 1, 0)
-    alpha_t, alpha_s = alphas[step], alphas[step + 1]
-    is_last = step == num_steps - 1
-    sigma_bt = remask(canvas, is_free_bt, alpha_t, alpha_s)
-    sigma_bt = jnp.where(is_last, 0.0, sigma_bt)
-    left = jnp.maximum(1 - alpha_t, jnp.finfo(jnp.float32).tiny)
-    reveal_bt = (alpha_s - (1 - sigma_bt) * alpha_t) / left
-    reveal_bt = jnp.where(is_last, 1.0, reveal_bt)
-    is_masked_bt = canvas.is_masked_bt
-    chance_bt = jnp.where(is_masked_bt, reveal_bt, sigma_bt)
-    width = canvas.tokens_bt.shape[1]
-    draw = jax.vmap(lambda rng: jax.random.uniform(rng, (width,)))
-    is_hit_bt = draw(place_rngs_b) < chance_bt
-    select_bt = is_hit_bt & is_masked_bt
-    drop_bt = is_hit_bt & ~is_masked_bt & is_free_bt
-    canvas = jax.lax.cond(
-      select_bt.any(),
-      lambda c: _reveal(denoiser, c, select_bt, token_rngs_b, step, mask_id),
-      lambda c: c,
-      canvas,
-    )
-    return _mask_again(canvas, drop_bt, mask_id)
+  def body(index, canvas):
+    is_last = index == num_steps - 1
+    return go(canvas, alphas[index], alphas[index + 1], index, is_last=is_last)
 
   return jax.lax.fori_loop(0, num_steps, body, canvas)
+
+
+def step(
+  denoiser: samplers.Denoiser,
+  canvas: samplers.Canvas,
+  alpha_t: Float[Array, ''],
+  alpha_s: Float[Array, ''],
+  index: Int[Array, ''] | int,
+  *,
+  rngs_b: Any,
+  is_free_bt: Bool[Array, 'b t'],
+  mask_id: int,
+  remask: Remask = never,
+  is_last: Bool[Array, ''] | bool = False,
+) -> samplers.Canvas:
+  """One step of `decode`, whose arguments see.
+
+  Args:
+    denoiser: Likewise.
+    canvas: At time t.
+    alpha_t: Probability of clean tokens at time t, below 1.
+    alpha_s: Likewise at the next time.
+    index: Of the step; it chooses the random numbers.
+    rngs_b: Likewise.
+    is_free_bt: Positions that were masked at the start.
+    mask_id: Likewise.
+    remask: Likewise.
+    is_last: Whether all that is masked is revealed, and nothing masked.
+  """
+  keys = jax.vmap(lambda rng: jax.random.split(jax.random.fold_in(rng, index)))
+  place_rngs_b, token_rngs_b = jnp.moveaxis(keys(rngs_b), 1, 0)
+  sigma_bt = remask(canvas, is_free_bt, alpha_t, alpha_s)
+  sigma_bt = jnp.where(is_last, 0.0, sigma_bt)
+  left = jnp.maximum(1 - alpha_t, jnp.finfo(jnp.float32).tiny)
+  reveal_bt = (alpha_s - (1 - sigma_bt) * alpha_t) / left
+  reveal_bt = jnp.where(is_last, 1.0, reveal_bt)
+  is_masked_bt = canvas.is_masked_bt
+  chance_bt = jnp.where(is_masked_bt, reveal_bt, sigma_bt)
+  width = canvas.tokens_bt.shape[1]
+  draw = jax.vmap(lambda rng: jax.random.uniform(rng, (width,)))
+  is_hit_bt = draw(place_rngs_b) < chance_bt
+  select_bt = is_hit_bt & is_masked_bt
+  drop_bt = is_hit_bt & ~is_masked_bt & is_free_bt
+  canvas = jax.lax.cond(
+    select_bt.any(),
+    lambda c: _reveal(denoiser, c, select_bt, token_rngs_b, index, mask_id),
+    lambda c: c,
+    canvas,
+  )
+  return samplers.mask_again(canvas, drop_bt, mask_id)
 
 
 def _reveal(denoiser, canvas, select_bt, rngs_b, step, mask_id):
@@ -124,14 +160,4 @@ def _reveal(denoiser, canvas, select_bt, rngs_b, step, mask_id):
     num_calls_b=canvas.num_calls_b + select_bt.any(-1),
     reveal_step_bt=put(step, canvas.reveal_step_bt),
     psi_bt=put(psi_bt, canvas.psi_bt),
-  )
-
-
-def _mask_again(canvas, drop_bt, mask_id):
-  return dataclasses.replace(
-    canvas,
-    tokens_bt=jnp.where(drop_bt, mask_id, canvas.tokens_bt),
-    is_masked_bt=canvas.is_masked_bt | drop_bt,
-    reveal_step_bt=jnp.where(drop_bt, -1, canvas.reveal_step_bt),
-    psi_bt=jnp.where(drop_bt, 1.0, canvas.psi_bt),
   )

@@ -15,7 +15,7 @@ Axes: b rows, t positions of the whole row, v vocabulary.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,26 @@ class Canvas:
   num_calls_b: Int[Array, 'b']
   reveal_step_bt: Int[Array, 'b t']
   psi_bt: Float[Array, 'b t']
+
+
+@runtime_checkable
+class Remask(Protocol):
+  """Chooses what is masked again after a step of `decode`."""
+
+  def __call__(
+    self,
+    canvas: Canvas,
+    is_free_bt: Bool[Array, 'b t'],
+    num_new_b: Int[Array, 'b'],
+  ) -> Bool[Array, 'b t']:
+    """Revealed positions among `is_free_bt`, fewer than `num_new_b` in a row.
+
+    Args:
+      canvas: After the step.
+      is_free_bt: Positions that were masked at the start.
+      num_new_b: How many the step has revealed.
+    """
+    ...
 
 
 def start(
@@ -95,10 +115,11 @@ def decode(
   temperature: float = 0.0,
   filters: sampling_lib.Config | None = None,
   max_steps: int = 0,
+  remask: Remask | None = None,
 ) -> Canvas:
   """Reveals masked positions until none is left.
 
-  Jit it with the keywords static; denoiser and selector may be pytrees.
+  Jit it with the keywords static; denoiser, selector and remask may be pytrees.
 
   Args:
     denoiser: Logits of whole rows. Column `mask_id`, if any, is ignored.
@@ -113,6 +134,8 @@ def decode(
     filters: In place of `temperature`: its own, and top-k, top-p and min-p, of
       tokens alone; the selector sees none of it. Static.
     max_steps: Bound on the steps; 0 means the number of answer positions.
+    remask: Masks revealed positions again after each step, see `remdm.Lowest`;
+      None: none.
 
   Returns:
     The canvas at the end.
@@ -132,6 +155,8 @@ def decode(
       'must be >= 0.'
     )
 
+  is_free_bt = canvas.is_masked_bt
+
   def body(state):
     canvas, step = state
     view = look(
@@ -146,7 +171,11 @@ def decode(
       filters=filters,
     )
     select_bt = selector(view) & view.allowed_bt
-    return commit(canvas, view, select_bt, step), step + 1
+    canvas = commit(canvas, view, select_bt, step)
+    if remask is not None:
+      drop_bt = remask(canvas, is_free_bt, select_bt.sum(-1))
+      canvas = mask_again(canvas, drop_bt, mask_id)
+    return canvas, step + 1
 
   def is_open(state):
     return state[0].is_masked_bt.any() & (state[1] < (max_steps or length))
@@ -239,4 +268,17 @@ def commit(
     num_calls_b=canvas.num_calls_b + is_open_b,
     reveal_step_bt=put(jnp.reshape(step, (-1, 1)), canvas.reveal_step_bt),
     psi_bt=put(wide(view.token_probs_bt), canvas.psi_bt),
+  )
+
+
+def mask_again(
+  canvas: Canvas, drop_bt: Bool[Array, 'b t'], mask_id: int
+) -> Canvas:
+  """Masks revealed positions as if they had never been revealed."""
+  return dataclasses.replace(
+    canvas,
+    tokens_bt=jnp.where(drop_bt, mask_id, canvas.tokens_bt),
+    is_masked_bt=canvas.is_masked_bt | drop_bt,
+    reveal_step_bt=jnp.where(drop_bt, -1, canvas.reveal_step_bt),
+    psi_bt=jnp.where(drop_bt, 1.0, canvas.psi_bt),
   )
