@@ -5,15 +5,15 @@
   python -m experiments.diffusion_lm.sample runs/mdlm --steps=64
   python -m experiments.diffusion_lm.sample runs/mdlm --scorer=runs/transformer
 
-Samplers: ancestral, remask (ReMDM, rescaled), first_hitting (one token per
-call); block for BD3-LM (first-hitting inside blocks, with a cache), which can
-write any --length and with --stop ends a sample at its end of text; rates for
-GenMD4; timed for models that are told the time. Printed beside the samples:
-calls of the denoiser per sample; unigram entropy, of the samples and of
-held-out text of the same lengths, row by row; and with --scorer, a run of
-experiments.byte_lm, the generative perplexity of both, over all tokens. Samples
-without text are counted and left out. A low perplexity means nothing where the
-entropy is low too.
+Samplers: ancestral; remask (ReMDM, --remask=cap, rescale, confidence or loop);
+first_hitting (one token per call); block for BD3-LM (first-hitting inside
+blocks, with a cache), which can write any --length and with --stop ends a
+sample at its end of text; rates for GenMD4; timed for models that are told the
+time. Printed beside the samples: calls of the denoiser per sample; unigram
+entropy, of the samples and of held-out text of the same lengths, row by row;
+and with --scorer, a run of experiments.byte_lm, the generative perplexity of
+both, over all tokens. Samples without text are counted and left out. A low
+perplexity means nothing where the entropy is low too.
 """
 
 import argparse
@@ -56,6 +56,7 @@ def sample(
   seed: int = 0,
   length: int = 0,
   end: ending.Ending | None = None,
+  remask: remdm.Config | None = None,
 ) -> samplers.Canvas:
   """Writes rows.
 
@@ -68,9 +69,10 @@ def sample(
     length: Tokens of a row, of 'block' only; 0 is what the model was trained
       on.
     end: When a row of 'block' ends before that; None: never.
+    remask: Rule of 'remask' alone; None is the default one.
 
   Raises:
-    ValueError: If the sampler does not fit the run's objective.
+    ValueError: If the sampler does not fit the run's objective or the options.
   """
   check(run, sampler)
   if sampler != 'block' and (length or end):
@@ -78,6 +80,9 @@ def sample(
       f'sampler={sampler!r} writes rows of one length. --length and --stop '
       'need a run of bd3lm and --sampler=block.'
     )
+  if sampler != 'remask' and remask is not None:
+    raise ValueError(f"remask={remask} needs sampler='remask'.")
+  remask = remask or remdm.Config()
   objective = run.config.objective
   length = length or data_of(run).seq_len
   tokens = jnp.zeros((num_rows, length), jnp.int32)
@@ -90,13 +95,13 @@ def sample(
   denoiser = kind.make(run.model, mask=mask)
   rngs = samplers.row_rngs(jax.random.key(seed), num_rows)
   times = schedules.grid(steps)
-  alphas = schedules.Linear().alpha(times)
+  alphas = remask.alphas(steps)  # Linear, but for the kind 'loop'.
   options = dict(mask_id=objective.mask_id)
   one_by_one = dict(prompt_len=0, temperature=1.0, **options)
   ways = {
     'ancestral': lambda d, c: ancestral.decode(d, c, alphas, rngs, **options),
     'remask': lambda d, c: ancestral.decode(
-      d, c, alphas, rngs, remask=remdm.Rescale(0.015), **options
+      d, c, alphas, rngs, remask=remask.make(), **options
     ),
     'first_hitting': lambda d, c: samplers.decode(
       d, c, selectors.Random(1), rngs, **one_by_one
@@ -257,7 +262,7 @@ def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
       f'num_rows={args.num_rows} and steps={args.steps} must be >= 1, length='
       f'{args.length} >= 0.'
     )
-  end = ending_of(run, args)
+  end, remask = ending_of(run, args), remask_of(args)
   length = args.length or data_of(run).seq_len
   if scorer is not None:
     check_scorer(scorer, run, length)
@@ -270,6 +275,7 @@ def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
     seed=args.seed,
     length=args.length,
     end=end,
+    remask=remask,
   )
   tokens = np.asarray(canvas.tokens_bt)
   is_text = np.ones(tokens.shape, bool)
@@ -309,6 +315,30 @@ def ending_of(run: runs.Run, args: argparse.Namespace) -> ending.Ending | None:
   return ending.Ending(eos, args.min_entropy, args.window)
 
 
+def remask_of(args: argparse.Namespace) -> remdm.Config | None:
+  """The rule of --sampler=remask; None with another sampler.
+
+  Raises:
+    ValueError: If an option is impossible or would be dropped.
+  """
+  names = ('remask', 'eta', 'alpha_on', 't_on', 't_off')
+  given = {k: getattr(args, k) for k in names if getattr(args, k) is not None}
+  shown = ', '.join(f'--{k}={v}' for k, v in given.items())
+  if args.sampler != 'remask':
+    if given:
+      raise ValueError(f'{shown} needs --sampler=remask.')
+    return None
+  kind = given.pop('remask', remdm.Config().kind)
+  if kind != 'loop' and given.keys() - {'eta'}:
+    raise ValueError(
+      f'{shown}: alpha_on, t_on and t_off need --remask=loop, but the kind is '
+      f'{kind!r}.'
+    )
+  config = remdm.Config(kind=kind, **given)
+  config.alphas(args.steps)
+  return config
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   parser = argparse.ArgumentParser(
@@ -336,6 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     '--window', type=int, default=256, help='tokens that --min_entropy is of'
   )
+  _add_remask(parser)
   args = parser.parse_args(argv)
   try:
     print('\n'.join(written(runs.load(args.run), args)))
@@ -343,6 +374,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'error: {error}', file=sys.stderr)
     return 1
   return 0
+
+
+def _add_remask(parser: argparse.ArgumentParser) -> None:
+  """The options of --sampler=remask; None is the default of `remdm.Config`."""
+  etas = ', '.join(f'{k} {v:g}' for k, v in remdm.ETAS.items())
+  loop = {
+    field.name: field.default for field in dataclasses.fields(remdm.Config)
+  }
+  add = parser.add_argument
+  add(
+    '--remask',
+    choices=tuple(remdm.ETAS),
+    help=f'with --sampler=remask: the rule, {loop["kind"]} by default',
+  )
+  add(
+    '--eta',
+    type=float,
+    help=f'likewise: how often, at most 1; by default {etas}',
+  )
+  for name, text in {
+    'alpha_on': 'share of clean tokens at which it loops',
+    't_on': 'time at which it begins to, from 1 down to 0',
+    't_off': 'time at which it ends',
+  }.items():
+    add(
+      f'--{name}',
+      type=float,
+      help=f'with --remask=loop: {text}; by default {loop[name]:g}',
+    )
 
 
 if __name__ == '__main__':

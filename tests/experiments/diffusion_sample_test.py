@@ -3,16 +3,26 @@
 """Which samplers fit which runs, and what is said of samples."""
 
 import argparse
+import dataclasses
 import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments.diffusion_lm import sample
 from jaxtok.data import answers, text
-from jaxtok.diffusion import bd3lm, genmd4, md4, mdlm, schedules
-from jaxtok.models import base
+from jaxtok.diffusion import (
+  ancestral,
+  bd3lm,
+  genmd4,
+  md4,
+  mdlm,
+  remdm,
+  schedules,
+)
+from jaxtok.models import base, transformer
 from jaxtok.objectives import next_token
 from jaxtok.tasks import word_problems
 from jaxtok.tokenizers import bytes as byte_tokenizer
@@ -176,3 +186,98 @@ def test_options_of_the_end_are_not_dropped(tmp_path):
   )
   args = argparse.Namespace(stop=False, min_entropy=0.0, window=64)
   assert sample.ending_of(found, args) is None
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch):
+  """Calls the command line; returns what its sampler is given, and output."""
+  found = text_run(tmp_path)
+  model = transformer.Config(
+    vocab_size=MASK + 1, dim=4, num_layers=1, num_heads=1, is_causal=False
+  )
+  found.model = model.make(nnx.Rngs(0))
+  monkeypatch.setattr(sample.runs, 'load', lambda workdir: found)
+  given = {}
+
+  def decode(denoiser, canvas, alphas, rngs, *, mask_id, remask=None):
+    given.update(alphas=np.asarray(alphas), remask=remask)
+    return dataclasses.replace(
+      canvas, tokens_bt=jnp.full_like(canvas.tokens_bt, 97)
+    )
+
+  monkeypatch.setattr(ancestral, 'decode', decode)
+
+  def call(line):
+    given.clear()
+    code = sample.main(['runs/x', '--num_rows=2', '--steps=10', *line.split()])
+    return code, dict(given)
+
+  return call
+
+
+@pytest.mark.parametrize(
+  'line, rule',
+  [
+    ('', remdm.Rescale(0.015)),
+    ('--eta=0.5', remdm.Rescale(0.5)),
+    ('--remask=cap', remdm.Cap(0.008)),
+    ('--remask=cap --eta=0', remdm.Cap(0.0)),
+    ('--remask=confidence', remdm.Confidence(1.0)),
+    ('--remask=loop --eta=0.1', remdm.Loop(0.1)),
+  ],
+)
+def test_remasking_is_done_as_the_options_say(line, rule, called):
+  code, given = called(f'--sampler=remask {line}')
+  assert code == 0
+  assert given['remask'] == rule
+  loop = remdm.loop_alphas(10) if 'loop' in line else np.arange(11) / 10
+  np.testing.assert_allclose(given['alphas'], loop, atol=1e-6)
+
+
+def test_the_times_of_the_loop_are_options(called):
+  line = '--sampler=remask --remask=loop --alpha_on=0.5 --t_on=0.8 --t_off=0.2'
+  _, given = called(line)
+  want = [0, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.75, 1]
+  np.testing.assert_allclose(given['alphas'], want, atol=1e-5)
+  _, given = called('')  # The ancestral sampler.
+  assert given['remask'] is None
+  np.testing.assert_allclose(given['alphas'], np.arange(11) / 10, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'line, message',
+  [
+    ('--remask=cap', '--remask=cap needs --sampler=remask'),
+    ('--eta=0.1 --t_on=0.5', '--eta=0.1, --t_on=0.5 needs --sampler=remask'),
+    (
+      '--sampler=remask --remask=cap --t_off=0.1',
+      "need --remask=loop, but the kind is 'cap'",
+    ),
+    ('--sampler=remask --eta=1.5', 'eta=1.5 must be in [0, 1]'),
+    (
+      '--sampler=remask --remask=loop --t_on=0.04',
+      't_off=0.05 < t_on=0.04 < 1',
+    ),
+    (
+      '--sampler=remask --remask=loop --steps=2',
+      'num_steps=2 has no step between t_on=0.55 and t_off=0.05',
+    ),
+  ],
+)
+def test_options_of_remasking_that_do_not_fit_are_refused(
+  line, message, called, capsys
+):
+  code, given = called(line)
+  assert (code, given) == (1, {})
+  assert message in capsys.readouterr().err
+
+
+def test_a_rule_is_not_dropped_by_another_sampler(tmp_path):
+  with pytest.raises(ValueError, match="needs sampler='remask'"):
+    sample.sample(
+      text_run(tmp_path),
+      num_rows=1,
+      steps=2,
+      sampler='ancestral',
+      remask=remdm.Config(),
+    )
