@@ -64,6 +64,8 @@ class Config:
   num_test: int = 512
   temperatures: tuple[float, ...] = (0.1, 0.5)  # Of policies, when tested.
   scales: tuple[float, ...] = (1.0,)  # Likewise.
+  # Adds rules that mask so many tokens again per call, see `remdm.Lowest`.
+  remasks: tuple[int, ...] = ()
 
   def __post_init__(self):
     fine = lambda values: bool(values) and min(values) > 0
@@ -73,6 +75,7 @@ class Config:
       num_test=(self.num_test, self.num_test >= 1, '>= 1'),
       temperatures=(self.temperatures, fine(self.temperatures), rule),
       scales=(self.scales, fine(self.scales), rule),
+      remasks=(self.remasks, all(n >= 1 for n in self.remasks), '>= 1 each'),
     )
     is_text = isinstance(self.task, questions.Config)
     if is_text != isinstance(self.denoiser, _LANGUAGE_MODELS):
@@ -144,6 +147,9 @@ class Experiment(staged.Staged):
       for name, some in settings.items():
         named[name] = judge.sweep(some)
         self.log(f'{name}: {len(some)} settings')
+      for num in self.config.remasks:
+        named |= selection.remasked(judge, num)
+        self.log(f'rules that mask {num} again')
       frontier.save_points(path, named)
     return frontier.load_points(path)
 

@@ -16,7 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtok.diffusion import policy, rl, rollout, samplers, selectors
+from jaxtok.diffusion import (
+  policy,
+  remdm,
+  rl,
+  rollout,
+  samplers,
+  selectors,
+)
 from jaxtok.evals import pareto
 from jaxtok.tasks import base
 
@@ -43,6 +50,7 @@ class Judge:
       the prompts are decoded `NUM_SEEDS` times in all, at most `MAX_DRAWS`.
     seed: Of the draws.
     weights: Share of the prompts that each distinct prompt has, float [p].
+    remask: Masks again after each call, see `samplers.decode`; None: none.
   """
 
   task: base.Verifiable
@@ -51,6 +59,7 @@ class Judge:
   block: int = 0
   num_draws: int = 0
   seed: int = 0
+  remask: Any = None
 
   def __post_init__(self):
     prompts = self.rows_nt[:, : self.task.prompt_len]
@@ -85,6 +94,7 @@ class Judge:
       prompt_len=self.task.prompt_len,
       mask_id=self.task.mask_id,
       block=self.block,
+      remask=self.remask,
     )
 
   def judged(
@@ -136,9 +146,8 @@ def heuristics(
   """
   num = lambda x: jnp.asarray(x)
   thresholds = np.arange(15, 100) / 100
-  ks = [k for k in (1, 2, 3, 4, 6, 8) if k <= task.answer_len]
   answers_bt = jnp.asarray(rows_nt[:, task.prompt_len :])
-  by_k = lambda cls: [(f'k={k}', cls(num(k))) for k in ks]
+  by_k = functools.partial(_by_k, task)
   return {
     'threshold': [
       (f'threshold={x:.2f}', selectors.Threshold(num(float(x))))
@@ -157,6 +166,29 @@ def heuristics(
     ],
     'random': by_k(selectors.Random),
     ORACLE: by_k(lambda k: selectors.OracleMargin(answers_bt, k)),
+  }
+
+
+def _by_k(task: base.Task, make: Any, least: int = 1) -> list[tuple[str, Any]]:
+  ks = [k for k in (1, 2, 3, 4, 6, 8) if least <= k <= task.answer_len]
+  return [(f'k={k}', make(jnp.asarray(k))) for k in ks]
+
+
+def remasked(judge: Judge, num: int) -> dict[str, list[pareto.Point]]:
+  """Points of rules that mask the `num` least probable tokens again per call.
+
+  Those that reveal more than that.
+  """
+  remask = remdm.Lowest(jnp.asarray(num))
+  judge = dataclasses.replace(judge, remask=remask)
+  rules = {
+    'top-k': selectors.TopK,
+    'margin': selectors.Margin,
+    'random': selectors.Random,
+  }
+  return {
+    f'{name}, {num} masked again': judge.sweep(_by_k(judge.task, make, num + 1))
+    for name, make in rules.items()
   }
 
 

@@ -20,7 +20,7 @@ from experiments.unmasking import (
   selection,
   training,
 )
-from experiments.unmasking.configs import dice, free_choice, policy
+from experiments.unmasking.configs import dice, free_choice, policy, remdm
 from jaxtok.diffusion import cloning, rl, selectors
 from jaxtok.diffusion import policy as policy_lib
 from jaxtok.evals import pareto
@@ -207,6 +207,22 @@ def test_with_chance_each_prompt_is_decoded_as_often():
   assert 0 < found.accuracy < 1
 
 
+def test_rules_that_mask_again_reveal_more_than_that():
+  task = free_choice_task.FreeChoice(num_groups=2)
+  rows = base.batch(task, 0, 0, 16)
+  judge = selection.Judge(task, training.exact_denoiser(task), rows)
+  found = selection.remasked(judge, 2)
+  assert list(found) == [
+    f'{name}, 2 masked again' for name in ('top-k', 'margin', 'random')
+  ]
+  for points in found.values():
+    assert [p.name for p in points] == ['k=3', 'k=4', 'k=6']
+    # Of six tokens: each call but the last gains k - 2, the last what is left.
+    np.testing.assert_array_equal(points[0].calls_n, 6)
+    np.testing.assert_array_equal(points[1].calls_n, 4)
+  assert judge.remask is None
+
+
 def test_temperatures_of_validation_are_positive_numbers():
   with pytest.raises(ValueError, match='must be > 0'):
     training.Config(temperatures=(0.25, 0.0))
@@ -357,6 +373,10 @@ def test_orders_have_no_opposite_to_smooth_with():
       r'config.temperatures=\(0,\) must be > 0',
     ),
     (lambda: experiment.Config(scales=()), r'scales=\(\) .* not empty'),
+    (
+      lambda: experiment.Config(remasks=(1, 0)),
+      r'config.remasks=\(1, 0\) must be >= 1 each',
+    ),
     (lambda: training.Config(num_validation=0), 'policy.num_validation=0 must'),
     (lambda: training.Config(validate_every=0), 'policy.validate_every=0 must'),
     (lambda: denoiser.Config(steps=0), 'denoiser.steps=0 must be >= 1'),
@@ -453,7 +473,7 @@ def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
     training.exact_denoiser(addition.Addition())
 
 
-@pytest.mark.parametrize('module', [dice, free_choice, policy])
+@pytest.mark.parametrize('module', [dice, free_choice, policy, remdm])
 @pytest.mark.parametrize('size', ['tiny', 'small'])
 def test_configs_can_be_built(module, size):
   config = module.get_config(size)
