@@ -22,8 +22,8 @@ FOLDERS: dict[str, frozenset[str]] = {
     }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  # No claim measures LLaDA or the remasking sampler yet; cloning, rl and
-  # rollout train the policy, which is the method.
+  # No claim measures LLaDA yet; cloning, rl and rollout train the policy, which
+  # is the method.
   'jaxtok/diffusion': frozenset(
     {
       *(
@@ -37,8 +37,7 @@ FOLDERS: dict[str, frozenset[str]] = {
         'llada',
         'losses',
       ),
-      *('pretrained', 'remdm', 'rl', 'rollout', 'samplers', 'schedules'),
-      'selectors',
+      *('pretrained', 'rl', 'rollout', 'samplers', 'schedules', 'selectors'),
     }
   ),
   'jaxtok/models': frozenset(

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from jax.scipy import stats
 
+from experiments.claims import remdm as claim
 from jaxtok.diffusion import ancestral, remdm, samplers, schedules, selectors
+from jaxtok.tasks import markov_chain
 
 
 def canvas(psi, is_masked):
@@ -370,3 +372,56 @@ def test_a_row_is_masked_again_alone_as_in_a_batch():
   whole, part = (decoded(rule, remdm.Lowest(1), rows=n) for n in (16, 3))
   np.testing.assert_array_equal(whole.tokens_bt[:3], part.tokens_bt)
   np.testing.assert_array_equal(whole.num_calls_b[:3], part.num_calls_b)
+
+
+CHAIN = markov_chain.MarkovChain(
+  num_symbols=2, length=3, seed=2, num_forbidden=0
+)
+
+
+def test_moments_of_the_claim_are_those_of_all_rows():
+  task = CHAIN
+  rows = np.array(list(itertools.product(range(2), repeat=3)))
+  steps = task.transitions[rows[:, :-1], rows[:, 1:]].prod(-1)
+  prob = task.stationary[rows[:, 0]] * steps
+  x = claim.features(task, rows)
+  np.testing.assert_array_equal(x[3], [1, 2, 0, 1, 0, 1])  # The row 0 1 1.
+  mean, covariance = claim.moments(task)
+  np.testing.assert_allclose(mean, prob @ x, atol=1e-12)
+  want = (x * prob[:, None]).T @ x - np.outer(mean, mean)
+  np.testing.assert_allclose(covariance, want, atol=1e-12)
+
+
+def test_p_values_of_the_claim_are_uniform_for_rows_of_the_chain():
+  rng = np.random.default_rng(0)
+  rows = np.array(list(itertools.product(range(2), repeat=3)))
+  steps = CHAIN.transitions[rows[:, :-1], rows[:, 1:]].prod(-1)
+  prob = CHAIN.stationary[rows[:, 0]] * steps
+  draw = lambda p: claim.p_value(CHAIN, rows[rng.choice(8, 500, p=p)])
+  found = [draw(prob / prob.sum()) for _ in range(400)]
+  # Ten bins of 40 expected; 27.9 is the 0.999 quantile with 9 degrees.
+  counts = np.histogram(found, 10, (0, 1))[0]
+  assert ((counts - 40) ** 2 / 40).sum() < 27.9
+  assert draw(np.full(8, 1 / 8)) < 1e-6
+
+
+@pytest.mark.parametrize(
+  'rule', [remdm.Rescale(0.5), remdm.Confidence()], ids=repr
+)
+def test_the_law_of_the_claim_is_that_of_the_sampler(rule):
+  rows, alphas = 8000, remdm.Config().alphas(5)
+  law = claim.law(CHAIN, rule, np.asarray(alphas, np.float64))
+  assert law.sum() == pytest.approx(1, abs=1e-5)
+  shape = (rows, CHAIN.length)
+  begin = samplers.start(
+    jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), CHAIN.mask_id
+  )
+  decode = functools.partial(
+    ancestral.decode, CHAIN.exact_denoiser, mask_id=CHAIN.mask_id, remask=rule
+  )
+  rngs = samplers.row_rngs(jax.random.key(0), rows)
+  tokens = np.asarray(jax.jit(decode)(begin, alphas, rngs).tokens_bt)
+  counts = np.bincount(tokens @ [4, 2, 1], minlength=8)
+  want = rows * law.reshape(-1)
+  chi2 = ((counts - want) ** 2 / want).sum()
+  assert chi2 < 24.3  # The 0.999 quantile with 7 degrees of freedom.
