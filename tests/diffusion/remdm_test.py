@@ -425,3 +425,30 @@ def test_the_law_of_the_claim_is_that_of_the_sampler(rule):
   want = rows * law.reshape(-1)
   chi2 = ((counts - want) ** 2 / want).sum()
   assert chi2 < 24.3  # The 0.999 quantile with 7 degrees of freedom.
+
+
+class Independent(markov_chain.MarkovChain):
+  """Symbols that say nothing of each other: drawn together or not, all one."""
+
+  transitions = np.array([[0.9, 0.1], [0.9, 0.1]])
+  stationary = np.array([0.9, 0.1])
+
+
+@pytest.mark.parametrize(
+  'rule', [*RULES, remdm.Rescale(1.0), ancestral.never], ids=repr
+)
+def test_only_confidence_changes_the_law_of_independent_symbols(rule):
+  task = Independent(num_symbols=2, length=3, num_forbidden=0)
+  kind = 'loop' if isinstance(rule, remdm.Loop) else 'cap'
+  ones = []
+  for steps in (64, 256):
+    alphas = np.asarray(remdm.Config(kind=kind).alphas(steps), np.float64)
+    law = claim.law(task, rule, alphas)
+    ones += [law[1].sum(), law[:, 1].sum(), law[:, :, 1].sum()]
+  if isinstance(rule, remdm.Confidence):
+    # The rare symbol gets rarer, and not less so with more steps.
+    assert max(ones[:3]) < 0.097
+    assert max(ones[3:]) < min(ones[:3])
+  else:
+    # Probabilities are rounded to six digits.
+    np.testing.assert_allclose(ones, 0.1, atol=2e-6)

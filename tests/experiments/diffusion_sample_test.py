@@ -188,14 +188,19 @@ def test_options_of_the_end_are_not_dropped(tmp_path):
   assert sample.ending_of(found, args) is None
 
 
-@pytest.fixture
-def called(tmp_path, monkeypatch):
-  """Calls the command line; returns what its sampler is given, and output."""
+def untrained_run(tmp_path):
   found = text_run(tmp_path)
   model = transformer.Config(
     vocab_size=MASK + 1, dim=4, num_layers=1, num_heads=1, is_causal=False
   )
   found.model = model.make(nnx.Rngs(0))
+  return found
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch):
+  """Calls the command line; returns its exit code and what its sampler gets."""
+  found = untrained_run(tmp_path)
   monkeypatch.setattr(sample.runs, 'load', lambda workdir: found)
   given = {}
 
@@ -281,3 +286,21 @@ def test_a_rule_is_not_dropped_by_another_sampler(tmp_path):
       sampler='ancestral',
       remask=remdm.Config(),
     )
+
+
+def test_remasking_takes_more_calls_and_leaves_no_mask(tmp_path):
+  found, calls = untrained_run(tmp_path), {}
+  for eta in (0.0, 1.0):
+    canvas = sample.sample(
+      found,
+      num_rows=4,
+      steps=60,
+      sampler='remask',
+      remask=remdm.Config(kind='loop', eta=eta),
+    )
+    assert not canvas.is_masked_bt.any()
+    assert (canvas.tokens_bt < MASK).all()
+    calls[eta] = canvas.num_calls_b
+  # 16 tokens without; with, one in ten is masked in 29 steps more.
+  assert (calls[0.0] <= 16).all()
+  assert (calls[1.0] > 16).all()
