@@ -38,7 +38,12 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize('rule', RULES, ids=repr)
+def name_of(rule):
+  """The same in every process, unlike the repr of a function."""
+  return getattr(rule, '__name__', None) or repr(rule)
+
+
+@pytest.mark.parametrize('rule', RULES, ids=name_of)
 @pytest.mark.parametrize('alphas', [(0.0, 0.1), (0.4, 0.5), (0.9, 1.0)])
 def test_rates_and_reveals_are_probabilities(rule, alphas):
   alpha_t, alpha_s = map(jnp.float32, alphas)
@@ -176,7 +181,7 @@ def test_a_step_has_the_law_that_enumeration_gives(
   assert stats.chi2.sf(chi2, freedom) > 1e-3
 
 
-@pytest.mark.parametrize('rule', [*RULES, remdm.Rescale(1.0)], ids=repr)
+@pytest.mark.parametrize('rule', [*RULES, remdm.Rescale(1.0)], ids=name_of)
 def test_calls_are_steps_that_reveal_and_prompts_are_never_masked(rule):
   rows, steps = 64, 12
   alphas = schedules.Linear().alpha(schedules.grid(steps))
@@ -406,7 +411,7 @@ def test_p_values_of_the_claim_are_uniform_for_rows_of_the_chain():
 
 
 @pytest.mark.parametrize(
-  'rule', [remdm.Rescale(0.5), remdm.Confidence()], ids=repr
+  'rule', [remdm.Rescale(0.5), remdm.Confidence()], ids=name_of
 )
 def test_the_law_of_the_claim_is_that_of_the_sampler(rule):
   rows, alphas = 8000, remdm.Config().alphas(5)
@@ -435,7 +440,7 @@ class Independent(markov_chain.MarkovChain):
 
 
 @pytest.mark.parametrize(
-  'rule', [*RULES, remdm.Rescale(1.0), ancestral.never], ids=repr
+  'rule', [*RULES, remdm.Rescale(1.0), ancestral.never], ids=name_of
 )
 def test_only_confidence_changes_the_law_of_independent_symbols(rule):
   task = Independent(num_symbols=2, length=3, num_forbidden=0)
