@@ -124,6 +124,27 @@ def test_a_word_counts_only_if_all_of_it_is_right(name):
   assert wrong['word_accuracy_free_running'] < share
 
 
+@pytest.mark.parametrize('name', TOKENIZERS)
+def test_the_chance_of_a_word_is_the_product_of_its_tokens(name):
+  tokenizer = TOKENIZERS[name]
+  ids = tokenizer.encode(TEXT)
+  make = word_accuracy.Config(num_continued=0).make(context(tokenizer, ids))
+  c, d = ids[list(ids).index(ord('c'))], ord('d')
+  model = Cycle(ids, {(c, d): ord('x')})
+  # The table holds one 1 and else 0: of 260 symbols one weighs e.
+  best, other = np.e / (259 + np.e), 1 / (259 + np.e)
+  words = make.teacher_forced(model)
+  size = {t: len(tokenizer.encode(t)) for t in (b'ab\t', b'cd ', b'efg\n')}
+  for word in words[3:-3]:
+    is_right = word.text != b'cd '
+    want = best ** (size[word.text] - 1) * (best if is_right else other)
+    assert word.is_right == is_right
+    # Sums of five float32 log-probabilities below 6.
+    np.testing.assert_allclose(word.chance, want, rtol=1e-5)
+  mean = np.mean([word.chance for word in words])
+  assert make(model, None)['word_accuracy_sampled'] == pytest.approx(mean)
+
+
 def test_tokens_without_bytes_of_their_own_are_refused():
   tokenizer = dataclasses.make_dataclass('Neural', [('kind', str)])('lossy')
   with pytest.raises(ValueError, match='not of kind concat'):
