@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from experiments.claims import lexinvariant as claim
+from experiments.claims import semi_lexinvariant as semi_claim
 from jaxtok.models import base, level, lexinvariant
 from jaxtok.nn import masks, random_table, segmenters
 from jaxtok.objectives import next_token
@@ -300,3 +301,31 @@ def test_counting_predicts_by_what_followed_so_far():
   np.testing.assert_allclose(
     found['shares'], [[np.log(2), np.log(2), seen, seen]], rtol=1e-12
   )
+
+
+def test_rows_of_the_claim_are_those_of_the_task():
+  task = semi_claim.part('unseen')
+  tokens, weights = jax.device_get(
+    semi_claim.rows(task, jax.random.key(0), num=64)
+  )
+  assert tokens.shape == (64, task.prompt_len + task.answer_len)
+  assert task.is_correct(tokens).all()
+  symbols = tokens[tokens < task.num_symbols]
+  assert (symbols.min(), symbols.max()) == (task.low, task.stop - 1)
+  is_swapped = tokens[:, 0] == tokens[:, 4]
+  # 64 fair coins are within four standard deviations of 32.
+  assert abs(is_swapped.sum() - 32) <= 16
+  # a b -> b a ; has its last two symbols, and no mark, as targets.
+  assert weights[0].tolist() == ([0, 0, 0, 1, 1, 0] * 5)[:-1]
+
+
+def test_new_symbols_of_the_claim_get_vectors_of_their_own_in_each_row():
+  table = 3 * jax.random.normal(jax.random.key(1), (6, 500))
+  is_new = np.array([False, True, False, True, True, False])
+  got = semi_claim.fresh(jax.random.key(0), table, is_new, 2)[:, 0]
+  np.testing.assert_array_equal(got[:, ~is_new], table[None, ~is_new][[0, 0]])
+  vectors = np.concatenate([table[is_new], *got[:, is_new]])
+  vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+  # Of 500 numbers each: cosines are about 0.04.
+  assert abs(vectors @ vectors.T - np.eye(9)).max() < 0.25
+  np.testing.assert_allclose(got[:, is_new].std(axis=-1), 3, rtol=0.2)
