@@ -26,6 +26,11 @@ language: in each class some other word is more likely. optimum_* says what is
 reached by who knows it and the last word. So what is asked of rare words is the
 third kind, which is also that of the authors: sampled, the chance that a word
 drawn from the model is the true one. The thresholds are ours.
+
+Measured, one seed: not so. At equal bits per byte the pooled model is right in
+0.80 as many words as the flat one, 0.194 and 0.242 where the optimum has 0.299,
+and gives rare words 0.66 of the chance, 0.00006 and 0.00008 where the optimum
+has 0.0022: neither model has learned them.
 """
 
 import pathlib
