@@ -30,6 +30,10 @@ On seen symbols and on text the ordinary and the semi-lexinvariant model have
 their learned table, whole. The thresholds are ours. Known before they were set,
 from one seed: 0.89 for the lexinvariant model, and 0.004 on unseen symbols for
 the semi-lexinvariant one.
+
+Measured: with new symbols it is nearly as good as the lexinvariant model, which
+the ordinary one is not at all, and it learns those of its training as well as
+that. But it needs 1.085 of the ordinary model's bits per byte.
 """
 
 import functools
