@@ -60,6 +60,98 @@ def test_clues_leave_one_solution_and_must_be_kept():
   assert 4 <= clues.min() < clues.max() <= 8
 
 
+def plain_solutions(grid, box, limit, rng=None):
+  """Backtracking over sets of candidates, found anew at each step."""
+  size, found = box**2, []
+  grid = grid.copy()
+
+  def candidates(row, column):
+    top, left = row - row % box, column - column % box
+    seen = {*grid[row], *grid[:, column]}
+    seen |= {*grid[top : top + box, left : left + box].flat}
+    return sorted(set(range(1, size + 1)) - seen)
+
+  def fill():
+    blanks = np.argwhere(grid == 0).tolist()
+    if not blanks:
+      found.append(grid.copy())
+      return
+    options = [(candidates(*cell), cell) for cell in blanks]
+    values, (row, column) = min(options, key=lambda option: len(option[0]))
+    for value in rng.permutation(values).tolist() if rng else values:
+      grid[row, column] = value
+      fill()
+      grid[row, column] = 0
+      if len(found) >= limit:
+        return
+
+  fill()
+  return found
+
+
+@pytest.mark.parametrize(
+  'task, num',
+  [
+    (sudoku.Sudoku(), 40),
+    (sudoku.Sudoku(min_clues=0, max_clues=16), 20),
+    (sudoku.Sudoku(box=3, min_clues=45, max_clues=50), 2),
+  ],
+)
+def test_sudokus_are_those_of_a_plain_search(task, num):
+  size = task.size
+  for i in range(num):
+    rng = np.random.default_rng((3, i))
+    blank = np.zeros((size, size), np.int32)
+    [solved] = plain_solutions(blank, task.box, 1, rng)
+    wanted = rng.integers(task.min_clues, task.max_clues + 1)
+    clues = solved.copy()
+    for cell in rng.permutation(size**2):
+      if (clues > 0).sum() <= wanted:
+        break
+      clues.flat[cell] = 0
+      if len(plain_solutions(clues, task.box, 2)) > 1:
+        clues.flat[cell] = solved.flat[cell]
+    want = np.concatenate([clues.reshape(-1), solved.reshape(-1)])
+    np.testing.assert_array_equal(base.record(task, 3, i), want)
+
+
+def test_unique_is_what_fits_one_of_all_grids():
+  rng, blank = np.random.default_rng(0), np.zeros((4, 4), np.int32)
+  grids = np.array(plain_solutions(blank, 2, 1000)).reshape(-1, 16)
+  nums = []
+  for trial in range(300):
+    clues = np.where(rng.random(16) < 0.4, grids[trial % 288], 0)
+    if trial % 3 == 0:  # May contradict the others.
+      clues[rng.integers(16)] = rng.integers(1, 5)
+    nums.append(((grids == clues) | (clues == 0)).all(1).sum())
+    assert sudoku.is_unique(clues.tolist(), 2) == (nums[-1] == 1)
+    found = sudoku.solutions(clues.reshape(4, 4), 2, limit=1000)
+    assert len(found) == nums[-1]
+  assert {0, 1, 2} <= set(nums)
+
+
+def test_the_laws_of_grids_and_of_the_number_of_clues():
+  task, n = sudoku.Sudoku(), 3000
+  rows = base.batch(task, 2, 0, n)
+  grids, counts = np.unique(rows[:, 16:], axis=0, return_counts=True)
+  assert len(grids) == 288
+  # The 96 upper halves are equally likely, and so are the 2 or 4 lower halves
+  # of each.
+  _, half, num = np.unique(
+    grids[:, :8], axis=0, return_inverse=True, return_counts=True
+  )
+  assert sorted(num) == [2] * 48 + [4] * 48
+  want = n / 96 / num[half.reshape(-1)]
+  # 287 degrees of freedom, 0.999 quantile of chi-square 366.8.
+  assert ((counts - want) ** 2 / want).sum() < 366.8
+  # A puzzle of which no clue can be left out has at most six, so that seven
+  # and eight are as often as they are wanted: each a fifth of the time.
+  clues = (rows[:, :16] > 0).sum(1)
+  for number in (7, 8):  # Five standard deviations.
+    assert abs((clues == number).mean() - 0.2) < 5 * (0.16 / n) ** 0.5
+  assert (clues == 6).mean() > 0.2 - 5 * (0.16 / n) ** 0.5
+
+
 def test_a_large_sudoku_is_solved():
   task = sudoku.Sudoku(box=3, min_clues=40, max_clues=45)
   assert task.is_correct(base.batch(task, 0, 0, 2)).all()
