@@ -33,7 +33,12 @@ _CHUNK = 100  # Updates per compiled call.
 
 
 @configclass
-class Config:
+class Source:
+  """Where a frozen denoiser comes from."""
+
+
+@configclass
+class Config(Source):
   """Size and training of the denoiser."""
 
   dim: int = 64

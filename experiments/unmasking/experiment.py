@@ -58,7 +58,9 @@ class Config:
   )
   # Trained first; None takes the task's exact denoiser. Questions are answered
   # by a language model: questions.OfRun or questions.Published.
-  denoiser: Any = dataclasses.field(default_factory=denoiser_lib.Config)
+  denoiser: denoiser_lib.Source | None = dataclasses.field(
+    default_factory=denoiser_lib.Config
+  )
   policy: training.Config = dataclasses.field(default_factory=training.Config)
   seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
   num_test: int = 512

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.unmasking import denoiser as denoiser_lib
 from experiments.unmasking import training
 from jaxtok import runs
 from jaxtok.config import configclass
@@ -52,7 +53,7 @@ class LanguageModel:
 
 
 @configclass
-class OfRun:
+class OfRun(denoiser_lib.Source):
   """The newest checkpoint of a run of `experiments.diffusion_lm`."""
 
   path: str  # E.g. a run of configs/llada_sft.py.
@@ -87,7 +88,7 @@ class OfRun:
 
 
 @configclass
-class Published:
+class Published(denoiser_lib.Source):
   """A checkpoint of LLaDA or Dream: a folder with tokenizer.json too."""
 
   path: str
