@@ -8,8 +8,9 @@ highest mean reward on fixed validation prompts, decoded as at test time, at the
 best temperature. The policy of a pressure is the best for it of its stage and
 of later ones: what is trained to be fast may be as right, and faster. Some
 random starts end at policies that no further training makes fast, so several
-may be tried at the first pressure (`num_starts`). Where no rollout earns
-anything there is nothing to learn from: the stage goes back to its best policy.
+may be tried at the first pressure (`num_starts`), and more than the best one
+trained further (`num_chains`). Where no rollout earns anything there is nothing
+to learn from: the stage goes back to its best policy.
 """
 
 import dataclasses
@@ -50,7 +51,8 @@ class Config:
   )
   learn: rl.Config = dataclasses.field(default_factory=rl.Config)
   alphas: tuple[float, ...] = ()  # One stage each; () means learn.alpha alone.
-  num_starts: int = 1  # Policies of the first stage; the best one goes on.
+  num_starts: int = 1  # Policies of the first stage; the best go on.
+  num_chains: int = 1  # So many of them, each through all later stages.
   start_steps: int = 0  # Updates of the first stage; 0: learn.steps.
   expert_threshold: float = 0.7  # Of the rule that is cloned or steers.
   num_validation: int = 128
@@ -71,6 +73,11 @@ class Config:
       raise ValueError(
         f'policy.num_starts={self.num_starts} must be >= 1 and '
         f'policy.start_steps={self.start_steps} >= 0.'
+      )
+    if not 1 <= self.num_chains <= self.num_starts:
+      raise ValueError(
+        f'policy.num_chains={self.num_chains} must be in [1, num_starts='
+        f'{self.num_starts}]: a chain goes on from a start.'
       )
     if self.num_starts > 1 and self.clone:
       raise ValueError(
@@ -163,7 +170,7 @@ class Lesson:
       model: Where to start.
       alpha: The pressure.
       steps: Updates; 0 takes those of the config.
-      number: Of the start, if there are several.
+      number: Of the start or the chain, if there are several.
 
     Returns:
       By pressure (this one and those of the config): the policy of the best
@@ -252,8 +259,8 @@ class Policies:
     best: Speed pressure to the policy of the highest reward on validation
       prompts, of its stage and of later ones.
     every: All that were best for some pressure at the end of a stage, no two
-      alike, by the stage's pressure and that one. A fast policy may have the
-      highest reward even where a slower one is right more often.
+      alike, by the stage's pressure, that one and the chain. A fast policy may
+      have the highest reward even where a slower one is right more often.
   """
 
   best: dict[float, policy.UnmaskingPolicy]
@@ -296,33 +303,47 @@ def trained(
 
   first, *others = config.alphas or (config.learn.alpha,)
   pressures = (first, *others)
-  stages = []
+  starts = []
   for i in range(config.num_starts):
     train = lambda i=i: lesson.stage(
       lesson.start(i), first, steps=config.start_steps, number=i
     )
-    stages.append(stored(f'alpha{first:g}_start{i}', train, 1))
+    starts.append(stored(f'alpha{first:g}_start{i}', train, 1)[first])
   reward = lambda found: found[1]['reward']
-  model, best = start = max((stage[first] for stage in stages), key=reward)
+  chains = sorted(starts, key=reward, reverse=True)[: config.num_chains]
   if config.num_starts > 1:
+    best = chains[0][1]
     log(
       f'seed {seed}: the best of {config.num_starts} starts is right in '
       f'{best["accuracy"]:.3f} at {best["calls"]:.2f} calls'
     )
-  for i, alpha in enumerate(others):
-    train = lambda m=model, a=alpha: lesson.stage(m, a)
-    stages.append(stored(f'alpha{alpha:g}', train, i + 2))
-    model = stages[-1][alpha][0]
-  having = lambda a: [stage[a] for stage in stages if a in stage]
-  best = {a: max(having(a), key=reward)[0] for a in pressures}
-  every, seen = {f'alpha={first:g}': start[0]}, set()
-  for stage, alpha in zip(stages[config.num_starts :], others, strict=True):
-    for a, (model, numbers) in stage.items():
-      # At step 0 it is the one that the stage began with.
-      if numbers['step'] and (alpha, numbers['step']) not in seen:
-        seen.add((alpha, numbers['step']))
-        every[f'alpha={alpha:g} for {a:g}'] = model
+  found = {first: starts}
+  every = {}
+  for chain, (model, _) in enumerate(chains):
+    suffix = f', chain {chain}' if chain else ''
+    every[f'alpha={first:g}{suffix}'] = model
+    for i, alpha in enumerate(others):
+      train = lambda m=model, a=alpha, c=chain: lesson.stage(m, a, number=c)
+      file = f'alpha{alpha:g}' + (f'_chain{chain}' if chain else '')
+      stage = stored(file, train, i + 2)
+      for a, name in _new(stage, alpha).items():
+        every[name + suffix] = stage[a][0]
+      for a, of_stage in stage.items():
+        found.setdefault(a, []).append(of_stage)
+      model = stage[alpha][0]
+  best = {a: max(found[a], key=reward)[0] for a in pressures}
   return Policies(best, every)
+
+
+def _new(stage: dict[float, Found], alpha: float) -> dict[float, str]:
+  """Pressures whose best policies are new in a stage, and their names."""
+  names, seen = {}, set()
+  for a, (_, numbers) in stage.items():
+    # At step 0 it is the one that the stage began with.
+    if numbers['step'] and numbers['step'] not in seen:
+      seen.add(numbers['step'])
+      names[a] = f'alpha={alpha:g} for {a:g}'
+  return names
 
 
 def trained_denoiser(

@@ -444,6 +444,45 @@ def test_a_pressure_takes_the_best_of_its_stage_and_later_ones(
   assert same(begun[2], made[1.0, 1.0])
 
 
+def test_each_chain_goes_on_from_a_start_of_its_own(tmp_path, monkeypatch):
+  config = dataclasses.replace(
+    TINY.policy, clone=None, alphas=(1.0, 2.0), num_starts=3, num_chains=2
+  )
+  # By pressure of the stage and number of start or chain.
+  rewards = {(1.0, 0): 0.1, (1.0, 1): 0.3, (1.0, 2): 0.2}
+  rewards |= {(2.0, 0): 0.4, (2.0, 1): 0.5}
+  made = {key: config.model.make(nnx.Rngs(i)) for i, key in enumerate(rewards)}
+  begun = {}
+
+  def stage(self, model, alpha, *, steps=0, number=0):
+    begun[alpha, number] = model
+    reward = rewards[alpha, number]
+    numbers = dict(reward=reward, accuracy=1.0, calls=1.0, step=20)
+    return {a: (made[alpha, number], numbers) for a in config.alphas}, []
+
+  monkeypatch.setattr(training.Lesson, 'stage', stage)
+  exact = training.exact_denoiser(TINY.task)
+  args = tmp_path, TINY.task, exact, config, 0, lambda line: None
+  policies = training.trained(*args)
+  same = lambda a, b: jax.tree.all(
+    jax.tree.map(np.array_equal, nnx.state(a), nnx.state(b))
+  )
+  assert same(begun[2.0, 0], made[1.0, 1])
+  assert same(begun[2.0, 1], made[1.0, 2])
+  assert same(policies.best[2.0], made[2.0, 1])
+  of = {
+    'alpha=1': (1.0, 1),
+    'alpha=2 for 1': (2.0, 0),
+    'alpha=1, chain 1': (1.0, 2),
+    'alpha=2 for 1, chain 1': (2.0, 1),
+  }
+  assert list(policies.every) == list(of)
+  assert all(same(policies.every[name], made[key]) for name, key in of.items())
+  # Each has its files: nothing is trained again.
+  monkeypatch.setattr(training.Lesson, 'stage', None)
+  assert list(training.trained(*args).every) == list(of)
+
+
 @pytest.mark.parametrize('reward', [0.0, 0.1])
 def test_a_stage_that_earns_nothing_goes_back_to_its_best(reward, monkeypatch):
   config = dataclasses.replace(
@@ -464,6 +503,8 @@ def test_a_stage_that_earns_nothing_goes_back_to_its_best(reward, monkeypatch):
 def test_starts_that_would_be_equal_are_refused():
   with pytest.raises(ValueError, match='would start as the same clone'):
     training.Config(num_starts=2)
+  with pytest.raises(ValueError, match=r'num_chains=3 must be in \[1, num_sta'):
+    training.Config(clone=None, num_starts=2, num_chains=3)
   with pytest.raises(ValueError, match='start_steps=-1 >= 0'):
     training.Config(clone=None, start_steps=-1)
 
