@@ -9,11 +9,11 @@ thresholding stays below 34 % at any number of calls).
 
 Check: rolls of dice until a total is used up (`jaxtok/tasks/dice_countdown`), a
 denoiser of 64 x 3, one for all seeds. Each seed trains four policies from
-random weights, 300 updates at speed pressure 0.4; the one of the highest reward
-on validation prompts goes on with 600 updates at each of the pressures 1, 3 and
-8. Settings were chosen on other seeds (0 to 6, 10, 20 to 24).
+random weights, 300 updates at speed pressure 0.4; the two of the highest reward
+on validation prompts go on with 600 updates at each of the pressures 1, 3 and
+8. Settings were chosen on other seeds (0 to 6, 10, 20 to 24, 30 to 34).
 512 test prompts (of 13 kinds: with greedy tokens a rule decodes equal prompts
-equally), policies at nine temperatures, thresholds on a grid of 0.01, and dense
+equally), policies at ten temperatures, thresholds on a grid of 0.01, and dense
 grids of entropy bounds, factors, top-k, margin, entropy and random.
 
 Rules are taken at their best on the test prompts. The policy's settings are
@@ -27,9 +27,9 @@ together. best_gain_* is the same of points chosen on the test prompts. What is
 trained stays in the folder `experiment` beside those of the seeds, so that a
 second call goes on; delete it to start anew.
 
-In a first evaluation of the same policies accuracy and calls were of the
-cheapest setting with a validation accuracy of 0.985: 0.993 to 1.000 at 7.6 to
-9.7 calls, in one seed (33) above 9.5.
+With one chain (the best start alone, nine temperatures) seeds 30 to 34 were
+measured before: right in 0.996 or more at 7.6 to 8.8 calls, but for seed 33,
+which needed 9.7.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ THRESHOLD = {
   'gain_hypervolume': 'every >= 0',
   'fast_gain_low': 'every >= 0',
 }
-SEEDS = (30, 31, 32, 33, 34)
+SEEDS = (40, 41, 42, 43, 44)
 _ACCURACY, _BUDGET, _FAST = 0.97, 9.3, 6.0
 _DRAWS = {'validation': 30, 'test': 100}
 

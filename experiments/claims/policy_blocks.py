@@ -39,7 +39,8 @@ _BLOCK = 5
 def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   """Numbers of one seed; see the module's docstring."""
   config = dice.get_config('small')
-  config.policy.learn.block, config.policy.num_starts = _BLOCK, 1
+  config.policy.learn.block = _BLOCK
+  config.policy.num_starts = config.policy.num_chains = 1
   config.policy.alphas = (0.4, 1.0, 3.0)
   # A block that is nearly done waits for its last position: at the usual bias
   # few random policies finish in 20 calls, and without reward none learns.

@@ -13,6 +13,7 @@ from experiments import staged
 from experiments.unmasking import denoiser as denoiser_lib
 from experiments.unmasking import frontier, questions, selection, training
 from jaxtok.config import configclass
+from jaxtok.diffusion import denoisers
 from jaxtok.evals import pareto
 from jaxtok.runs import files
 from jaxtok.tasks import (
@@ -111,8 +112,12 @@ class Experiment(staged.Staged):
     is_text = isinstance(task, questions.Config)
     return task.make(self._language_model) if is_text else task
 
-  def denoiser(self) -> Any:
-    """The frozen denoiser."""
+  def denoiser(self) -> denoisers.OpenRows:
+    """The frozen denoiser; it is not called on rows that are done."""
+    task = self.task
+    return denoisers.OpenRows(self._denoiser(), task.mask_id, task.prompt_len)
+
+  def _denoiser(self) -> Any:
     c = self.config
     if c.denoiser is None:
       return training.exact_denoiser(c.task)

@@ -8,6 +8,7 @@ Axes: b rows, t positions, w positions of a window, v vocabulary.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -123,6 +124,69 @@ class BehindPadding:
     seen_bt = jnp.cumsum(~is_pad_bt, axis=1) > 0
     output = self.model(tokens_bt, segment_ids=seen_bt.astype(jnp.int32))
     return self.model.logits(output.hidden_btd)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OpenRows:
+  """A denoiser that leaves out rows in which nothing is masked any more.
+
+  Rows of a batch are done after different numbers of calls, and the loop goes
+  on for the slowest. Here open rows are moved to the front and the denoiser is
+  called on the smallest of a few numbers of rows that holds them: all, a half,
+  a quarter and so on, each compiled once. What done rows get has no meaning;
+  samplers write nothing there.
+
+  Rows must not depend on their place in the batch: a denoiser that holds an
+  array for each row is refused if it is known (`OfModel.segment_ids_bt`). A
+  batch that is split over devices would be sent around.
+
+  Attributes:
+    denoiser: Logits of whole rows from their tokens.
+    mask_id: Stands where something is masked; static.
+    prompt_len: Positions before the answer, in which it does not count; static.
+    halvings: How often the batch is halved; static.
+  """
+
+  denoiser: Any
+  mask_id: int = dataclasses.field(metadata=dict(static=True))
+  prompt_len: int = dataclasses.field(metadata=dict(static=True))
+  halvings: int = dataclasses.field(default=3, metadata=dict(static=True))
+
+  def sizes(self, num_rows: int) -> list[int]:
+    """Numbers of rows that the denoiser is compiled for, smallest first."""
+    if self.halvings < 0:
+      raise ValueError(f'OpenRows: halvings={self.halvings} must be >= 0.')
+    return sorted({-(-num_rows // 2**i) for i in range(self.halvings + 1)})
+
+  def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']:
+    """See the class.
+
+    Raises:
+      ValueError: If the denoiser holds an array for each row.
+    """
+    if getattr(self.denoiser, 'segment_ids_bt', None) is not None:
+      raise ValueError(
+        f'OpenRows: denoiser={type(self.denoiser).__name__} has segment_ids_bt '
+        'of each row of the batch, which stay where they are when rows are '
+        'moved. Use it as it is, or BehindPadding.'
+      )
+    num_rows = tokens_bt.shape[0]
+    is_open_b = (tokens_bt[:, self.prompt_len :] == self.mask_id).any(-1)
+    order_b = jnp.argsort(~is_open_b, stable=True)
+
+    def first(size, tokens_bt):
+      if size == num_rows:
+        return self.denoiser(tokens_bt)
+      rows = order_b[:size]
+      logits = self.denoiser(tokens_bt[rows])
+      zero = jnp.zeros((num_rows, *logits.shape[1:]), logits.dtype)
+      return zero.at[rows].set(logits)
+
+    sizes = self.sizes(num_rows)
+    index = jnp.searchsorted(jnp.asarray(sizes), is_open_b.sum())
+    branches = [functools.partial(first, size) for size in sizes]
+    return jax.lax.switch(index, branches, tokens_bt)
 
 
 def logits_in_window(

@@ -25,9 +25,10 @@ def get_config(size: str = 'small') -> experiment.Config:
       learn=rl.Config(steps=sizes.pick(size, tiny=200, small=600), lr=3e-3),
       alphas=sizes.pick(size, tiny=(0.4, 1.0, 3.0), small=(0.4, 1.0, 3.0, 8.0)),
       num_starts=sizes.pick(size, tiny=1, small=4),
+      num_chains=sizes.pick(size, tiny=1, small=2),
       start_steps=sizes.pick(size, tiny=200, small=300),
       temperatures=(0.25, 0.7),
     ),
     seeds=sizes.pick(size, tiny=(0,), small=(0, 1, 2, 3, 4)),
-    temperatures=(0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4),
+    temperatures=(0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4),
   )
