@@ -18,6 +18,10 @@ speedup_over_rows is over one run of the loop that chooses row by row in
 jax.numpy, as public code does in torch; how slow that is says more about
 indexing outside of compiled code than about loops, so no threshold asks for it.
 
+speedup_uneven is speedup for rows that need different numbers of calls (the
+logits multiplied by 3.5, see below), where (a) leaves out rows that are done
+(`denoisers.OpenRows`); open_rows is what that gains over (a) as it is.
+
 retraces counts compilations of (a) over 10 further batches of equal shape, 640
 prompts.
 
@@ -25,13 +29,14 @@ batch_to_slowest: steps that the loop makes over the calls charged to its
 slowest row; 1 means that no step is made for nobody. Steps are counted by the
 denoiser, which the host hears of at each call, in a run that is not timed. Its
 logits are multiplied by 3.5: as they are, every row takes one token per call
-and all are done at the last step. So rows need fewest_calls to most_calls, far
-fewer than the 20 that a loop of fixed length would make.
+and all are done at the last step. So rows need fewest_calls to most_calls,
+mean_calls on average, far fewer than the 20 of a loop of fixed length.
 
 Why 64 rows gain little: a call is 0.42 GFLOP, about 6 ms of arithmetic on two
 cores in either loop, and what a step of the Python loop adds is 2 to 3 ms.
 """
 
+import dataclasses
 import functools
 import pathlib
 import statistics
@@ -43,7 +48,7 @@ import numpy as np
 from jax.experimental import io_callback
 
 from experiments.unmasking import denoiser, selection
-from jaxtok.diffusion import samplers, selectors
+from jaxtok.diffusion import denoisers, samplers, selectors
 from jaxtok.tasks import base, dice_countdown
 
 TITLE = 'Compiled sampler'
@@ -92,6 +97,11 @@ def choose_all(confidence):
   return (confidence >= _THRESHOLD) | (best > 0)
 
 
+def sharper(model, tokens):
+  """Logits with which rows need different numbers of calls."""
+  return _SHARPER * model(tokens)
+
+
 def counted(decode, model):
   """What `decode(model)` returns, and how often the model was called."""
   num_calls = 0
@@ -121,13 +131,14 @@ def steps_made(task, model, rows, decode=samplers.decode) -> dict[str, float]:
       prompt_len=task.prompt_len,
       mask_id=task.mask_id,
     ),
-    lambda tokens: _SHARPER * model(tokens),
+    functools.partial(sharper, model),
   )
   calls = np.asarray(out.num_calls_b)
   return {
     'batch_to_slowest': steps / float(calls.max()),
     'fewest_calls': float(calls.min()),
     'most_calls': float(calls.max()),
+    'mean_calls': float(calls.mean()),
   }
 
 
@@ -139,23 +150,36 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   rows = base.batch(task, seed, 0, _ROWS)
   judge = selection.Judge(task, model, rows)
   rule = selectors.Threshold(jnp.asarray(_THRESHOLD))
+  uneven = jax.tree_util.Partial(sharper, model)
+  open_rows = denoisers.OpenRows(uneven, task.mask_id, task.prompt_len)
   canvas = judge.canvas(rows)
   args = canvas.tokens_bt, canvas.is_masked_bt, task.prompt_len, task.mask_id
   compiled = jax.jit(lambda model, tokens: model(tokens))
   call = functools.partial(compiled, model)
+  decode = lambda found, rows: dataclasses.replace(
+    judge, denoiser=found
+  ).decode(rule, rows)
   # A row of its own for a batch of one.
   one = jax.tree.map(lambda x: x[:1], (args[0], args[1]))
   ways = {
-    'compiled': lambda: judge.decode(rule, rows),
+    'compiled': lambda: decode(model, rows),
     'all': lambda: python_loop(choose_all, call, *args),
-    'compiled_one': lambda: judge.decode(rule, rows[:1]),
+    'compiled_one': lambda: decode(model, rows[:1]),
     'one': lambda: python_loop(choose_all, call, *one, *args[2:]),
     'rows': lambda: python_loop(choose_rows, call, *args),
+    'uneven': lambda: decode(uneven, rows),
+    'uneven_open': lambda: decode(open_rows, rows),
+    'uneven_all': lambda: python_loop(
+      choose_all, functools.partial(compiled, uneven), *args
+    ),
   }
-  out = ways['compiled']()
   differs = np.zeros(_ROWS, bool)
-  for name in ('all', 'rows'):
-    tokens, calls = ways[name]()
+  for ours, theirs in (
+    ('compiled', 'all'),
+    ('compiled', 'rows'),
+    ('uneven_open', 'uneven_all'),
+  ):
+    out, (tokens, calls) = ways[ours](), ways[theirs]()
     differs |= (np.asarray(out.tokens_bt) != tokens).any(-1)
     differs |= np.asarray(out.num_calls_b) != calls
   repeats = {name: _REPEATS for name in ways} | {'rows': 1}
@@ -168,10 +192,11 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
     'speedup': seconds['all'] / seconds['compiled'],
     'speedup_one_row': seconds['one'] / seconds['compiled_one'],
     'speedup_over_rows': seconds['rows'] / seconds['compiled'],
+    'speedup_uneven': seconds['uneven_all'] / seconds['uneven_open'],
+    'open_rows': seconds['uneven'] / seconds['uneven_open'],
     'rows_that_differ': float(differs.sum()),
     'retraces': float(retraces),
     'tokens_per_second': _ROWS * task.answer_len / seconds['compiled'],
-    'calls': float(calls.mean()),
   } | steps_made(task, model, rows)
 
 
