@@ -33,6 +33,7 @@ from jaxtok_kernels.score_topk import (
   topk_threshold,
 )
 from jaxtok_kernels.selected_decode import (
+  PagedKV,
   block_decode,
   gather_decode,
   paged_decode,
@@ -49,6 +50,7 @@ __all__ = [
   'BlockLists',
   'LinearState',
   'MaskSpec',
+  'PagedKV',
   'PrefixLevel',
   'ancestor_bits',
   'block_decode',

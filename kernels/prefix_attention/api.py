@@ -5,14 +5,15 @@
 import functools
 
 import jax
-import jax.numpy as jnp
-from jaxtok_kernels import dispatch, masks
+from jaxtok_kernels import dispatch
 from jaxtok_kernels.flash_attention import implementations
 from jaxtok_kernels.flash_attention import xla as flash_xla
 from jaxtok_kernels.flash_attention.api import check_shapes
 from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.prefix_attention import parts, reference
 from jaxtok_kernels.prefix_attention.levels import PrefixLevel
+from jaxtok_kernels.selected_decode.api import check_pages
+from jaxtok_kernels.selected_decode.pages import PagedKV
 from jaxtok_kernels.state import AttentionState, empty, merge, stats_dtype
 
 _AVAILABLE = ('reference', *implementations.NAMES)
@@ -21,8 +22,8 @@ _AVAILABLE = ('reference', *implementations.NAMES)
 def shared_prefix_attention(
   q_btnh: jax.Array,
   levels: tuple[PrefixLevel, ...],
-  suffix_k_bskh: jax.Array,
-  suffix_v_bskh: jax.Array,
+  suffix_k_bskh: jax.Array | PagedKV,
+  suffix_v_bskh: jax.Array | None,
   suffix_len_b: jax.Array,
   *,
   scale: float | None = None,
@@ -38,8 +39,9 @@ def shared_prefix_attention(
   Args:
     q_btnh: Queries of the t newest tokens of each sequence.
     levels: Shared prefixes, from the root of the tree to its leaves.
-    suffix_k_bskh: Keys of each sequence's own part, the newest t included.
-    suffix_v_bskh: Values likewise.
+    suffix_k_bskh: Keys of each sequence's own part, the newest t included; or
+      its keys and values as a `PagedKV`, which decoding reads page by page.
+    suffix_v_bskh: Values likewise; None with pages.
     suffix_len_b: int32; valid keys of each suffix. Query `i` sees the first
       `suffix_len - t + 1 + i`.
     scale: Factor on `q.k`; default `h ** -0.5`.
@@ -55,50 +57,56 @@ def shared_prefix_attention(
     NotImplementedError: If the named implementation cannot serve the call.
   """
   levels = tuple(levels)
-  _check(q_btnh, levels, suffix_k_bskh, suffix_v_bskh, suffix_len_b)
+  suffix = _suffix(suffix_k_bskh, suffix_v_bskh)
+  _check(q_btnh, levels, suffix, suffix_len_b)
   options = flash_xla.Options.of(q_btnh.shape[-1], scale, softcap)
   found = dispatch.choose(
     'shared_prefix_attention',
     implementation,
     _AVAILABLE,
-    lambda name: implementations.unsupported(
-      name, q_btnh, suffix_k_bskh, suffix_v_bskh, masks.full()
-    ),
+    lambda name: parts.unsupported(name, q_btnh, suffix, suffix_len_b),
   )
   if 0 in q_btnh.shape[:3]:
-    shape = (*q_btnh.shape[:3], suffix_v_bskh.shape[3])
+    shape = (*q_btnh.shape[:3], parts.suffix_shapes(suffix)[1].shape[3])
     return empty(shape, stats_dtype(q_btnh.dtype))
   call = lambda name, *arrays: _call(name, options, *arrays)
-  return dispatch.run(
-    found, call, q_btnh, levels, suffix_k_bskh, suffix_v_bskh, suffix_len_b
-  )
+  return dispatch.run(found, call, q_btnh, levels, suffix, suffix_len_b)
 
 
-def _call(name, options, q, levels, k, v, length) -> AttentionState:
+def _suffix(k, v) -> parts.Suffix:
+  is_paged = isinstance(k, PagedKV)
+  if is_paged != (v is None):
+    what = 'a PagedKV, which holds the values too' if is_paged else 'an array'
+    raise ValueError(
+      f'suffix_k_bskh is {what}, so suffix_v_bskh must '
+      f'{"be None" if is_paged else "be one as well"}.'
+    )
+  return k if is_paged else (k, v)
+
+
+def _call(name, options, q, levels, suffix, length) -> AttentionState:
   if name == 'reference':
     return reference.shared_prefix_attention(
-      q, levels, k, v, length, scale=options.scale, softcap=options.softcap
+      q, levels, suffix, length, scale=options.scale, softcap=options.softcap
     )
-  return _attend(Static.here(name, options), q, levels, k, v, length)
+  return _attend(Static.here(name, options), q, levels, suffix, length)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(static, q, levels, k, v, length):
+def _attend(static, q, levels, suffix, length):
+  own = parts.suffix_forward(q, suffix, length, static)
   if static.name == 'xla':
-    mask = masks.lengths(length, q.shape[1])
-    suffix = flash_xla.forward(q, k, v, mask, None, static.options)
     level_forward = functools.partial(
       parts.level_forward, options=static.options
     )
   else:
-    suffix = parts.suffix_forward(q, k, v, length, static)
     level_forward = functools.partial(parts.level_forward_tiled, static=static)
-  return merge([suffix, *(level_forward(q, level) for level in levels)])
+  return merge([own, *(level_forward(q, level) for level in levels)])
 
 
-def _attend_fwd(static, q, levels, k, v, length):
-  state = _attend(static, q, levels, k, v, length)
-  return state, (q, levels, k, v, length, state)
+def _attend_fwd(static, q, levels, suffix, length):
+  state = _attend(static, q, levels, suffix, length)
+  return state, (q, levels, suffix, length, state)
 
 
 def _attend_bwd(static, residuals, cotangent):
@@ -107,12 +115,11 @@ def _attend_bwd(static, residuals, cotangent):
   The XLA form serves all implementations: it is for training, not decoding.
   """
   options = static.options
-  q, levels, k, v, length, state = residuals
+  q, levels, suffix, length, state = residuals
   lse, dout = state.lse, cotangent.out
   delta = (state.out * dout).sum(-1) - cotangent.lse
-  mask = masks.lengths(length, q.shape[1])
-  dq, dk, dv, _ = flash_xla.backward(
-    q, k, v, mask, None, lse, dout, delta, options
+  dq, dsuffix = parts.suffix_backward(
+    q, suffix, length, lse, dout, delta, options
   )
   dlevels = []
   for level in levels:
@@ -124,22 +131,23 @@ def _attend_bwd(static, residuals, cotangent):
       PrefixLevel(
         dk_mpkh.astype(level.k_mpkh.dtype),
         dv_mpkh.astype(level.v_mpkh.dtype),
-        _no_gradient(level.length_m),
-        _no_gradient(level.group_b),
+        parts.no_gradient(level.length_m),
+        parts.no_gradient(level.group_b),
       )
     )
-  return dq, tuple(dlevels), dk, dv, None
-
-
-def _no_gradient(x: jax.Array):
-  return jnp.zeros(x.shape, jax.dtypes.float0)
+  return dq, tuple(dlevels), dsuffix, None
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
 
 
-def _check(q, levels, k, v, length) -> None:
-  check_shapes(q, k, v, ('q_btnh', 'suffix_k_bskh', 'suffix_v_bskh'))
+def _check(q, levels, suffix, length) -> None:
+  if isinstance(suffix, PagedKV):
+    names = ('pages_pzch', 'page_table_bu')
+    check_pages(q, suffix, tuple(f'suffix_k_bskh.{x}' for x in names))
+  else:
+    check_shapes(q, *suffix, ('q_btnh', 'suffix_k_bskh', 'suffix_v_bskh'))
+  k, v = parts.suffix_shapes(suffix)
   b, _, _, h = q.shape
   if length.shape != (b,):
     raise ValueError(
@@ -156,6 +164,11 @@ def _check(q, levels, k, v, length) -> None:
       raise ValueError(
         f'levels[{i}].v_mpkh has shape {level.v_mpkh.shape}, k_mpkh '
         f'{level.k_mpkh.shape}: they must agree in all but the width.'
+      )
+    if level.v_mpkh.shape[3] != v.shape[3]:
+      raise ValueError(
+        f'levels[{i}].v_mpkh has values of width {level.v_mpkh.shape[3]}, the '
+        f'suffix of {v.shape[3]}: they must be equal.'
       )
     if level.group_b.shape != (b,):
       raise ValueError(

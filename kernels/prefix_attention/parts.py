@@ -22,8 +22,13 @@ from jaxtok_kernels.prefix_attention.levels import (
   PrefixLevel,
   group_tiles,
 )
-from jaxtok_kernels.selected_decode import units
+from jaxtok_kernels.selected_decode import xla as decode_xla
+from jaxtok_kernels.selected_decode.pages import PagedKV
+from jaxtok_kernels.selected_decode.units import Pool, Units, is_empty
 from jaxtok_kernels.state import AttentionState, empty, merge, stats_dtype
+
+# Keys and values `[b, s, k, h]`, or pages.
+Suffix = tuple[jax.Array, jax.Array] | PagedKV
 
 
 def level_forward(
@@ -146,60 +151,125 @@ def level_forward_tiled(
 
 
 def suffix_forward(
-  q_btnh: jax.Array,
-  k_bskh: jax.Array,
-  v_bskh: jax.Array,
-  length_b: jax.Array,
-  static: Static,
+  q_btnh: jax.Array, suffix: Suffix, length_b: jax.Array, static: Static
 ) -> AttentionState:
   """State of all sequences over their own keys.
 
-  On a GPU few queries are the work of the decoding kernel, which wastes fewer
-  rows of a tile than flash attention and clears hidden values as it reads them.
+  Pages are the work of the decoding kernels. So are, on a GPU, the keys of few
+  queries: decoding wastes fewer rows of a tile than flash attention and clears
+  hidden values as it reads them.
   """
-  mask = masks.lengths(length_b, q_btnh.shape[1])
-  b, s, k, _ = k_bskh.shape
-  t, group = q_btnh.shape[1], q_btnh.shape[2] // k
-  can_decode = s > 0 and _can_decode(q_btnh, k_bskh, v_bskh)
-  if static.name == 'tpu' or not can_decode:
-    state = implementations.forward(
-      static,
-      packing.pack(q_btnh, k),
-      k_bskh,
-      v_bskh,
-      packing.pack_mask(mask, group),
-    )
-    return packing.unpack(state, t)
+  t = q_btnh.shape[1]
+  if isinstance(suffix, PagedKV):
+    units = suffix.units(length_b, t)
+    return _decode(q_btnh, suffix.pool, units, static)
+  mask = masks.lengths(length_b, t)
+  k = suffix[0].shape[2]
+  if static.name == 'xla':
+    return xla.forward(q_btnh, *suffix, mask, None, static.options)
+  if static.name != 'tpu' and _can_decode(q_btnh, *suffix):
+    return _decode(q_btnh, *_tokens(*suffix, length_b, t), static)
+  state = implementations.forward(
+    static,
+    packing.pack(q_btnh, k),
+    *suffix,
+    packing.pack_mask(mask, q_btnh.shape[2] // k),
+  )
+  return packing.unpack(state, t)
+
+
+def suffix_backward(
+  q_btnh: jax.Array,
+  suffix: Suffix,
+  length_b: jax.Array,
+  lse_btn: jax.Array,
+  dout_btnh: jax.Array,
+  delta_btn: jax.Array,
+  options: xla.Options,
+) -> tuple[jax.Array, Suffix]:
+  """Cotangents of q and the suffix."""
+  rows = lse_btn, dout_btnh, delta_btn
+  t = q_btnh.shape[1]
+  if isinstance(suffix, PagedKV):
+    units = suffix.units(length_b, t)
+    dq, dpool = decode_xla.backward(q_btnh, suffix.pool, units, *rows, options)
+    return dq, PagedKV(dpool.k, no_gradient(suffix.page_table_bu))
+  mask = masks.lengths(length_b, t)
+  dq, dk, dv, _ = xla.backward(q_btnh, *suffix, mask, None, *rows, options)
+  return dq, (dk, dv)
+
+
+def no_gradient(x: jax.Array):
+  """Cotangent of integers."""
+  return jnp.zeros(x.shape, jax.dtypes.float0)
+
+
+def suffix_shapes(suffix: Suffix) -> tuple[Any, Any]:
+  """Keys and values `[b, s, k, h]`, or what has their shapes and types."""
+  if not isinstance(suffix, PagedKV):
+    return suffix
+  _, page, heads, h = suffix.pages_pzch.shape
+  b, u = suffix.page_table_bu.shape
+  shape = (b, u * page, heads // 2, h)
+  return (jax.ShapeDtypeStruct(shape, suffix.pages_pzch.dtype),) * 2
+
+
+def unsupported(
+  name: str, q_btnh: jax.Array, suffix: Suffix, length_b: jax.Array
+) -> str | None:
+  """Why an implementation cannot serve a call, or None."""
+  shapes = suffix_shapes(suffix)
+  reason = implementations.unsupported(name, q_btnh, *shapes, masks.full())
+  if reason or name in ('reference', 'xla') or not isinstance(suffix, PagedKV):
+    return reason
+  units = suffix.units(length_b, q_btnh.shape[1])
+  reason = _decoder(name).unsupported(q_btnh, suffix.pool, units)
+  return reason and f'suffix_k_bskh has pages: {reason}'
+
+
+def _decode(q_btnh, pool, units, static: Static) -> AttentionState:
+  if static.name == 'xla' or is_empty(q_btnh, pool, units):
+    return decode_xla.forward(q_btnh, pool, units, static.options)
+  return _decoder(static.name).forward(
+    q_btnh, pool, units, static.options, interpret=static.interpret
+  )
+
+
+def _decoder(name: str) -> Any:
+  """The decoding kernel of the device; Mosaic GPU has none, Triton serves.
+
+  Pallas is slow to import, so only what is used is.
+  """
+  module = 'tpu' if name == 'tpu' else 'gpu_triton'
+  return importlib.import_module(f'jaxtok_kernels.selected_decode.{module}')
+
+
+def _tokens(k_bskh, v_bskh, length_b, t: int) -> tuple[Pool, Units]:
+  """Contiguous keys as single tokens of a pool."""
+  b, s = k_bskh.shape[:2]
   slots = jnp.arange(b * s, dtype=jnp.int32).reshape(b, 1, s)
   row = jnp.arange(t, dtype=jnp.int32)
   length = length_b.astype(jnp.int32)[:, None]
-  tokens = units.Units(
+  units = Units(
     ids=slots,
     count=length,
     first=jnp.broadcast_to(slots[:1], slots.shape),
     limit=length - (t - 1) + row,
   )
   flat = lambda x: x.reshape(b * s, 1, *x.shape[2:])
-  pool = units.Pool(flat(k_bskh), flat(v_bskh))
-  return _gpu_triton().forward(
-    q_btnh, pool, tokens, static.options, interpret=static.interpret
-  )
+  return Pool(flat(k_bskh), flat(v_bskh)), units
 
 
 def _can_decode(q_btnh, k_bskh, v_bskh) -> bool:
   rows = q_btnh.shape[1] * q_btnh.shape[2] // k_bskh.shape[2]
   widths = {k_bskh.shape[3], v_bskh.shape[3]}
   return (
-    rows <= 64
+    k_bskh.shape[1] > 0
+    and rows <= 64
     and q_btnh.dtype in (jnp.float32, jnp.bfloat16)
     and k_bskh.dtype == v_bskh.dtype == q_btnh.dtype
     and all(x >= 16 and x & (x - 1) == 0 for x in widths)
   )
-
-
-def _gpu_triton():
-  """Pallas is slow to import, so only what is used is."""
-  return importlib.import_module('jaxtok_kernels.selected_decode.gpu_triton')
 
 
 def _mask(level, tiles: GroupTiles, i, t: int) -> masks.MaskSpec:

@@ -7,5 +7,6 @@ from jaxtok_kernels.selected_decode.api import (
   gather_decode,
   paged_decode,
 )
+from jaxtok_kernels.selected_decode.pages import PagedKV
 
-__all__ = ['block_decode', 'gather_decode', 'paged_decode']
+__all__ = ['PagedKV', 'block_decode', 'gather_decode', 'paged_decode']

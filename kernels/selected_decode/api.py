@@ -13,6 +13,7 @@ from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.flash_attention.xla import Options
 from jaxtok_kernels.masks import MAX_POS
 from jaxtok_kernels.selected_decode import reference, xla
+from jaxtok_kernels.selected_decode.pages import PagedKV
 from jaxtok_kernels.selected_decode.units import Pool, Units, is_empty
 from jaxtok_kernels.state import AttentionState
 
@@ -174,28 +175,43 @@ def paged_decode(
     ValueError: If shapes do not fit.
     NotImplementedError: If the named implementation cannot serve the call.
   """
-  _check_axes('pages_pzch', pages_pzch, '[p, page, 2 k, h]')
-  _, page, heads, h = pages_pzch.shape
-  _check_queries('pages_pzch', q_btnh, heads / 2, h)
-  _check_axes('page_table_bu', page_table_bu, '[b, u]')
+  paged = PagedKV(pages_pzch, page_table_bu)
+  check_pages(q_btnh, paged)
   if (block_idx is None) != (count is None):
     raise ValueError('block_idx and count must be given together.')
-  if block_idx is None:
-    block_idx = jnp.arange(page_table_bu.shape[1], dtype=jnp.int32)
-    block_idx = jnp.broadcast_to(block_idx, page_table_bu.shape)[:, None]
-    count = -(-length_b.astype(jnp.int32) // page)[:, None]
-  _check_lists('block_idx', block_idx, count, q_btnh.shape[0], heads // 2)
   limit = _limits(q_btnh, length_b)
-  units = _page_units(page_table_bu, block_idx, count, page, limit)
+  if block_idx is None:
+    units = paged.units(length_b, q_btnh.shape[1])
+  else:
+    _, page, heads, _ = pages_pzch.shape
+    _check_lists('block_idx', block_idx, count, q_btnh.shape[0], heads // 2)
+    units = _page_units(page_table_bu, block_idx, count, page, limit)
   return _decode(
     'paged_decode',
     q_btnh,
-    Pool(pages_pzch),
+    paged.pool,
     units,
     scale,
     softcap,
     implementation,
   )
+
+
+def check_pages(
+  q_btnh: jax.Array,
+  paged: PagedKV,
+  names: tuple[str, str] = ('pages_pzch', 'page_table_bu'),
+) -> None:
+  """Raises ValueError if queries and pages do not fit each other."""
+  pages, table = paged.pages_pzch, paged.page_table_bu
+  _check_axes(names[0], pages, '[p, page, 2 k, h]')
+  _check_queries(names[0], q_btnh, pages.shape[2] / 2, pages.shape[3])
+  _check_axes(names[1], table, '[b, u]')
+  if table.shape[0] != q_btnh.shape[0]:
+    raise ValueError(
+      f'{names[1]} has shape {table.shape}; it must have {q_btnh.shape[0]} '
+      'rows, one per sequence of q_btnh.'
+    )
 
 
 def _page_units(page_table_bu, block_idx, count, page: int, limit) -> Units:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 from jaxtok_kernels import (
+  PagedKV,
   PrefixLevel,
   _compat,
   flash_attention,
@@ -115,6 +116,8 @@ def test_kernels_lower_without_their_device():
   )
   suffix = shape(64, 128, 8, 128), shape(64, 128, 8, 128), number(64)
   prefix = shape(64, 1, 32, 128), (level,), *suffix
+  pages = PagedKV(shape(600, 16, 16, 128), number(64, 8))
+  paged = *prefix[:2], pages, None, number(64)
   linear = (
     shape(1, 2048, 16, 16),
     shape(1, 2048, 16, 16),
@@ -129,5 +132,8 @@ def test_kernels_lower_without_their_device():
     platform = 'tpu' if name == 'tpu' else 'cuda'
     on = lambda fn, name=name: functools.partial(fn, implementation=name)
     assert mark in lowered(on(shared_prefix_attention), platform, *prefix)
+    text = lowered(on(shared_prefix_attention), platform, *paged)
+    assert mark in text
+    assert 'selected_decode' in text
     if name != 'mosaic_gpu':
       assert mark in lowered(on(linear_attention), platform, *linear)

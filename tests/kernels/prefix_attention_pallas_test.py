@@ -13,9 +13,15 @@ from jaxtok_kernels import (
   _compat,
   interpret_mode,
   shared_prefix_attention,
+  tuning,
 )
 from jaxtok_kernels.flash_attention import cost
 from jaxtok_kernels.prefix_attention import cost as prefix_cost
+
+from tests.kernels import interpreted, paging
+
+# Of decoding: several steps, two parts.
+STEPS = {'tokens': 8, 'block': 16, 'least': 10}
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +55,23 @@ def tree_of_prefixes(dtype, h):
   suffix = level(5, 20, 5)
   q = draw(5, 2, 2, h, seed=7, dtype=dtype)
   return q, (root, branches), *suffix, jnp.array([20, 2, 7, 20, 3])
+
+
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_pages_equal_a_contiguous_suffix(implementation):
+  q, (level, _), k, v, length = tree_of_prefixes(jnp.float32, 32)
+  levels, length = (level,), length.at[1].set(0)
+  want = shared_prefix_attention(
+    q, levels, k, v, length, implementation='reference'
+  )
+  pages = paging.in_pages(k, v, length, page=4)
+  attend = functools.partial(
+    shared_prefix_attention, implementation=implementation
+  )
+  with tuning.override('selected_decode', STEPS):
+    got = interpreted.run(attend, q, levels, pages, None, length)
+  np.testing.assert_allclose(got.out, want.out, atol=2e-5)
+  np.testing.assert_allclose(got.lse, want.lse, atol=2e-5)
 
 
 @pytest.mark.parametrize('implementation', ['tpu', 'triton'])

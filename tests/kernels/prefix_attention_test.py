@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtok_kernels import flash_attention, masks
+from jaxtok_kernels import PagedKV, flash_attention, masks
 from jaxtok_kernels.prefix_attention import (
   PrefixLevel,
   cost,
@@ -17,7 +17,7 @@ from jaxtok_kernels.prefix_attention import (
 )
 from jaxtok_kernels.prefix_attention.levels import group_tiles
 
-from tests.kernels import interpreted, kernel_oracle
+from tests.kernels import interpreted, kernel_oracle, paging
 
 ATOL = 2e-5  # As in flash_attention_test.
 B, N, K, H = 7, 4, 2, 16
@@ -74,12 +74,15 @@ def oracle(q, levels, k, v, suffix_len):
 def test_shared_prefixes_equal_attention_over_concatenated_keys(t):
   args = make_case(t)
   want, lse = oracle(*args)
+  pages = paging.in_pages(*args[2:], page=4)
+  paged = *args[:2], pages, None, args[4]
   for implementation in ('reference', 'xla'):
-    got = jax.jit(
+    run = jax.jit(
       functools.partial(shared_prefix_attention, implementation=implementation)
-    )(*args)
-    np.testing.assert_allclose(got.out, want, atol=ATOL)
-    np.testing.assert_allclose(got.lse, lse, atol=ATOL)
+    )
+    for got in (run(*args), run(*paged)):
+      np.testing.assert_allclose(got.out, want, atol=ATOL)
+      np.testing.assert_allclose(got.lse, lse, atol=ATOL)
 
 
 def total(state):
@@ -98,6 +101,10 @@ def test_without_suffixes_sequences_see_their_prefixes(implementation):
   want, lse = oracle(*args)
   np.testing.assert_allclose(got.out, want, atol=ATOL)
   np.testing.assert_allclose(got.lse, lse, atol=ATOL)
+  no_pages = PagedKV(jnp.zeros((1, 4, 2 * K, H)), jnp.zeros((B, 0), jnp.int32))
+  paged = interpreted.run(run, *args[:2], no_pages, None, args[4])
+  np.testing.assert_allclose(paged.out, got.out, atol=1e-6)
+  np.testing.assert_allclose(paged.lse, got.lse, atol=1e-6)
   if implementation == 'triton':
     return  # Its gradient is the xla form's.
   grads = interpreted.run(
@@ -152,6 +159,43 @@ def test_gradients_equal_those_of_copied_prefixes():
       for name in ('xla', 'reference')
     ]
     for x, y in zip(*map(jax.tree.leaves, grads), strict=True):
+      np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+def test_gradients_of_pages_equal_those_of_a_contiguous_suffix():
+  with jax.enable_x64(True):
+    q, levels, k, v, length = make_case(3, dtype=np.float64)
+    pages = paging.in_pages(k, v, length, page=4)
+    # Two sequences may read one page: its gradient is the sum.
+    table = pages.page_table_bu.at[3, 0].set(pages.page_table_bu[6, 0])
+    k, v = (x.at[3, :4].set(x[6, :4]) for x in (k, v))
+
+    def paged(q, kv, rows):
+      level = dataclasses.replace(levels[1], k_mpkh=kv[0], v_mpkh=kv[1])
+      suffix = PagedKV(rows, table)
+      return total(
+        shared_prefix_attention(
+          q, (level,), suffix, None, length, implementation='xla'
+        )
+      )
+
+    def contiguous(q, kv, rows):
+      level = dataclasses.replace(levels[1], k_mpkh=kv[0], v_mpkh=kv[1])
+      suffix = PagedKV(rows, table).contiguous()
+      return total(
+        shared_prefix_attention(
+          q, (level,), *suffix, length, implementation='reference'
+        )
+      )
+
+    rows = jnp.nan_to_num(pages.pages_pzch)
+    args = q, (levels[1].k_mpkh, levels[1].v_mpkh), rows
+    got, want = (
+      jax.jit(jax.grad(fn, argnums=(0, 1, 2)))(*args)
+      for fn in (paged, contiguous)
+    )
+    assert got[2].any()
+    for x, y in zip(*map(jax.tree.leaves, (got, want)), strict=True):
       np.testing.assert_allclose(x, y, atol=1e-12)
 
 
@@ -242,3 +286,27 @@ def test_wrong_arguments_are_named():
     shared_prefix_attention(
       q, levels, k, v, length, implementation='mosaic_gpu'
     )
+  wide = dataclasses.replace(levels[0], v_mpkh=levels[0].v_mpkh[..., :8])
+  with pytest.raises(ValueError, match=r'levels\[0\].v_mpkh has values of'):
+    shared_prefix_attention(q, (wide,), k, v, length)
+
+
+def test_wrong_pages_are_named():
+  q, levels, k, v, length = make_case()
+  pages = paging.in_pages(k, v, length, page=4)
+  run = lambda suffix, v=None, **more: shared_prefix_attention(
+    q, levels, suffix, v, length, **more
+  )
+  with pytest.raises(ValueError, match='suffix_v_bskh must be None'):
+    run(pages, v)
+  with pytest.raises(ValueError, match='suffix_v_bskh must be one as well'):
+    run(k)
+  short = PagedKV(pages.pages_pzch, pages.page_table_bu[:2])
+  with pytest.raises(ValueError, match=r'k_bskh\.page_table_bu has shape \(2'):
+    run(short)
+  odd = PagedKV(pages.pages_pzch[:, :, :3], pages.page_table_bu)
+  with pytest.raises(ValueError, match=r'suffix_k_bskh\.pages_pzch 1\.5 key'):
+    run(odd)
+  three = PagedKV(pages.pages_pzch[:, :3], pages.page_table_bu)
+  with pytest.raises(NotImplementedError, match='has pages: units of 3 tokens'):
+    run(three, implementation='tpu')
