@@ -19,6 +19,16 @@ def pack(q_btnh: jax.Array, num_kv_heads: int) -> jax.Array:
   return x.swapaxes(2, 3).reshape(b, -1, num_kv_heads, h)
 
 
+def pack_state(
+  state: AttentionState | None, num_kv_heads: int
+) -> AttentionState | None:
+  """State of packed queries; `unpack` undoes it."""
+  if state is None:
+    return None
+  lse = pack(state.lse[..., None], num_kv_heads)[..., 0]
+  return AttentionState(pack(state.out, num_kv_heads), lse)
+
+
 def unpack(state: AttentionState, t: int) -> AttentionState:
   """State of packed queries back to `[b, t, n, h]`."""
   b, rows, k, h = state.out.shape

@@ -87,6 +87,8 @@ class Operands(NamedTuple):
   lists: masks.BlockLists | None
   bits: jax.Array | None
   bias: jax.Array | None
+  out_in: jax.Array | None = None
+  lse_in: jax.Array | None = None
 
 
 class Gradients(NamedTuple):
@@ -105,15 +107,24 @@ def forward(
   mask: masks.MaskSpec,
   bias_bnts: jax.Array | None,
   options: Options,
+  state_in: AttentionState | None = None,
 ) -> AttentionState:
-  """Attention over the keys; no sink, no state: those are merged later."""
+  """Attention over the keys, added to `state_in`; a sink is merged later."""
   b, t, n, _ = q_btnh.shape
   if is_empty(q_btnh, k_bskh):
-    state = empty((b, t, n, v_bskh.shape[3]), stats_dtype(q_btnh.dtype))
+    dtype = stats_dtype(q_btnh.dtype)
+    state = state_in
+    if state is None:
+      state = empty((b, t, n, v_bskh.shape[3]), dtype)
     out_dtype = options.out_dtype or state.out.dtype
     return AttentionState(state.out.astype(out_dtype), state.lse)
   plan = _Plan.of(q_btnh, k_bskh, mask, options)
   operands = _operands(plan, q_btnh, k_bskh, v_bskh, mask, bias_bnts)
+  if state_in is not None:
+    k = k_bskh.shape[2]
+    lse = _to_bkgth(state_in.lse[..., None], k, plan.t)[..., 0]
+    out = _to_bkgth(state_in.out.astype(lse.dtype), k, plan.t)
+    operands = operands._replace(out_in=out, lse_in=lse)
   fn = lambda x: _forward_chunk(plan, options, x)
   out_bkgth, lse_bkgt = _over_batch(fn, operands, b, plan.batch)
   out_btnh = _to_btnh(out_bkgth, t)
@@ -516,12 +527,7 @@ def _forward_chunk(plan: _Plan, options: Options, x: Operands):
       )
       return new, keep * total + p.sum(-1), acc
 
-    rows = q.shape[:-1]
-    start = (
-      jnp.full(rows, -jnp.inf, dtype),
-      jnp.zeros(rows, dtype),
-      jnp.zeros((*rows, x.v_bskh.shape[-1]), dtype),
-    )
+    start = _first(plan, x, i, (*q.shape[:-1], x.v_bskh.shape[-1]), dtype)
     top, total, acc = _loop(plan, walk, i, body, start)
     has = total > 0
     total = jnp.where(has, total, 1)
@@ -536,6 +542,16 @@ def _forward_chunk(plan: _Plan, options: Options, x: Operands):
     jnp.moveaxis(out, 0, 3).reshape(*shape, plan.t, -1),
     jnp.moveaxis(lse, 0, 3).reshape(*shape, plan.t),
   )
+
+
+def _first(plan: _Plan, x: Operands, i, shape, dtype):
+  """Running max, sum and accumulator of query tile `i` before any key."""
+  if x.lse_in is None:
+    top = jnp.full(shape[:-1], -jnp.inf, dtype)
+    return top, jnp.zeros(shape[:-1], dtype), jnp.zeros(shape, dtype)
+  # The state counts as one key whose score is its log-sum-exp.
+  top, acc = (_query_tile(plan, y, i) for y in (x.lse_in, x.out_in))
+  return top, jnp.where(jnp.isneginf(top), 0, 1).astype(dtype), acc
 
 
 def _backward_chunk(plan: _Plan, options: Options, x: Operands, rows: Any):

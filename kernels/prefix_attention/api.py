@@ -28,6 +28,7 @@ def shared_prefix_attention(
   *,
   scale: float | None = None,
   softcap: float | None = None,
+  fuse: bool = False,
   implementation: str = 'auto',
 ) -> AttentionState:
   """Decodes sequences that share prefixes, reading each prefix once.
@@ -46,6 +47,15 @@ def shared_prefix_attention(
       `suffix_len - t + 1 + i`.
     scale: Factor on `q.k`; default `h ** -0.5`.
     softcap: Static; bound on the scores, None for none.
+    fuse: Static; whether the kernel of the suffix starts from the prefixes'
+      state instead of writing one of its own for a merge afterwards; results
+      differ by rounding. Compiled for v5e (256 sequences of the benchmark) it
+      saves 2 % of the bytes with pages and costs 1 % with a contiguous suffix,
+      whose state is padded to a tile; elsewhere never counted, nowhere timed:
+      hence not the default. On GPUs parts of a long suffix are merged anyway,
+      so little can be gained. 'reference' refuses it, and 'mosaic_gpu' where
+      flash attention serves the suffix (contiguous, with more than 64 rows per
+      key head or in float16), whose kernel takes no state.
     implementation: Static; see `jaxtok_kernels.flash_attention`. The gradient
       is the XLA form's for all of them.
 
@@ -64,12 +74,12 @@ def shared_prefix_attention(
     'shared_prefix_attention',
     implementation,
     _AVAILABLE,
-    lambda name: parts.unsupported(name, q_btnh, suffix, suffix_len_b),
+    lambda name: parts.unsupported(name, q_btnh, suffix, suffix_len_b, fuse),
   )
   if 0 in q_btnh.shape[:3]:
     shape = (*q_btnh.shape[:3], parts.suffix_shapes(suffix)[1].shape[3])
     return empty(shape, stats_dtype(q_btnh.dtype))
-  call = lambda name, *arrays: _call(name, options, *arrays)
+  call = lambda name, *arrays: _call(name, options, fuse, *arrays)
   return dispatch.run(found, call, q_btnh, levels, suffix, suffix_len_b)
 
 
@@ -84,36 +94,41 @@ def _suffix(k, v) -> parts.Suffix:
   return k if is_paged else (k, v)
 
 
-def _call(name, options, q, levels, suffix, length) -> AttentionState:
+def _call(name, options, fuse, q, levels, suffix, length) -> AttentionState:
   if name == 'reference':
     return reference.shared_prefix_attention(
       q, levels, suffix, length, scale=options.scale, softcap=options.softcap
     )
-  return _attend(Static.here(name, options), q, levels, suffix, length)
+  static = Static.here(name, options)
+  return _attend(static, fuse, q, levels, suffix, length)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(static, q, levels, suffix, length):
-  own = parts.suffix_forward(q, suffix, length, static)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(static, fuse, q, levels, suffix, length):
   if static.name == 'xla':
     level_forward = functools.partial(
       parts.level_forward, options=static.options
     )
   else:
     level_forward = functools.partial(parts.level_forward_tiled, static=static)
-  return merge([own, *(level_forward(q, level) for level in levels)])
+  states = [level_forward(q, level) for level in levels]
+  own = functools.partial(parts.suffix_forward, q, suffix, length, static)
+  if not fuse:
+    return merge([own(), *states])
+  return own(merge(states) if len(states) > 1 else (states or [None])[0])
 
 
-def _attend_fwd(static, q, levels, suffix, length):
-  state = _attend(static, q, levels, suffix, length)
+def _attend_fwd(static, fuse, q, levels, suffix, length):
+  state = _attend(static, fuse, q, levels, suffix, length)
   return state, (q, levels, suffix, length, state)
 
 
-def _attend_bwd(static, residuals, cotangent):
+def _attend_bwd(static, fuse, residuals, cotangent):
   """Every part uses the merged lse and delta: nothing goes through `merge`.
 
   The XLA form serves all implementations: it is for training, not decoding.
   """
+  del fuse  # Forward alone.
   options = static.options
   q, levels, suffix, length, state = residuals
   lse, dout = state.lse, cotangent.out

@@ -151,9 +151,13 @@ def level_forward_tiled(
 
 
 def suffix_forward(
-  q_btnh: jax.Array, suffix: Suffix, length_b: jax.Array, static: Static
+  q_btnh: jax.Array,
+  suffix: Suffix,
+  length_b: jax.Array,
+  static: Static,
+  state_in: AttentionState | None = None,
 ) -> AttentionState:
-  """State of all sequences over their own keys.
+  """State of all sequences over their own keys, added to `state_in`.
 
   Pages are the work of the decoding kernels. So are, on a GPU, the keys of few
   queries: decoding wastes fewer rows of a tile than flash attention and clears
@@ -162,18 +166,19 @@ def suffix_forward(
   t = q_btnh.shape[1]
   if isinstance(suffix, PagedKV):
     units = suffix.units(length_b, t)
-    return _decode(q_btnh, suffix.pool, units, static)
+    return _decode(q_btnh, suffix.pool, units, static, state_in)
   mask = masks.lengths(length_b, t)
   k = suffix[0].shape[2]
   if static.name == 'xla':
-    return xla.forward(q_btnh, *suffix, mask, None, static.options)
+    return xla.forward(q_btnh, *suffix, mask, None, static.options, state_in)
   if static.name != 'tpu' and _can_decode(q_btnh, *suffix):
-    return _decode(q_btnh, *_tokens(*suffix, length_b, t), static)
+    return _decode(q_btnh, *_tokens(*suffix, length_b, t), static, state_in)
   state = implementations.forward(
     static,
     packing.pack(q_btnh, k),
     *suffix,
     packing.pack_mask(mask, q_btnh.shape[2] // k),
+    state_in=packing.pack_state(state_in, k),
   )
   return packing.unpack(state, t)
 
@@ -215,23 +220,40 @@ def suffix_shapes(suffix: Suffix) -> tuple[Any, Any]:
 
 
 def unsupported(
-  name: str, q_btnh: jax.Array, suffix: Suffix, length_b: jax.Array
+  name: str,
+  q_btnh: jax.Array,
+  suffix: Suffix,
+  length_b: jax.Array,
+  fuse: bool,
 ) -> str | None:
   """Why an implementation cannot serve a call, or None."""
-  shapes = suffix_shapes(suffix)
+  shapes, is_paged = suffix_shapes(suffix), isinstance(suffix, PagedKV)
+  if fuse and name == 'reference':
+    return 'fuse=True: every part is dense there and no kernel takes a state'
   reason = implementations.unsupported(name, q_btnh, *shapes, masks.full())
-  if reason or name in ('reference', 'xla') or not isinstance(suffix, PagedKV):
+  if reason or name in ('reference', 'xla'):
     return reason
+  if not is_paged:
+    on_hopper = fuse and name == 'mosaic_gpu'
+    if on_hopper and shapes[0].shape[1] and not _can_decode(q_btnh, *shapes):
+      return (
+        'fuse=True: the kernel takes no incoming state, and more than 64 rows '
+        f'per key head (q_btnh {q_btnh.shape}) or float16 are not decoded'
+      )
+    return None
   units = suffix.units(length_b, q_btnh.shape[1])
   reason = _decoder(name).unsupported(q_btnh, suffix.pool, units)
   return reason and f'suffix_k_bskh has pages: {reason}'
 
 
-def _decode(q_btnh, pool, units, static: Static) -> AttentionState:
+def _decode(
+  q_btnh, pool, units, static: Static, state_in: AttentionState | None
+) -> AttentionState:
+  operands = q_btnh, pool, units, static.options
   if static.name == 'xla' or is_empty(q_btnh, pool, units):
-    return decode_xla.forward(q_btnh, pool, units, static.options)
+    return decode_xla.forward(*operands, state_in=state_in)
   return _decoder(static.name).forward(
-    q_btnh, pool, units, static.options, interpret=static.interpret
+    *operands, state_in=state_in, interpret=static.interpret
   )
 
 

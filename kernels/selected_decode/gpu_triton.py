@@ -6,7 +6,8 @@ Grid (splits x row tiles, k, b). A program gathers the rows of its part of the
 list, 2 h bytes per token and head in bf16, for a tile of the query rows of its
 key head; the parts are merged by their log-sum-exps. Units of several tokens
 are expanded to token numbers before the call, 4 bytes per token. The first
-split also visits the tail, 32 keys (one word of bits) at a time.
+split starts from an incoming state and also visits the tail, 32 keys (one word
+of bits) at a time.
 Bytes: the selected tokens once, row tiles share them in L2. FLOPs: 4 h per
 pair.
 
@@ -58,6 +59,7 @@ class _Plan:
   softcap: float | None
   rope: bool
   tail: int
+  state_rows: int
   precision: Any
 
 
@@ -68,9 +70,10 @@ def forward(
   options: Options,
   *,
   tail: Tail | None = None,
+  state_in: AttentionState | None = None,
   interpret: Any = False,
 ) -> AttentionState:
-  """State of the queries over the selected units and the tail."""
+  """State of the queries over `state_in`, the selected units and the tail."""
   b, t, n, _ = q_btnh.shape
   k = pool.num_kv_heads
   tile = cost.row_tile(t * n // k, least=16, most=128)
@@ -98,6 +101,7 @@ def forward(
     softcap=options.softcap,
     rope=units.cos is not None,
     tail=0 if tail is None else -(-tail.k.shape[1] // _WORD),
+    state_rows=0 if state_in is None else t * n // k,
     precision=(
       jax.lax.Precision.HIGHEST if q_btnh.dtype == jnp.float32 else None
     ),
@@ -106,6 +110,9 @@ def forward(
   if tail is not None:
     found = rows.tail_operands(tail, n // k, q_bkrh.shape[2], _WORD)
     operands |= dict(zip(('k_tail', 'v_tail', 'bits'), found, strict=True))
+  if state_in is not None:
+    found = rows.state_operands(state_in, k, multiple=1)
+    operands |= dict(zip(('out_in', 'lse_in'), found, strict=True))
   out, lse = _call(plan, operands, pool.v is None, interpret)
   parts = [rows.state(out[x], lse[x], t, n // k) for x in range(splits)]
   return merge(parts)
@@ -171,6 +178,12 @@ def _specs(plan: _Plan, operands, interleaved: bool) -> dict[str, Any]:
     'pos': part,
     'count': pl.BlockSpec((None, None), lambda x, i, b: (b, head(i))),
     'limit': pl.BlockSpec((None, plan.rows), lambda x, i, b: (b, row(x))),
+    'out_in': pl.BlockSpec(
+      (None, None, plan.rows, hv), lambda x, i, b: (b, i, row(x), 0)
+    ),
+    'lse_in': pl.BlockSpec(
+      (None, None, plan.rows), lambda x, i, b: (b, i, row(x))
+    ),
     'k': keys(h, 0),
     'v': keys(hv, stride - 1),
     'cos': table,
@@ -234,11 +247,7 @@ def _kernel(plan: _Plan, names, *refs):
     seen = jax.lax.shift_right_logical(word, jnp.arange(_WORD)[None, :]) & 1
     return _update(plan, carry, s, seen > 0, refs['v_tail'][part, :])
 
-  carry = (
-    jnp.full((plan.rows,), -jnp.inf, jnp.float32),
-    jnp.zeros((plan.rows,), jnp.float32),
-    jnp.zeros((plan.rows, refs['v'].shape[-1]), jnp.float32),
-  )
+  carry = _first(plan, refs, split)
   steps = jax.lax.div(number + (plan.block - 1), jnp.int32(plan.block))
   carry = jax.lax.fori_loop(0, steps, body, carry)
   if plan.tail:
@@ -251,6 +260,24 @@ def _kernel(plan: _Plan, names, *refs):
   base = jnp.where(has, top, 0.0)
   lse = jnp.where(has, (base + jnp.log2(total)) / _LOG2E, -jnp.inf)
   refs['lse'][...] = lse
+
+
+def _first(plan: _Plan, refs, split):
+  """Nothing, or for the first split the incoming state."""
+  if not plan.state_rows:
+    return (
+      jnp.full((plan.rows,), -jnp.inf, jnp.float32),
+      jnp.zeros((plan.rows,), jnp.float32),
+      jnp.zeros((plan.rows, refs['v'].shape[-1]), jnp.float32),
+    )
+  tile = jax.lax.rem(pl.program_id(0), jnp.int32(plan.row_tiles))
+  row = tile * plan.rows + jnp.arange(plan.rows)
+  inside = (row < plan.state_rows) & (split == 0)
+  top = plt.load(refs['lse_in'], mask=inside, other=-jnp.inf) * _LOG2E
+  out = refs['out_in']
+  inside = jnp.broadcast_to(inside[:, None], out.shape)
+  acc = plt.load(out, mask=inside, other=0.0)
+  return top, jnp.where(top > -jnp.inf, 1.0, 0.0), acc
 
 
 def _dot(plan: _Plan, a, b):

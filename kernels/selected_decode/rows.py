@@ -37,6 +37,15 @@ def positions(units: Units, unit: int, padded: int) -> jax.Array:
   )
 
 
+def state_operands(
+  state_in: AttentionState, k: int, multiple: int
+) -> tuple[jax.Array, jax.Array]:
+  """Float32 `[b, k, rows, h]` and `[b, k, rows]`, rows as in `queries`."""
+  lse_btn1 = state_in.lse[..., None].astype(jnp.float32)
+  out_btnh = state_in.out.astype(jnp.float32)
+  return queries(out_btnh, k, multiple), queries(lse_btn1, k, multiple)[..., 0]
+
+
 def state(
   out_bkrh: jax.Array, lse_bkr: jax.Array, t: int, group: int
 ) -> AttentionState:

@@ -7,7 +7,8 @@ are in SMEM. While a tile of keys is computed the next one is fetched, across
 the end of a sequence too. A token of all heads is one contiguous piece; eight
 consecutive tokens are one DMA. Lists that differ between heads are joined.
   VMEM: two buffers [tokens per step, 2 k, h], acc [k, rows, h] f32, running max
-  and sum [k, rows, 128] f32, twice the blocks of q, out and lse.
+  and sum [k, rows, 128] f32, twice the blocks of q, out and lse; of an
+  incoming state too.
 Bytes: the selected tokens once per row tile. FLOPs: 4 h per pair. Expected
 limit for single tokens: the rate at which DMAs are issued.
 
@@ -66,6 +67,7 @@ class _Plan:
   interleaved: bool
   rope: bool
   tail: int
+  has_state: bool
   precision: Any
 
   @property
@@ -85,7 +87,8 @@ class _Plan:
     # Positions of all heads, and the tables of the rotation, double buffered.
     lists = 8 * self.size * self.unit * max(8, self.k)
     tables = 16 * self.size * self.unit * _LANES if self.rope else 0
-    return max(16 * 2**20, 5 * (known + tail + lists + tables) // 4)
+    state = 8 * self.k * self.rows * (self.h + _LANES) * self.has_state
+    return max(16 * 2**20, 5 * (known + tail + lists + tables + state) // 4)
 
 
 def forward(
@@ -95,9 +98,10 @@ def forward(
   options: Options,
   *,
   tail: Tail | None = None,
+  state_in: AttentionState | None = None,
   interpret: Any = False,
 ) -> AttentionState:
-  """State of the queries over the selected units and the tail."""
+  """State of the queries over `state_in`, the selected units and the tail."""
   _, t, n, h = q_btnh.shape
   k, unit = pool.num_kv_heads, pool.unit
   if units.ids.shape[1] > 1:
@@ -123,6 +127,7 @@ def forward(
     interleaved=pool.v is None,
     rope=units.cos is not None,
     tail=0 if tail is None else -(-tail.k.shape[1] // _LANES) * _LANES,
+    has_state=state_in is not None,
     precision=(
       jax.lax.Precision.HIGHEST if q_btnh.dtype == jnp.float32 else None
     ),
@@ -136,6 +141,13 @@ def forward(
       (1, tile, found[2].shape[2]), lambda b, r, *_: (b, r, 0)
     )
     specs += [whole, whole, bits]
+  if state_in is not None:
+    # Of a single tile only the rows in use: padding them would be a copy.
+    multiple = tile if plan.row_tiles > 1 else 1
+    out_in, lse_in = rows.state_operands(state_in, k, multiple)
+    operands += [out_in, lse_in[..., None]]
+    size = out_in.shape[2] // plan.row_tiles
+    specs += [_per_row(plan, h, size), _per_row(plan, 1, size)]
   pools = [pool.k] if pool.v is None else [pool.k, pool.v]
   out, lse = _call(plan, q_bkrh, units, operands, specs, pools, interpret)
   return rows.state(out, lse[..., 0], t, n // k)
@@ -186,9 +198,9 @@ def _mark_runs(plan: _Plan, ids: jax.Array) -> jax.Array:
   return groups.at[..., 0].set(first).reshape(ids.shape)
 
 
-def _per_row(plan: _Plan, width: int) -> pl.BlockSpec:
+def _per_row(plan: _Plan, width: int, size: int = 0) -> pl.BlockSpec:
   return pl.BlockSpec(
-    (1, plan.k, plan.rows, width), lambda b, r, *_: (b, 0, r, 0)
+    (1, plan.k, size or plan.rows, width), lambda b, r, *_: (b, 0, r, 0)
   )
 
 
@@ -265,6 +277,7 @@ def _start(plan: _Plan, pools, buffers, sem, unit_at, slot) -> None:
 def _kernel(plan: _Plan, num_pools, count, ids, ids_next, q, pos, limit, *refs):
   table, refs = (refs[:2], refs[2:]) if plan.rope else (None, refs)
   tail, refs = (refs[:3], refs[3:]) if plan.tail else (None, refs)
+  state, refs = (refs[:2], refs[2:]) if plan.has_state else (None, refs)
   pools, (out, lse, *refs) = refs[:num_pools], refs[num_pools:]
   buffers, (sem, parity, m, l, acc) = refs[:num_pools], refs[num_pools:]
   b, r = pl.program_id(0), pl.program_id(1)
@@ -278,6 +291,13 @@ def _kernel(plan: _Plan, num_pools, count, ids, ids_next, q, pos, limit, *refs):
   m[...] = jnp.full_like(m, -jnp.inf)
   l[...] = jnp.zeros_like(l)
   acc[...] = jnp.zeros_like(acc)
+  if plan.has_state:
+    out_in, lse_in = state
+    size = out_in.shape[2]
+    top = jnp.broadcast_to(lse_in[0] * _LOG2E, (plan.k, size, _LANES))
+    m[:, :size] = top
+    l[:, :size] = jnp.where(top > -jnp.inf, 1.0, 0.0)
+    acc[:, :size] = out_in[0]
 
   @pl.when(is_first)
   def _():

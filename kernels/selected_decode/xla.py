@@ -22,14 +22,21 @@ from jaxtok_kernels.state import AttentionState, empty, stats_dtype
 
 
 def forward(
-  q_btnh: jax.Array, pool: Pool, units: Units, options: Options
+  q_btnh: jax.Array,
+  pool: Pool,
+  units: Units,
+  options: Options,
+  *,
+  state_in: AttentionState | None = None,
 ) -> AttentionState:
-  """State of the queries over the selected units."""
+  """State of the queries over the selected units, added to `state_in`."""
   b, t, n = q_btnh.shape[:3]
   k = pool.num_kv_heads
   dtype = stats_dtype(q_btnh.dtype)
+  if state_in is None:
+    state_in = empty((b, t, n, pool.value_dim), dtype)
   if is_empty(q_btnh, pool, units):
-    return empty((b, t, n, pool.value_dim), dtype)
+    return state_in
   q_bkgth = _to_bkgth(q_btnh, k)
   step, units = _chunked(pool, units)
 
@@ -45,12 +52,10 @@ def forward(
     )
     return new, keep * total + p.sum(-1), acc
 
-  rows = (b, k, n // k, t)
-  start = (
-    jnp.full(rows, -jnp.inf, dtype),
-    jnp.zeros(rows, dtype),
-    jnp.zeros((*rows, pool.value_dim), dtype),
-  )
+  # The state counts as one key whose score is its log-sum-exp.
+  top = _to_bkgth(state_in.lse[..., None], k)[..., 0]
+  seen = jnp.where(jnp.isneginf(top), 0, 1).astype(dtype)
+  start = top.astype(dtype), seen, _to_bkgth(state_in.out, k).astype(dtype)
   top, total, acc = _over_chunks(units, step, body, start)
   has = total > 0
   total = jnp.where(has, total, 1)

@@ -132,7 +132,8 @@ def test_kernels_lower_without_their_device():
     platform = 'tpu' if name == 'tpu' else 'cuda'
     on = lambda fn, name=name: functools.partial(fn, implementation=name)
     assert mark in lowered(on(shared_prefix_attention), platform, *prefix)
-    text = lowered(on(shared_prefix_attention), platform, *paged)
+    fused = functools.partial(on(shared_prefix_attention), fuse=True)
+    text = lowered(fused, platform, *paged)
     assert mark in text
     assert 'selected_decode' in text
     if name != 'mosaic_gpu':

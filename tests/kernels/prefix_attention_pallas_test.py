@@ -57,8 +57,11 @@ def tree_of_prefixes(dtype, h):
   return q, (root, branches), *suffix, jnp.array([20, 2, 7, 20, 3])
 
 
+@pytest.mark.parametrize(
+  'fuse', [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize('implementation', ['tpu', 'triton'])
-def test_pages_equal_a_contiguous_suffix(implementation):
+def test_pages_equal_a_contiguous_suffix(implementation, fuse):
   q, (level, _), k, v, length = tree_of_prefixes(jnp.float32, 32)
   levels, length = (level,), length.at[1].set(0)
   want = shared_prefix_attention(
@@ -66,7 +69,7 @@ def test_pages_equal_a_contiguous_suffix(implementation):
   )
   pages = paging.in_pages(k, v, length, page=4)
   attend = functools.partial(
-    shared_prefix_attention, implementation=implementation
+    shared_prefix_attention, fuse=fuse, implementation=implementation
   )
   with tuning.override('selected_decode', STEPS):
     got = interpreted.run(attend, q, levels, pages, None, length)
@@ -74,16 +77,42 @@ def test_pages_equal_a_contiguous_suffix(implementation):
   np.testing.assert_allclose(got.lse, want.lse, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+  'fuse', [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize('implementation', ['tpu', 'triton'])
-def test_two_levels_of_prefixes_equal_the_reference(implementation):
+def test_two_levels_of_prefixes_equal_the_reference(implementation, fuse):
   args = tree_of_prefixes(jnp.float32, 32)
   want = shared_prefix_attention(*args, implementation='reference')
   attend = functools.partial(
-    shared_prefix_attention, implementation=implementation
+    shared_prefix_attention, fuse=fuse, implementation=implementation
   )
   with interpret_mode():
     got = jax.jit(attend)(*args)
   # As in flash_attention_test.
+  np.testing.assert_allclose(got.out, want.out, atol=2e-5)
+  np.testing.assert_allclose(got.lse, want.lse, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('implementation', ['tpu', 'triton'])
+def test_a_state_of_several_row_tiles_is_continued(implementation):
+  """300 rows per key head; the second sequence has no prefix."""
+  t, h = 150, 16
+  k, v = draw(2, 160, 1, h, seed=1), draw(2, 160, 1, h, seed=2)
+  level = PrefixLevel(
+    k[:1, :40], v[:1, :40], jnp.array([40]), jnp.array([0, -1])
+  )
+  length = jnp.array([160, 151])
+  pages = paging.in_pages(k, v, length, page=8)
+  args = draw(2, t, 2, h), (level,)
+  want = shared_prefix_attention(
+    *args, k, v, length, implementation='reference'
+  )
+  attend = functools.partial(
+    shared_prefix_attention, fuse=True, implementation=implementation
+  )
+  got = interpreted.run(attend, *args, pages, None, length)
   np.testing.assert_allclose(got.out, want.out, atol=2e-5)
   np.testing.assert_allclose(got.lse, want.lse, atol=2e-5)
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtok_kernels import PagedKV, flash_attention, masks
+from jaxtok_kernels import AttentionState, PagedKV, flash_attention, masks
+from jaxtok_kernels.flash_attention import packing
 from jaxtok_kernels.prefix_attention import (
   PrefixLevel,
   cost,
@@ -76,11 +77,15 @@ def test_shared_prefixes_equal_attention_over_concatenated_keys(t):
   want, lse = oracle(*args)
   pages = paging.in_pages(*args[2:], page=4)
   paged = *args[:2], pages, None, args[4]
+  attend = lambda **more: [
+    shared_prefix_attention(*x, **more) for x in (args, paged)
+  ]
   for implementation in ('reference', 'xla'):
-    run = jax.jit(
-      functools.partial(shared_prefix_attention, implementation=implementation)
-    )
-    for got in (run(*args), run(*paged)):
+    states = jax.jit(lambda x=implementation: attend(implementation=x))()
+    if implementation == 'xla':
+      fused = functools.partial(attend, implementation='xla', fuse=True)
+      states += jax.jit(fused)()
+    for got in states:
       np.testing.assert_allclose(got.out, want, atol=ATOL)
       np.testing.assert_allclose(got.lse, lse, atol=ATOL)
 
@@ -175,7 +180,7 @@ def test_gradients_of_pages_equal_those_of_a_contiguous_suffix():
       suffix = PagedKV(rows, table)
       return total(
         shared_prefix_attention(
-          q, (level,), suffix, None, length, implementation='xla'
+          q, (level,), suffix, None, length, fuse=True, implementation='xla'
         )
       )
 
@@ -289,6 +294,37 @@ def test_wrong_arguments_are_named():
   wide = dataclasses.replace(levels[0], v_mpkh=levels[0].v_mpkh[..., :8])
   with pytest.raises(ValueError, match=r'levels\[0\].v_mpkh has values of'):
     shared_prefix_attention(q, (wide,), k, v, length)
+
+
+def test_what_cannot_be_fused_is_refused():
+  q, *rest = make_case()
+  with pytest.raises(NotImplementedError, match='fuse=True: every part is'):
+    shared_prefix_attention(q, *rest, fuse=True, implementation='reference')
+  shape = lambda *x: jax.ShapeDtypeStruct(x, jnp.bfloat16)
+  keys = shape(2, 8, 1, 64)
+  run = lambda n, **more: jax.eval_shape(
+    lambda q, *x: shared_prefix_attention(
+      q, (), *x, jnp.full(2, 8), implementation='mosaic_gpu', **more
+    ),
+    *(shape(2, 1, n, 64), keys, keys),
+  )
+  run(65)
+  run(64, fuse=True)
+  with pytest.raises(NotImplementedError, match='fuse=True: the kernel takes'):
+    run(65, fuse=True)
+
+
+def test_packed_states_are_states_of_packed_queries():
+  rng = np.random.default_rng(0)
+  state = AttentionState(
+    jnp.asarray(rng.normal(size=(2, 3, N, H))),
+    jnp.asarray(rng.normal(size=(2, 3, N))),
+  )
+  packed = packing.pack_state(state, K)
+  want = packing.pack(state.out, K)
+  np.testing.assert_array_equal(packed.out, want)
+  for x, y in zip(packing.unpack(packed, 3), state, strict=True):
+    np.testing.assert_array_equal(x, y)
 
 
 def test_wrong_pages_are_named():
