@@ -22,6 +22,14 @@ import jax
 Place = tuple[Any, Any]
 
 
+def varying_axes(x: jax.Array) -> frozenset[str]:
+  """Mesh axes over which `shard_map` knows the value to differ."""
+  kind = jax.typeof(x)
+  if hasattr(kind, 'vma'):
+    return kind.vma
+  return kind.manual_axis_type.varying
+
+
 def tpu_races() -> bool:
   """Whether the last `InterpretParams(detect_races=True)` run found a race."""
   from jax._src.pallas.mosaic.interpret import interpret_pallas_call

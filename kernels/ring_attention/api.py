@@ -7,17 +7,17 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtok_kernels import dispatch, masks
+from jaxtok_kernels import _compat, dispatch, masks
 from jaxtok_kernels.flash_attention import implementations
 from jaxtok_kernels.flash_attention.api import check_is_mask, check_shapes
 from jaxtok_kernels.flash_attention.implementations import Static
 from jaxtok_kernels.flash_attention.xla import Options
-from jaxtok_kernels.ring_attention import cost, rings
+from jaxtok_kernels.ring_attention import cost, reference, rings
 from jaxtok_kernels.ring_attention.rings import Keys, Queries, Ring, Rows
 from jaxtok_kernels.state import AttentionState, merge
 
 # Mosaic GPU takes neither positions nor an incoming state.
-_AVAILABLE = ('xla', 'tpu', 'triton')
+_AVAILABLE = ('reference', 'xla', 'tpu', 'triton')
 
 
 def ring_attention(
@@ -32,6 +32,7 @@ def ring_attention(
   strategy: str = 'auto',
   scale: float | None = None,
   softcap: float | None = None,
+  sink: jax.Array | None = None,
   return_state: bool = False,
   implementation: str = 'auto',
 ) -> jax.Array | AttentionState:
@@ -57,9 +58,13 @@ def ring_attention(
       travel, collecting results) or 'auto' (fewest bytes).
     scale: Factor on `q.k`; default `h ** -0.5`.
     softcap: Static; bound on the scores, None for none.
+    sink: `[n]`; logit per head that is added to the denominator once. The same
+      on all devices; inside `shard_map` pass it with `PartitionSpec()`, so that
+      its gradient is the sum over the devices.
     return_state: Static; whether to return the log-sum-exp too, with `out` in
       float32.
-    implementation: Static; 'auto', 'xla', 'tpu' or 'triton'.
+    implementation: Static; 'auto', 'xla', 'tpu', 'triton' or 'reference': dense
+      attention over the keys of all devices, gathered whatever the strategy.
 
   Returns:
     Local `out [b, t, n, hv]` or `AttentionState`.
@@ -69,6 +74,9 @@ def ring_attention(
     NotImplementedError: For masks with block lists or tree bits.
   """
   check_shapes(q_btnh, k_bskh, v_bskh)
+  n = q_btnh.shape[2]
+  if sink is not None and sink.shape != (n,):
+    raise ValueError(f'sink has shape {sink.shape}; it must be ({n},).')
   check_is_mask(mask)
   if mask.block_lists is not None or mask.tree_bits is not None:
     raise NotImplementedError(
@@ -93,12 +101,30 @@ def ring_attention(
   options = Options.of(q_btnh.shape[-1], scale, softcap)
 
   def call(name, *arrays):
+    if name == 'reference':
+      return reference.ring_attention(
+        *arrays,
+        axis_name=axis_name,
+        scale=options.scale,
+        softcap=options.softcap,
+      )
     return _ring((strategy, ring, Static.here(name, options)), *arrays)
 
-  state = dispatch.run(
-    found, call, q_btnh, k_bskh, v_bskh, rows, mask.key_positions(s)
-  )
+  pos = mask.key_positions(s)
+  sink = _varying(sink, q_btnh)
+  state = dispatch.run(found, call, q_btnh, k_bskh, v_bskh, rows, pos, sink)
   return state if return_state else state.out.astype(q_btnh.dtype)
+
+
+def _varying(sink: jax.Array | None, q_btnh: jax.Array) -> jax.Array | None:
+  """The sink as a value of each device, for `shard_map` that checks types.
+
+  Its gradient then is the sum over the devices there too.
+  """
+  if sink is None:
+    return None
+  axes = _compat.varying_axes(q_btnh) - _compat.varying_axes(sink)
+  return jax.lax.pcast(sink, tuple(axes), to='varying') if axes else sink
 
 
 def _strategy(strategy: str, q, k, v) -> str:
@@ -152,31 +178,34 @@ def _halves(queries: Queries, keys: Keys):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ring(static, q, k, v, rows, pos) -> AttentionState:
+def _ring(static, q, k, v, rows, pos, sink) -> AttentionState:
   strategy, ring, attend = static
   queries, keys = Queries(q, rows), Keys(k, v, pos)
   if strategy == 'token':
-    return rings.queries_travel(queries, keys, ring, attend)
+    return rings.queries_travel(queries, keys, ring, attend, sink)
   if strategy == 'kv':
-    return rings.keys_travel(queries, keys, ring, attend)
+    return rings.keys_travel(queries, keys, ring, attend, sink)
   parts, by_heads = _halves(queries, keys)
+  sinks = (sink, None)  # Both parts are merged: one of them counts it.
+  if by_heads and sink is not None:
+    sinks = jnp.split(sink, 2)
   states = [
-    rings.keys_travel(*part, ring._replace(direction=direction), attend)
-    for part, direction in zip(parts, (1, -1), strict=True)
+    rings.keys_travel(*part, ring._replace(direction=direction), attend, z)
+    for part, direction, z in zip(parts, (1, -1), sinks, strict=True)
   ]
   if not by_heads:
     return merge(states)
   return jax.tree.map(lambda *x: jnp.concatenate(x, axis=2), *states)
 
 
-def _ring_fwd(static, q, k, v, rows, pos):
-  state = _ring(static, q, k, v, rows, pos)
-  return state, (q, k, v, rows, pos, state)
+def _ring_fwd(static, q, k, v, rows, pos, sink):
+  state = _ring(static, q, k, v, rows, pos, sink)
+  return state, (q, k, v, rows, pos, sink, state)
 
 
 def _ring_bwd(static, residuals, cotangent):
   strategy, ring, attend = static
-  q, k, v, rows, pos, state = residuals
+  q, k, v, rows, pos, sink, state = residuals
   delta = (state.out * cotangent.out).sum(-1) - cotangent.lse
   know = Rows(state.lse, cotangent.out, delta)
   queries, keys = Queries(q, rows), Keys(k, v, pos)
@@ -189,7 +218,11 @@ def _ring_bwd(static, residuals, cotangent):
   dq, dk, dv = (
     x.astype(y.dtype) for x, y in zip(grads, (q, k, v), strict=True)
   )
-  return dq, dk, dv, None, None
+  dsink = None
+  if sink is not None:
+    p_btn = jnp.exp(sink.astype(state.lse.dtype) - state.lse)
+    dsink = (-p_btn * delta).sum((0, 1)).astype(sink.dtype)
+  return dq, dk, dv, None, None, dsink
 
 
 def _bidir_back(queries, keys, know: Rows, ring, attend):

@@ -60,12 +60,16 @@ def send(tree, ring: Ring):
 
 
 def _attend(
-  queries: Queries, keys: Keys, state: AttentionState | None, static: Static
+  queries: Queries,
+  keys: Keys,
+  state: AttentionState | None,
+  static: Static,
+  sink_n: jax.Array | None,
 ) -> AttentionState:
-  """Adds the keys of one step to the state."""
+  """Adds the keys of one step, and the sink if given, to the state."""
   mask = masks.MaskSpec(intervals=queries.rows, kv_pos=keys.pos)
   return implementations.forward(
-    static, queries.q, keys.k, keys.v, mask, state_in=state
+    static, queries.q, keys.k, keys.v, mask, sink=sink_n, state_in=state
   )
 
 
@@ -80,13 +84,18 @@ def _attend_back(queries: Queries, keys: Keys, rows: Rows, static: Static):
 
 
 def keys_travel(
-  queries: Queries, keys: Keys, ring: Ring, static
+  queries: Queries,
+  keys: Keys,
+  ring: Ring,
+  static,
+  sink_n: jax.Array | None = None,
 ) -> AttentionState:
-  """State of the local queries over the keys of all devices."""
+  """State of the local queries over the keys of all devices and the sink."""
   state = None
   for step in range(ring.size):
-    following = send(keys, ring) if step < ring.size - 1 else None
-    state = _attend(queries, keys, state, static)
+    last = step == ring.size - 1
+    following = None if last else send(keys, ring)
+    state = _attend(queries, keys, state, static, sink_n if last else None)
     keys = following
   return state
 
@@ -113,15 +122,23 @@ def keys_travel_back(
 
 
 def queries_travel(
-  queries: Queries, keys: Keys, ring: Ring, static
+  queries: Queries,
+  keys: Keys,
+  ring: Ring,
+  static,
+  sink_n: jax.Array | None = None,
 ) -> AttentionState:
-  """State of the local queries, which visit all devices and come home."""
+  """State of the local queries, which visit all devices and come home.
+
+  The last device of a visit adds the sink, which is the same everywhere.
+  """
   b, t, n, _ = queries.q.shape
   dtype = stats_dtype(queries.q.dtype)
   state = empty((b, t, n, keys.v.shape[-1]), dtype)
   for step in range(ring.size):
-    following = send(queries, ring) if step < ring.size - 1 else None
-    state = _attend(queries, keys, state, static)
+    last = step == ring.size - 1
+    following = None if last else send(queries, ring)
+    state = _attend(queries, keys, state, static, sink_n if last else None)
     state = send(state, ring)
     queries = following
   return state

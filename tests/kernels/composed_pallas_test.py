@@ -71,6 +71,7 @@ def test_shared_prefixes_equal_the_reference(implementation):
 @pytest.mark.usefixtures('small_tiles')
 def test_a_ring_with_a_pallas_kernel_equals_one_device(name):
   q, k, v = draw(1, 64, 2, 32), draw(1, 64, 1, 32), draw(1, 64, 1, 32, seed=1)
+  sink = jnp.array([1.0, -0.5])
   pos = jnp.arange(64)[None]
   mesh = jax.make_mesh(
     (2,), ('ring',), axis_types=(AxisType.Auto,), devices=jax.devices()[:2]
@@ -84,6 +85,7 @@ def test_a_ring_with_a_pallas_kernel_equals_one_device(name):
     axis_name='ring',
     q_pos=pos,
     kv_pos=pos,
+    sink=sink,
     implementation=name,
   )
   sharded = jax.shard_map(
@@ -92,7 +94,7 @@ def test_a_ring_with_a_pallas_kernel_equals_one_device(name):
   with interpret_mode():
     got = jax.jit(sharded)(q, k, v, pos)
   want = flash_attention(
-    q, k, v, mask=masks.causal(), implementation='reference'
+    q, k, v, mask=masks.causal(), sink=sink, implementation='reference'
   )
   np.testing.assert_allclose(got, want, atol=ATOL)
 

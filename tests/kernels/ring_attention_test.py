@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
-from jaxtok_kernels import flash_attention, masks
+from jaxtok_kernels import flash_attention, last_dispatch, masks
 from jaxtok_kernels.ring_attention import cost, ring_attention, sharded_order
 
 B, T, N, H, P = 2, 32, 4, 8, 4
@@ -26,6 +26,7 @@ MASKS = {
   'prefix': masks.prefix(jnp.array([9, 20])),
   'packed': masks.packed(SEGMENTS),
 }
+SINK = jnp.array([0.5, -1.0, 2.0, 0.0])
 
 
 def draw(*shape, seed=0):
@@ -84,15 +85,22 @@ def ring(q, k, v, mask, layout, **kwargs):
 def test_a_ring_equals_one_device(strategy, layout, k):
   q, key, value = draw(B, T, N, H), draw(B, T, k, H, seed=1), draw(B, T, k, H)
   names = ['causal', 'packed'] if strategy == 'kv' else ['prefix', 'packed']
-  for mask in [MASKS[x] for x in (*names, 'window')]:
+  for name in (*names, 'window'):
+    # Packed rows of padding see the sink alone.
+    mask, sink = MASKS[name], SINK if name == 'packed' else None
     got = jax.jit(
-      lambda q, k, v, mask=mask: ring(q, k, v, mask, layout, strategy=strategy)
-    )(q, key, value)
-    want = jax.jit(
-      lambda q, k, v, mask=mask: flash_attention(
-        q, k, v, mask=mask, return_state=True, implementation='reference'
+      lambda q, k, v, mask=mask, sink=sink: ring(
+        q, k, v, mask, layout, strategy=strategy, sink=sink
       )
     )(q, key, value)
+    one = functools.partial(
+      flash_attention,
+      mask=mask,
+      sink=sink,
+      return_state=True,
+      implementation='reference',
+    )
+    want = jax.jit(one)(q, key, value)
     np.testing.assert_allclose(got.out, want.out, atol=1e-5)
     np.testing.assert_allclose(got.lse, want.lse, atol=1e-5)
 
@@ -111,28 +119,76 @@ def test_gradients_of_a_ring_equal_those_of_one_device(
 ):
   arrays = draw(B, T, N, H), draw(B, T, k, H, seed=1), draw(B, T, k, H)
   mask = MASKS[name]
-  total = lambda state: (
-    jnp.sin(state.out).sum()
-    + jnp.sin(jnp.where(jnp.isfinite(state.lse), state.lse, 0)).sum()
+  got = gradients(
+    lambda q, k, v, sink: ring(
+      q, k, v, mask, layout, strategy=strategy, softcap=2.0, sink=sink
+    ),
+    *arrays,
   )
-  got = jax.jit(
-    jax.grad(
-      lambda *x: total(ring(*x, mask, layout, strategy=strategy, softcap=2.0)),
-      argnums=(0, 1, 2),
-    )
-  )(*arrays)
-  one = functools.partial(
-    flash_attention,
-    mask=mask,
-    softcap=2.0,
-    return_state=True,
-    implementation='reference',
-  )
-  want = jax.jit(jax.grad(lambda *x: total(one(*x)), argnums=(0, 1, 2)))(
-    *arrays
+  want = gradients(
+    lambda q, k, v, sink: flash_attention(
+      *(q, k, v),
+      mask=mask,
+      softcap=2.0,
+      sink=sink,
+      return_state=True,
+      implementation='reference',
+    ),
+    *arrays,
   )
   for x, y in zip(got, want, strict=True):
     np.testing.assert_allclose(x, y, atol=1e-4)
+
+
+def gradients(fn, *arrays):
+  """Of queries, keys, values and the sink, through out and lse."""
+
+  def loss(*args):
+    out, lse = fn(*args)
+    lse = jnp.where(jnp.isfinite(lse), lse, 0)
+    return jnp.sin(out).sum() + jnp.sin(lse).sum()
+
+  return jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(*arrays, SINK)
+
+
+def test_the_reference_gathers_the_keys_of_all_devices():
+  arrays = draw(B, T, N, H), draw(B, T, 2, H, seed=1), draw(B, T, 2, H)
+  shared = dict(mask=MASKS['packed'], softcap=2.0)
+
+  def values_and_gradients(fn, *arrays):
+    state = fn(*arrays, SINK)
+    return [*state, *gradients(fn, *arrays)]
+
+  on_ring = lambda q, k, v, sink: ring(
+    *(q, k, v, shared['mask'], 'zigzag'),
+    softcap=2.0,
+    sink=sink,
+    implementation='reference',
+  )
+  one = lambda q, k, v, sink: flash_attention(
+    *(q, k, v),
+    **shared,
+    sink=sink,
+    return_state=True,
+    implementation='reference',
+  )
+  got = values_and_gradients(on_ring, *arrays)
+  assert last_dispatch().chosen == {'any': 'reference'}
+  assert last_dispatch().kernel == 'ring_attention'
+  want = values_and_gradients(one, *arrays)
+  for x, y in zip(got, want, strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+@pytest.mark.parametrize('check_vma', [True, False])
+def test_the_gradient_of_the_sink_sums_over_the_devices(check_vma):
+  """Traced only; the values are compared on a simulated ring above."""
+  q, k, v = draw(1, 16, N, H), draw(1, 16, 2, H), draw(1, 16, 2, H)
+  pos = jnp.arange(16, dtype=jnp.int32)[None]
+  on_mesh = sharded('kv', check_vma=check_vma, has_sink=True)
+  loss = lambda sink: on_mesh(q, k, v, pos, sink).sum()
+  found = str(jax.make_jaxpr(jax.grad(loss))(SINK))
+  assert re.search(r'f32\[4\]\S* = psum\w*\[', found)
 
 
 @pytest.mark.parametrize('layout', ['zigzag', 'striped'])
@@ -144,14 +200,14 @@ def test_balanced_layouts_give_every_rank_equal_causal_work(layout):
   assert sorted(sharded_order(256, 8, layout)) == list(range(256))
 
 
-def sharded(strategy, **kwargs):
+def sharded(strategy, *, check_vma=False, has_sink=False, **kwargs):
   """A program over four devices, for shapes `[1, 64, ...]`."""
   mesh = jax.make_mesh(
     (P,), ('ring',), axis_types=(AxisType.Auto,), devices=jax.devices()[:P]
   )
   spec = PartitionSpec(None, 'ring')
 
-  def local(q, k, v, pos):
+  def local(q, k, v, pos, sink=None):
     return ring_attention(
       q,
       k,
@@ -161,12 +217,14 @@ def sharded(strategy, **kwargs):
       q_pos=pos,
       kv_pos=pos,
       strategy=strategy,
+      sink=sink,
       **kwargs,
     )
 
+  specs = (spec,) * 4 + (PartitionSpec(),) * has_sink
   return jax.jit(
     jax.shard_map(
-      local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+      local, mesh=mesh, in_specs=specs, out_specs=spec, check_vma=check_vma
     )
   )
 
@@ -244,6 +302,8 @@ def test_wrong_arguments_are_named():
     run(mask=masks.tree(jnp.zeros((1, 4, 1), jnp.uint32)))
   with pytest.raises(ValueError, match='mask is None'):
     run(mask=None)
+  with pytest.raises(ValueError, match=r'sink has shape \(3,\)'):
+    run(mask=masks.causal(), sink=jnp.zeros(3))
   three, two = draw(1, 4, 3, 8), draw(1, 4, 2, 8)
   place = functools.partial(
     ring_attention, mask=masks.causal(), axis_name='ring', kv_pos=pos
