@@ -78,10 +78,11 @@ _HEAD = """# Kernels
 
 `jaxtok_kernels` needs jax and numpy only; for 'mosaic_gpu' jax itself needs
 absl-py. Each kernel has one public function with `implementation=`: 'reference'
-(dense, the meaning), 'xla' (runs everywhere, the default on CPU), 'tpu' and
-'triton' (Pallas), 'mosaic_gpu' (Pallas, Hopper). 'auto' takes the best one that
-can serve the call; `last_dispatch()` tells which and why. A named one that
-cannot serve raises `NotImplementedError` with the argument that it cannot take.
+(dense, the meaning; in a ring every device gathers all keys), 'xla' (runs
+everywhere, the default on CPU), 'tpu' and 'triton' (Pallas), 'mosaic_gpu'
+(Pallas, Hopper). 'auto' takes the best one that can serve the call, never
+'reference'; `last_dispatch()` tells which and why. A named one that cannot
+serve raises `NotImplementedError` with the argument that it cannot take.
 
 How a row was verified, all on CPUs in the default tests unless said otherwise:
 

@@ -17,10 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtok_kernels import dispatch
-from jaxtok_kernels.cache_write import xla
+from jaxtok_kernels.cache_write import reference, xla
 
 _PALLAS = {'tpu': 'tpu', 'triton': 'gpu_triton'}
-_AVAILABLE = ('xla', *_PALLAS)
+_AVAILABLE = ('reference', 'xla', *_PALLAS)
 
 
 def _module(name: str) -> Any:
@@ -30,9 +30,12 @@ def _module(name: str) -> Any:
   return importlib.import_module(f'jaxtok_kernels.cache_write.{_PALLAS[name]}')
 
 
-def _scatter(kernel, implementation, pools, news, rows_m):
+def _choose(kernel: str, implementation: str) -> dispatch.Dispatch:
+  return dispatch.choose(kernel, implementation, _AVAILABLE, lambda name: None)
+
+
+def _scatter(found: dispatch.Dispatch, pools, news, rows_m):
   """Writes rows by the chosen implementation."""
-  found = dispatch.choose(kernel, implementation, _AVAILABLE, lambda name: None)
   interpret = dispatch.interpret()
   news = tuple(
     x.astype(pool.dtype) for x, pool in zip(news, pools, strict=True)
@@ -114,13 +117,15 @@ def write_kv(
     want = (*slots_bt.shape, *cache.shape[2:])
     if new.shape != want:
       raise ValueError(f'{name} has shape {new.shape}; it must be {want}.')
+  found = _choose('write_kv', implementation)
+  if 'reference' in found.chosen.values():
+    return reference.write_kv(k_bskh, v_bskh, k_new_btkh, v_new_btkh, slots_bt)
   b, size = k_bskh.shape[:2]
   row_b1 = size * jnp.arange(b, dtype=jnp.int32)[:, None]
   inside = (slots_bt >= 0) & (slots_bt < size)
   rows = jnp.where(inside, row_b1 + slots_bt.astype(jnp.int32), -1).ravel()
   k, v = _scatter(
-    'write_kv',
-    implementation,
+    found,
     (_flat(k_bskh), _flat(v_bskh)),
     (_flat(k_new_btkh), _flat(v_new_btkh)),
     rows,
@@ -211,10 +216,13 @@ def write_rows(
       f'rows_rch {rows_rch.shape}, k_new_btkh {k_new_btkh.shape}, v_new_btkh '
       f'{v_new_btkh.shape} do not fit: rows must be [r, {2 * k}, {h}].'
     )
+  found = _choose('write_rows', implementation)
+  if 'reference' in found.chosen.values():
+    return reference.write_rows(rows_rch, k_new_btkh, v_new_btkh, slots_bt)
   new = jnp.stack([k_new_btkh, v_new_btkh], 3).reshape(b * t, 2 * k, h)
   inside = (slots_bt >= 0) & (slots_bt < rows_rch.shape[0])
   slots = jnp.where(inside, slots_bt.astype(jnp.int32), -1).ravel()
-  return _scatter('write_rows', implementation, (rows_rch,), (new,), slots)[0]
+  return _scatter(found, (rows_rch,), (new,), slots)[0]
 
 
 def compact_kv(
@@ -248,6 +256,9 @@ def compact_kv(
       f'cache_len_b {cache_len_b.shape} and accept_bg {accept_bg.shape} must '
       f'have {b} rows, one per sequence of the cache.'
     )
+  found = _choose('compact_kv', implementation)
+  if 'reference' in found.chosen.values():
+    return reference.compact_kv(cache_bskh, cache_len_b, accept_bg)
   start_b1 = cache_len_b.astype(jnp.int32)[:, None]
   accept_bg = accept_bg.astype(jnp.int32)
   source = jnp.clip(start_b1 + accept_bg, 0, size - 1)
@@ -259,9 +270,6 @@ def compact_kv(
     _flat(cache_bskh),
     piece + every(source),
     jnp.where(every(keep), piece + every(target), -1),
-  )
-  found = dispatch.choose(
-    'compact_kv', implementation, _AVAILABLE, lambda name: None
   )
   interpret = dispatch.interpret()
   call = lambda name, *args: _move_rows((name, interpret), *args)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
-from jaxtok_kernels import _compat, cache_write
-from jaxtok_kernels.cache_write import cost, reference, tpu
+from jaxtok_kernels import _compat, cache_write, last_dispatch
+from jaxtok_kernels.cache_write import cost, tpu
 
-from tests.kernels import interpreted
+from tests.kernels import cache_oracle, interpreted
 
 
 def draw(*shape, seed=0):
@@ -23,11 +23,12 @@ def draw(*shape, seed=0):
 SLOTS = jnp.array([[4, 0, -1], [2, 6, 9]])  # -1 and 9 (of 7) are dropped.
 
 
-IMPLEMENTATIONS = ['xla', 'tpu', 'triton']
+IMPLEMENTATIONS = ['reference', 'xla', 'tpu', 'triton']
 # Where Pallas runs the same kernel as elsewhere.
 SELDOM = [
+  'reference',
   'xla',
-  *(pytest.param(x, marks=pytest.mark.slow) for x in IMPLEMENTATIONS[1:]),
+  *(pytest.param(x, marks=pytest.mark.slow) for x in IMPLEMENTATIONS[2:]),
 ]
 
 
@@ -48,9 +49,11 @@ def test_new_tokens_land_in_their_slots_and_nowhere_else(implementation):
   args = draw(2, 7, 2, 3), draw(2, 7, 2, 3, seed=1)
   new = draw(2, 3, 2, 3, seed=2), draw(2, 3, 2, 3, seed=3)
   got = run(implementation, cache_write.write_kv, *args, *new, SLOTS)
-  want = reference.write_kv(*args, *new, SLOTS)
+  want = cache_oracle.write_kv(*args, *new, SLOTS)
   for x, y in zip(got, want, strict=True):
     np.testing.assert_array_equal(x, y)
+  assert last_dispatch().kernel == 'write_kv'
+  assert last_dispatch().chosen == {'any': implementation}
 
 
 @pytest.mark.parametrize('implementation', SELDOM)
@@ -58,20 +61,20 @@ def test_rows_of_a_pool_interleave_keys_and_values(implementation):
   rows = draw(7, 4, 4)
   new = draw(2, 3, 2, 4, seed=2), draw(2, 3, 2, 4, seed=3)
   got = run(implementation, cache_write.write_rows, rows, *new, SLOTS)
-  want = reference.write_rows(rows, *new, np.asarray(SLOTS))
+  want = cache_oracle.write_rows(rows, *new, np.asarray(SLOTS))
   np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize(
   ('layers', 'implementation'),
-  [(2, x) for x in IMPLEMENTATIONS] + [pytest.param(0, 'xla')],
+  [(2, x) for x in IMPLEMENTATIONS] + [(0, 'reference'), (0, 'xla')],
 )
 def test_accepted_drafts_move_behind_the_cache(layers, implementation):
   cache = draw(2, 9, 2, 4)
   length = jnp.array([3, 1])
   # The first sequence overlaps: slot 4 is read after 3 was written.
   accept = jnp.array([[1, 2, 5], [0, 7, -1]])
-  want = reference.compact_kv(cache, length, accept)
+  want = cache_oracle.compact_kv(cache, length, accept)
   if layers:
     cache = jnp.stack([cache + i for i in range(layers)])
     want = np.stack([want + i for i in range(layers)])
@@ -79,14 +82,18 @@ def test_accepted_drafts_move_behind_the_cache(layers, implementation):
   np.testing.assert_array_equal(got, want)
 
 
-def test_writes_pass_gradients_to_what_stays_and_to_what_is_written():
+@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+def test_writes_pass_gradients_to_what_stays_and_to_what_is_written(
+  implementation,
+):
   """Compared with the derivatives of the scatters themselves."""
   cache, new = draw(2, 7, 2, 4), draw(2, 3, 2, 4, seed=1)
   cotangent = draw(2, 7, 2, 4, seed=2)
 
   def written(cache, new):
-    k, v = cache_write.write_kv(cache, 2 * cache, new, 3 * new, SLOTS)
-    return k, v
+    return cache_write.write_kv(
+      cache, 2 * cache, new, 3 * new, SLOTS, implementation=implementation
+    )
 
   def plain(cache, new):
     row = jnp.arange(2)[:, None]
@@ -97,7 +104,9 @@ def test_writes_pass_gradients_to_what_stays_and_to_what_is_written():
     k, v = write(cache, new)
     if write is written:
       accept = jnp.array([[1, 2, -1], [0, 4, -1]])
-      k = cache_write.compact_kv(k, jnp.array([3, 1]), accept)
+      k = cache_write.compact_kv(
+        k, jnp.array([3, 1]), accept, implementation=implementation
+      )
     else:
       k = k.at[0, 3:5].set(k[0, 4:6])
       k = k.at[1, 1:3].set(k[1, jnp.array([1, 5])])
@@ -120,7 +129,7 @@ def with_races(mode):
   got = run('tpu', cache_write.compact_kv, cache, length, accept, params=params)
   races = _compat.tpu_races()
   pltpu.reset_tpu_interpret_mode_state()
-  return got, reference.compact_kv(cache, length, accept), races
+  return got, cache_oracle.compact_kv(cache, length, accept), races
 
 
 @pytest.mark.parametrize(
@@ -143,7 +152,7 @@ def test_the_race_detector_finds_a_missing_wait(monkeypatch):
 def test_ring_keeps_the_sinks_and_the_latest_tokens():
   positions = jnp.arange(23)
   slots = cache_write.ring_slots(positions, 2, 5)
-  np.testing.assert_array_equal(slots, reference.ring_slots(positions, 2, 5))
+  np.testing.assert_array_equal(slots, cache_oracle.ring_slots(positions, 2, 5))
   last = {int(s): int(p) for p, s in zip(positions, slots, strict=True)}
   assert sorted(last.values()) == [0, 1, 18, 19, 20, 21, 22]
 

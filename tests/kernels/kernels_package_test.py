@@ -91,6 +91,8 @@ def test_the_page_has_a_row_for_every_implementation():
     if name != 'reference'
   }
   assert rows == want
+  for kernel, module in kernels.items():
+    assert 'reference' in module._AVAILABLE, kernel
 
 
 def test_roofline_is_the_slowest_of_three_limits():
