@@ -288,16 +288,7 @@ def _kernel(plan: _Plan, num_pools, count, ids, ids_next, q, pos, limit, *refs):
     jax.lax.div(count[b] + (plan.step - 1), jnp.int32(plan.step)), 1
   )
   start = functools.partial(_start, plan, pools, buffers, sem)
-  m[...] = jnp.full_like(m, -jnp.inf)
-  l[...] = jnp.zeros_like(l)
-  acc[...] = jnp.zeros_like(acc)
-  if plan.has_state:
-    out_in, lse_in = state
-    size = out_in.shape[2]
-    top = jnp.broadcast_to(lse_in[0] * _LOG2E, (plan.k, size, _LANES))
-    m[:, :size] = top
-    l[:, :size] = jnp.where(top > -jnp.inf, 1.0, 0.0)
-    acc[:, :size] = out_in[0]
+  _begin(state, m, l, acc)
 
   @pl.when(is_first)
   def _():
@@ -340,6 +331,21 @@ def _kernel(plan: _Plan, num_pools, count, ids, ids_next, q, pos, limit, *refs):
   if plan.tail:
     _visit_tail(plan, q, *tail, m, l, acc)
   _finish(m, l, acc, out, lse)
+
+
+def _begin(state, m, l, acc) -> None:
+  """Nothing seen yet, or in the rows in use what the incoming state saw."""
+  m[...] = jnp.full_like(m, -jnp.inf)
+  l[...] = jnp.zeros_like(l)
+  acc[...] = jnp.zeros_like(acc)
+  if state is None:
+    return
+  out_in, lse_in = state
+  k, size = out_in.shape[1:3]
+  top = jnp.broadcast_to(lse_in[0] * _LOG2E, (k, size, _LANES))
+  m[:, :size] = top
+  l[:, :size] = jnp.where(top > -jnp.inf, 1.0, 0.0)
+  acc[:, :size] = out_in[0]
 
 
 def _visit_tail(plan: _Plan, q, keys, values, bits, m, l, acc) -> None:
