@@ -5,7 +5,8 @@
 Forward: grid (b, k, t tiles, s tiles); the last axis walks the list of key
 tiles that the query tile touches (scalar prefetch: codes and counts in SMEM),
 steps past its count fetch and compute nothing. The g query heads of a key head
-are rows of one matmul, so that keys are read once per group.
+are rows of one matmul, so that keys are read once per group; more than 16 heads
+(2048 rows) are cut into parts, which read them once each.
   VMEM per step: q [g bq, h], k and v [bkv, h] (double buffered), acc [g bq, h]
   f32, running max and lane-wise partial sums [g bq, 128] f32.
 Bytes: q, out once; k, v once per query tile. FLOPs: 4 h per visible pair.
@@ -64,10 +65,10 @@ def unsupported(
 
 def _bias(bias: jax.Array, plan: tpu_plan.Plan) -> jax.Array:
   """`[b|1, k|1, g|1, t padded, s padded]`."""
-  c, n, t, s = bias.shape
+  _, n, t, s = bias.shape
   pads = ((0, 0), (0, 0), (0, plan.t_pad - t), (0, plan.s_pad - s))
-  heads = (plan.k, plan.g) if n > 1 else (1, 1)
-  return jnp.pad(bias, pads).reshape(c, *heads, plan.t_pad, plan.s_pad)
+  bias = jnp.pad(bias, pads)
+  return tpu_plan.by_part(bias, plan, 1) if n > 1 else bias[:, :, None]
 
 
 def forward(
@@ -132,8 +133,7 @@ def forward(
     scratch,
   )
   out_btnh = tpu_plan.from_queries(out_bkgth, plan)
-  to_btn = lambda x: x[..., : plan.t].transpose(0, 3, 1, 2)
-  lse_btn = to_btn(lse[0]).reshape(q_btnh.shape[:3]) if lse else None
+  lse_btn = tpu_plan.from_rows(lse[0], plan) if lse else None
   return AttentionState(out_btnh, lse_btn)
 
 
@@ -142,7 +142,8 @@ def _extras(
 ) -> dict[str, jax.Array]:
   found = {} if bias is None else {'bias': _bias(bias, plan)}
   if sink_n is not None:
-    found['sink'] = sink_n.astype(jnp.float32)
+    sink = tpu_plan.by_part(sink_n.astype(jnp.float32), plan, 0)
+    found['sink'] = sink.ravel()
   if state_in is not None:
     found['out_in'] = tpu_plan.queries(state_in.out.astype(jnp.float32), plan)
     found['lse_in'] = tpu_plan.rows(state_in.lse, plan, -jnp.inf)
@@ -159,7 +160,7 @@ def _forward_specs(operands, plan: tpu_plan.Plan, kv_batch_at: int | None):
 
   def by_key(b, h, i, j, codes, counts):
     element = b if kv_batch_at is None else counts[kv_batch_at + b]
-    return element, h, tile(b, h, i, j, codes), 0
+    return element, plan.key_head(h), tile(b, h, i, j, codes), 0
 
   def by_pair(b, h, i, j, codes, _):
     bias = operands['bias']

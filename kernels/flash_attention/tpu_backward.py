@@ -60,7 +60,7 @@ def _backward_specs(operands, plan: tpu_plan.Plan, q_tile, kv_tile):
   bq, bkv, g = plan.block_q, plan.block_kv, plan.g
   mb = lambda x: lambda b: b if operands[x].shape[0] > 1 else 0
   queries = lambda *x: (x[0], x[1], 0, q_tile(*x), 0)
-  keys = lambda *x: (x[0], x[1], kv_tile(*x), 0)
+  keys = lambda *x: (x[0], plan.key_head(x[1]), kv_tile(*x), 0)
   rows = lambda *x: (x[0], x[1], 0, q_tile(*x))
   return {
     'q': pl.BlockSpec((1, 1, g, bq, h), queries),
@@ -108,11 +108,10 @@ def _backward_keys(operands, mask, plan: tpu_plan.Plan):
     return codes[plan.list_index(b, h, i, j, plan.num_kv, steps)] >> 1
 
   specs = _backward_specs(operands, plan, q_tile, lambda b, h, i, *_: i)
-  shape = lambda x: jax.ShapeDtypeStruct(operands[x].shape, jnp.float32)
   acc = lambda x: pltpu.VMEM(
     (plan.block_kv, operands[x].shape[-1]), jnp.float32
   )
-  return tpu_plan.call(
+  grads = tpu_plan.call(
     _backward_keys_kernel,
     plan,
     'flash_attention_dkv',
@@ -120,8 +119,23 @@ def _backward_keys(operands, mask, plan: tpu_plan.Plan):
     operands,
     specs,
     tpu_plan.lists(mask, plan, by_key=True),
-    [(specs['k'], shape('k')), (specs['v'], shape('v'))],
+    [_by_part(operands[x], plan) for x in ('k', 'v')],
     [acc('k'), acc('v')],
+  )
+  if plan.parts == 1:
+    return grads
+  cut = lambda x: x.reshape(plan.b, -1, plan.parts, *x.shape[2:])
+  return [cut(x).sum(2) for x in grads]
+
+
+def _by_part(x_bksh: jax.Array, plan: tpu_plan.Plan):
+  """Block and shape of a cotangent of keys; each part writes its own."""
+  h = x_bksh.shape[-1]
+  block = (1, 1, plan.block_kv, h)
+  shape = (plan.b, plan.k, plan.s_pad, h)
+  return (
+    pl.BlockSpec(block, lambda b, h, i, *_: (b, h, i, 0)),
+    jax.ShapeDtypeStruct(shape, jnp.float32),
   )
 
 
@@ -236,7 +250,7 @@ def column_sums(
     [pltpu.VMEM((plan.g, plan.block_kv, tpu_plan.LANES), jnp.float32)],
   )
   sums_bskg = sums_bkgs[..., : plan.s].transpose(0, 3, 1, 2)
-  return sums_bskg.reshape(plan.b, plan.s, -1)
+  return tpu_plan.from_parts(sums_bskg, plan, 2)
 
 
 def _column_sums_kernel(plan: tpu_plan.Plan, names, codes, counts, *refs):

@@ -4,7 +4,9 @@
 
 A plan has the static settings of a call. Queries are laid out as
 `[b, k, g, t, h]`, keys as `[b, k, s, h]`, both padded to whole tiles; a list of
-the tiles to visit goes with each call.
+the tiles to visit goes with each call. If the query heads of a key head do not
+fit VMEM they are cut into parts, each a `k` of its own that reads the same keys
+again (a last part is padded with heads of zeros).
 """
 
 import dataclasses
@@ -14,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtok_kernels import masks
@@ -31,13 +34,19 @@ _MOST_SMEM = 900 * 1024  # Bytes of the lists of tiles; the core has 1 MiB.
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Static settings of a call."""
+  """Static settings of a call.
+
+  `k` counts the parts of all key heads, `parts` those of one; `g` is the query
+  heads of a part, `group` those of a key head.
+  """
 
   b: int
   t: int
   s: int
   k: int
   g: int
+  parts: int
+  group: int
   block_q: int
   block_kv: int
   block_compute: int
@@ -80,30 +89,36 @@ class Plan:
     """
     return not self.band.num_intervals and not self.has_lists
 
+  def key_head(self, part):
+    """The key head of a part."""
+    # Not `//`, whose signs do not lower everywhere.
+    return part if self.parts == 1 else jax.lax.div(part, np.int32(self.parts))
+
   def list_index(self, b, h, outer, inner, num_outer: int, num_inner: int):
     """Place of an entry in flattened codes; counts have `num_inner = 1`."""
     b = b if self.mask_batch > 1 else 0
-    h = h if self.mask_heads > 1 else 0
+    h = self.key_head(h) if self.mask_heads > 1 else 0
     return ((b * self.mask_heads + h) * num_outer + outer) * num_inner + inner
 
 
-def plan_of(q, k, mask, options: Options, interpret, **flags) -> Plan:
+def plan_of(
+  q, k, mask, options: Options, interpret, *, is_backward=False, **flags
+) -> Plan:
   """The plan of a call; `flags` are has_sink and has_state."""
-  b, t, n, h = q.shape
+  b, t, n, _ = q.shape
   s, heads = k.shape[1:3]
-  tiles = options.tiles or cost.tpu_tiles(t, s, h, n // heads)
-  if (lists := mask.block_lists) is not None:
-    tiles = cost.TpuTiles(
-      lists.block_q, lists.block_kv, min(lists.block_kv, tiles.block_compute)
-    )
+  parts, tiles = _parts(q, k, mask, options, is_backward)
+  listed = mask.block_lists
   s_pad = -(-s // tiles.block_kv) * tiles.block_kv
   precision = jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None
   return Plan(
     b=b,
     t=t,
     s=s,
-    k=heads,
-    g=n // heads,
+    k=heads * parts,
+    g=-(-n // (heads * parts)),
+    parts=parts,
+    group=n // heads,
     block_q=tiles.block_q,
     block_kv=tiles.block_kv,
     block_compute=tiles.block_compute,
@@ -111,8 +126,8 @@ def plan_of(q, k, mask, options: Options, interpret, **flags) -> Plan:
     softcap=options.softcap,
     band=tile_lists.band(mask, s, s_pad),
     mask_batch=mask.batch,
-    mask_heads=1 if lists is None else lists.ids.shape[1],
-    has_lists=lists is not None,
+    mask_heads=1 if listed is None else listed.ids.shape[1],
+    has_lists=listed is not None,
     has_lse=options.has_lse,
     out_dtype=options.out_dtype or jnp.float32,
     precision=precision,
@@ -121,14 +136,26 @@ def plan_of(q, k, mask, options: Options, interpret, **flags) -> Plan:
   )
 
 
+def _parts(q, k, mask, options: Options, is_backward: bool):
+  """The fewest parts of a group whose rows fit VMEM, and their tiles."""
+  (t, n, h), (s, heads) = q.shape[1:], k.shape[1:3]
+  group = max(1, n // heads)
+  default = cost.tpu_backward_tiles if is_backward else cost.tpu_tiles
+  for parts in range(1, group + 1):
+    size = -(-group // parts)
+    tiles = options.tiles or default(t, s, h, size)
+    if (lists := mask.block_lists) is not None:
+      compute = min(lists.block_kv, tiles.block_compute)
+      tiles = cost.TpuTiles(lists.block_q, lists.block_kv, compute)
+    if size * tiles.block_q <= _MOST_ROWS:
+      break
+  return parts, tiles
+
+
 def backward_plan(q, k, mask, options: Options, interpret) -> Plan:
   """The plan of kernels with transposed scores, which have own tiles."""
-  if options.tiles is None:
-    (t, n, h), (s, heads) = q.shape[1:], k.shape[1:3]
-    tiles = cost.tpu_backward_tiles(t, s, h, n // heads)
-    options = dataclasses.replace(options, tiles=tiles)
   flags = dict(has_sink=False, has_state=False)
-  return plan_of(q, k, mask, options, interpret, **flags)
+  return plan_of(q, k, mask, options, interpret, is_backward=True, **flags)
 
 
 def too_large(q, k, mask) -> str | None:
@@ -139,9 +166,8 @@ def too_large(q, k, mask) -> str | None:
   plan = plan_of(q, k, mask, options, False, has_sink=False, has_state=False)
   if plan.g * plan.block_q > _MOST_ROWS:
     return (
-      f'q_btnh with {plan.g} heads for each of k_bskh is not supported: the '
-      f'{plan.block_q} queries of a tile are {plan.g * plan.block_q} rows, and '
-      f'{_MOST_ROWS} fit VMEM'
+      f'mask.block_lists has blocks of {plan.block_q} queries, and '
+      f'{_MOST_ROWS} rows fit VMEM'
     )
   for x in (plan, backward_plan(q, k, mask, options, False)):
     num = x.mask_batch * x.mask_heads * x.num_q * (x.num_kv + 1)
@@ -153,18 +179,36 @@ def too_large(q, k, mask) -> str | None:
   return None
 
 
+def by_part(x: jax.Array, plan: Plan, axis: int, fill: float = 0.0):
+  """Splits an axis of query heads into `k` and `g`."""
+  lead, rest = x.shape[:axis], x.shape[axis + 1 :]
+  if more := plan.parts * plan.g - plan.group:
+    x = x.reshape(*lead, -1, plan.group, *rest)
+    pads = [(0, 0)] * x.ndim
+    pads[axis + 1] = (0, more)
+    x = jnp.pad(x, pads, constant_values=fill)
+  return x.reshape(*lead, plan.k, plan.g, *rest)
+
+
+def from_parts(x: jax.Array, plan: Plan, axis: int) -> jax.Array:
+  """Undoes `by_part`: `axis` is that of `k`, `g` follows."""
+  lead, rest = x.shape[:axis], x.shape[axis + 2 :]
+  if plan.parts * plan.g > plan.group:
+    x = x.reshape(*lead, -1, plan.parts * plan.g, *rest)
+    x = jax.lax.slice_in_dim(x, 0, plan.group, axis=axis + 1)
+  return x.reshape(*lead, plan.k // plan.parts * plan.group, *rest)
+
+
 def queries(x_btnh: jax.Array, plan: Plan) -> jax.Array:
   """`[b, k, g, t padded, h]`."""
-  b, t, _, h = x_btnh.shape
-  x = x_btnh.reshape(b, t, plan.k, plan.g, h).transpose(0, 2, 3, 1, 4)
-  return jnp.pad(x, ((0, 0),) * 3 + ((0, plan.t_pad - t), (0, 0)))
+  x = by_part(x_btnh, plan, 2).transpose(0, 2, 3, 1, 4)
+  return jnp.pad(x, ((0, 0),) * 3 + ((0, plan.t_pad - plan.t), (0, 0)))
 
 
 def rows(x_btn: jax.Array, plan: Plan, fill: float) -> jax.Array:
   """`[b, k, g, t padded]`."""
-  b, t, _ = x_btn.shape
-  x = x_btn.reshape(b, t, plan.k, plan.g).transpose(0, 2, 3, 1)
-  pad = ((0, 0),) * 3 + ((0, plan.t_pad - t),)
+  x = by_part(x_btn, plan, 2, fill).transpose(0, 2, 3, 1)
+  pad = ((0, 0),) * 3 + ((0, plan.t_pad - plan.t),)
   return jnp.pad(x, pad, constant_values=fill)
 
 
@@ -180,7 +224,12 @@ def keys(x_bskh, mask: masks.MaskSpec | None, plan: Plan) -> jax.Array:
 def from_queries(x_bkgth: jax.Array, plan: Plan) -> jax.Array:
   """Back to `[b, t, n, h]`, without the padding."""
   x = x_bkgth[:, :, :, : plan.t].transpose(0, 3, 1, 2, 4)
-  return x.reshape(plan.b, plan.t, plan.k * plan.g, -1)
+  return from_parts(x, plan, 2)
+
+
+def from_rows(x_bkgt: jax.Array, plan: Plan) -> jax.Array:
+  """Back to `[b, t, n]`, without the padding."""
+  return from_parts(x_bkgt[..., : plan.t].transpose(0, 3, 1, 2), plan, 2)
 
 
 def lists(mask, plan: Plan, *, by_key: bool = False):

@@ -24,7 +24,7 @@ from jaxtok_kernels import (
   lowering_platforms,
   masks,
 )
-from jaxtok_kernels.flash_attention import cost, tile_lists
+from jaxtok_kernels.flash_attention import cost, tile_lists, tpu_plan, xla
 
 from tests.kernels import kernel_oracle
 
@@ -125,6 +125,50 @@ def test_values_and_gradients_equal_the_reference(implementation, name):
     # What nobody sees may be NaN.
     args[1:] = [x.at[1, 20:].set(jnp.nan) for x in args[1:]]
   check(implementation, args, more, mask, **static)
+
+
+@pytest.mark.parametrize(
+  ('n', 'parts'), [(5, 2), pytest.param(6, 2, marks=pytest.mark.slow)]
+)
+def test_query_heads_that_do_not_fit_a_tpu_are_cut_into_parts(
+  n, parts, monkeypatch
+):
+  """Parts of three heads; of five the last is padded."""
+  monkeypatch.setattr(tpu_plan, '_MOST_ROWS', 3 * 16)
+  q, k, v = draw(1, 20, 2 * n, 16), draw(1, 40, 2, 16), draw(1, 40, 2, 16)
+  options = xla.Options.of(16, None, None)
+  plan = tpu_plan.backward_plan(q, k, masks.causal(20), options, True)
+  assert (plan.parts, plan.g, plan.k) == (parts, 3, 2 * parts)
+  more = dict(
+    sink=draw(2 * n, seed=4),
+    state_in=AttentionState(
+      draw(1, 20, 2 * n, 16, seed=6).at[:, ::3].set(0),
+      draw(1, 20, 2 * n, seed=5).at[:, ::3].set(-jnp.inf),
+    ),
+  )
+  check('tpu', (q, k, v), more, masks.causal(20), softcap=3.0)
+
+
+@pytest.mark.slow
+def test_parts_take_their_own_bias_and_block_lists(monkeypatch):
+  monkeypatch.setattr(tpu_plan, '_MOST_ROWS', 3 * 16)
+  q, k = draw(1, 20, 10, 16), draw(1, 40, 2, 16)
+  attend = functools.partial(
+    flash_attention,
+    *(q, k, draw(1, 40, 2, 16, seed=1)),
+    mask=masks.causal(20),
+    bias=draw(1, 10, 20, 40, seed=7),
+  )
+  with interpret_mode():
+    got = jax.jit(functools.partial(attend, implementation='tpu'))()
+  np.testing.assert_allclose(got, attend(implementation='reference'), atol=ATOL)
+  lse = draw(1, 20, 10, seed=3)
+  sums = functools.partial(column_sums, q, k, lse, mask=masks.causal(20))
+  with interpret_mode():
+    got = jax.jit(functools.partial(sums, implementation='tpu'))()
+  np.testing.assert_allclose(got, sums(implementation='reference'), rtol=1e-5)
+  monkeypatch.setattr(tpu_plan, '_MOST_ROWS', 128)
+  check('tpu', inputs(s=384, t=256), {}, block_mask())
 
 
 def test_the_output_is_the_same_without_the_log_sum_exp():
@@ -264,10 +308,14 @@ def mask_of(kind, t):
   return masks.packed(jnp.ones((1, t), jnp.int32))
 
 
-@pytest.mark.parametrize(('h', 'kind'), LOWERED)
-def test_tpu_kernels_lower_without_a_tpu(monkeypatch, h, kind):
+@pytest.mark.parametrize(
+  ('h', 'kind', 'n'),
+  # 160 heads of four key heads: three parts each.
+  [*((*x, 8) for x in LOWERED), (128, 'packed', 160)],
+)
+def test_tpu_kernels_lower_without_a_tpu(monkeypatch, h, kind, n):
   monkeypatch.undo()
-  q = jax.ShapeDtypeStruct((1, 2048, 8, h), jnp.bfloat16)
+  q = jax.ShapeDtypeStruct((1, 2048, n, h), jnp.bfloat16)
   k = jax.ShapeDtypeStruct((1, 2048, 4, h), jnp.bfloat16)
   kernels = jax.export.DisabledSafetyCheck.custom_call('tpu_custom_call')
   grads = grads_of(mask_of(kind, 2048), 'tpu')
@@ -344,6 +392,20 @@ def test_what_a_kernel_cannot_serve_is_named():
   tree = masks.tree(jnp.zeros((B, T, -(-T // 32)), jnp.uint32))
   with pytest.raises(NotImplementedError, match=r'mask\.tree_bits'):
     run(mask=tree, implementation='tpu')
+  tall = BlockLists(
+    ids=jnp.zeros((1, 1, 1, 1), jnp.int32),
+    count=jnp.ones((1, 1, 1), jnp.int32),
+    full=jnp.zeros((1, 1, 1, 1), bool),
+    block_q=4096,
+    block_kv=128,
+  )
+  q_tall, k_short = draw(1, 4096, 1, 16), draw(1, 128, 1, 16)
+  with pytest.raises(NotImplementedError, match='blocks of 4096 queries'):
+    flash_attention(
+      *(q_tall, k_short, k_short),
+      mask=masks.blocks(tall),
+      implementation='tpu',
+    )
   with pytest.raises(NotImplementedError, match='multiples of its blocks'):
     flash_attention(*inputs(t=250), mask=block_mask(), implementation='tpu')
   lists = dataclasses.replace(
@@ -414,7 +476,7 @@ def test_auto_leaves_out_what_could_serve_but_is_slow():
 @pytest.mark.parametrize(
   'b, t, n, packed, message',
   [
-    (1, 1024, 32, False, r'4096 rows, and 2048 fit VMEM'),
+    (1, 1024, 32, False, ''),
     (8, 131_072, 1, True, r'1\.0 MiB, and 0\.9 MiB fit SMEM'),
     (16, 65_536, 1, True, r'each of 16 batch elements'),
     (1, 1024, 16, False, ''),
