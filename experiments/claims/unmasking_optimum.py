@@ -11,8 +11,9 @@ Check: a policy that starts as a smoothed clone of Threshold(0.5), then speed
 pressures 2 and 8, groups of 16, no credit after the answer was wrong, 0.05 nats
 per update; the settings were chosen on seed 10. calls is what the cheapest
 policy of a seed with an accuracy of 0.98 costs, on 512 test prompts; 24, the
-answer's length, if there is none. Blame of single steps (`rl.Credit.BLAME`)
-from random weights ends in revealing nothing and is not used.
+answer's length, if there is none. Blame of single steps
+(`returns.Credit.BLAME`) from random weights ends in revealing nothing and is
+not used.
 """
 
 import pathlib

@@ -18,7 +18,7 @@ import pathlib
 
 from experiments.unmasking import experiment, training
 from experiments.unmasking.configs import dice
-from jaxtok.diffusion import rl
+from jaxtok.diffusion import returns, rl
 
 TITLE = 'Reward of unmasking policies'
 PAPER = 'Learning Unmasking Policies, arXiv:2512.09106'
@@ -41,7 +41,7 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   job = experiment.Experiment(config, shared)
   found = job.denoiser()
   numbers = {}
-  for kind in rl.Reward:
+  for kind in returns.Reward:
     learn = rl.Config(alpha=1.0, reward=kind, lr=3e-3, steps=100)
     policy = training.Config(learn=learn, clone=None)
     lesson = training.Lesson(config.task, found, policy, seed, job.log)

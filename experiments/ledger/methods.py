@@ -22,8 +22,8 @@ FOLDERS: dict[str, frozenset[str]] = {
     }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  # No claim measures LLaDA yet; cloning, rl and rollout train the policy, which
-  # is the method.
+  # No claim measures LLaDA yet; cloning, returns, rl and rollout train the
+  # policy, which is the method.
   'jaxtok/diffusion': frozenset(
     {
       *(
@@ -37,7 +37,8 @@ FOLDERS: dict[str, frozenset[str]] = {
         'llada',
         'losses',
       ),
-      *('pretrained', 'rl', 'rollout', 'samplers', 'schedules', 'selectors'),
+      *('pretrained', 'returns', 'rl', 'rollout', 'samplers', 'schedules'),
+      'selectors',
     }
   ),
   'jaxtok/models': frozenset(

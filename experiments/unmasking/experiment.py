@@ -141,7 +141,7 @@ class Experiment(staged.Staged):
       (f'{which}, {name}', selector)
       for which, model in policies.every.items()
       for name, selector in selection.policies(
-        model, c.temperatures, c.scales, c.policy.learn.likelihood
+        model, c.policy.learn, c.temperatures, c.scales
       )
     ]
 

@@ -131,7 +131,7 @@ class Judge:
 
 def _inner(selector: Any) -> Any:
   """What decides inside the blocks."""
-  while isinstance(selector, rollout.InBlocks):
+  while isinstance(selector, rollout.InBlocks | rollout.OfMostConfident):
     selector = selector.selector
   return selector
 
@@ -194,15 +194,14 @@ def remasked(judge: Judge, num: int) -> dict[str, list[pareto.Point]]:
 
 def policies(
   model: policy.UnmaskingPolicy,
+  learn: rl.Config,
   temperatures: Iterable[float] = (0.1, 0.25, 0.5, 1.0),
   scales: Iterable[float] = (1.0,),
-  likelihood: rl.Likelihood = rl.Likelihood.BERNOULLI,
 ) -> list[tuple[str, Any]]:
-  """A policy, trained with a likelihood, at several temperatures and scales."""
+  """A policy, as it was trained, at several temperatures and scales."""
   num = lambda x: jnp.asarray(float(x))
-  actions = likelihood.make()
   return [
-    (f'tau={t:g}, scale={s:g}', policy.Policy(model, num(t), num(s), actions))
+    (f'tau={t:g}, scale={s:g}', learn.selector(model, num(t), num(s)))
     for t in temperatures
     for s in scales
   ]

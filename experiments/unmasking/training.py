@@ -27,7 +27,15 @@ from flax import nnx
 from experiments.unmasking import denoiser as denoiser_lib
 from experiments.unmasking import selection
 from jaxtok.config import configclass
-from jaxtok.diffusion import cloning, policy, rl, rollout, samplers, selectors
+from jaxtok.diffusion import (
+  cloning,
+  policy,
+  returns,
+  rl,
+  rollout,
+  samplers,
+  selectors,
+)
 from jaxtok.tasks import base
 
 Log = Callable[[str], None]
@@ -149,6 +157,7 @@ class Lesson:
         mask_id=self.task.mask_id,
         block=self.config.learn.block,
         actions=self.actions,
+        num_candidates=self.config.learn.near.num_candidates,
         expert=self.expert,
         is_expert_b=jnp.ones(len(rows), bool),
       )
@@ -227,7 +236,7 @@ class Lesson:
     """Temperature to whether rows came out right and their calls."""
     return {
       temperature: self.judge.judged(
-        policy.Policy(model, jnp.asarray(temperature), actions=self.actions),
+        self.config.learn.selector(model, jnp.asarray(temperature)),
         self.judge.rows_nt,
       )
       for temperature in self.config.temperatures
@@ -237,7 +246,7 @@ class Lesson:
     """Numbers at the temperature of the highest reward."""
     found = []
     for temperature, (right, calls) in validated.items():
-      reward = rl.rewards(
+      reward = returns.rewards(
         right, calls, self.task.answer_len, alpha, self.config.learn.reward
       )
       numbers = dict(

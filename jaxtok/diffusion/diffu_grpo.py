@@ -38,7 +38,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
-from jaxtok.diffusion import ending, losses, rl, samplers, selectors
+from jaxtok.diffusion import ending, losses, returns, rl, samplers, selectors
 
 
 @runtime_checkable
@@ -430,7 +430,7 @@ class Trainer:
     is_open_b = np.asarray(canvas.is_masked_bt).any(-1)
     reward_b = np.asarray(self.reward(np.asarray(canvas.tokens_bt)))
     reward_b = np.where(is_open_b, 0, reward_b).astype(np.float32)
-    advantage_b = rl.advantages(reward_b, c.group)
+    advantage_b = returns.advantages(reward_b, c.group)
     learnt = {'kl': 0.0, 'clipped': 0.0, 'norm': 0.0}
     # Without a difference inside any group there is nothing to learn.
     if np.abs(advantage_b).max() >= 1e-6:

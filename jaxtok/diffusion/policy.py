@@ -276,6 +276,44 @@ class PlackettLuce:
     return jnp.where(jnp.arange(select_bt.shape[1]) < num_b1, order_bt, -1)
 
 
+@dataclasses.dataclass(frozen=True)
+class OneToken:
+  """One allowed position per call, drawn from the softmax of the logits.
+
+  Hong et al. 2025, arXiv:2510.05725. An action is a set of one position, bool
+  [b, t]; empty in rows without a choice.
+  """
+
+  def sample(self, logits_bt, allowed_bt, rngs_b) -> Bool[Array, 'b t']:
+    draw = lambda rng, x_t: jax.random.categorical(rng, x_t, mode='high')
+    logits_bt = jnp.where(allowed_bt, logits_bt, -jnp.inf)
+    chosen_b = jax.vmap(draw)(rngs_b, logits_bt)
+    hot_bt = jax.nn.one_hot(chosen_b, logits_bt.shape[1], dtype=bool)
+    return hot_bt & allowed_bt
+
+  def reveal(
+    self, logits_bt, allowed_bt, rngs_b, temperature=1.0, scale=1.0
+  ) -> Bool[Array, 'b t']:
+    """At inference: drawn from softmax(logits / temperature).
+
+    One position is revealed whatever `scale` is.
+    """
+    del scale
+    return self.sample(logits_bt / temperature, allowed_bt, rngs_b)
+
+  def log_prob(self, logits_bt, action_bt, allowed_bt) -> Float[Array, 'b']:
+    # Finite everywhere, so that gradients of unused branches are too.
+    log_p_bt = jax.nn.log_softmax(jnp.where(allowed_bt, logits_bt, -1e30))
+    return jnp.where(action_bt & allowed_bt, log_p_bt, 0).sum(-1)
+
+  def to_set(self, action_bt) -> Bool[Array, 'b t']:
+    return action_bt
+
+  def from_set(self, select_bt, confidence_bt) -> Bool[Array, 'b t']:
+    """The most confident position of the set."""
+    return select_bt & (selectors.ranks(confidence_bt, select_bt) == 0)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Policy:

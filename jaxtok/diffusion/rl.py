@@ -30,14 +30,14 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jaxtok.config import configclass
-from jaxtok.diffusion import policy, rollout, samplers, selectors
-
-
-class Reward(enum.Enum):
-  """How correctness and speed make a reward."""
-
-  PRODUCT = 'product'  # r ((L - n + 1) / L) ** alpha.
-  SUM = 'sum'  # r - alpha n / L: an ablation, which learns not to answer.
+from jaxtok.diffusion import (
+  policy,
+  returns,
+  rollout,
+  samplers,
+  selectors,
+  upo,
+)
 
 
 class Likelihood(enum.Enum):
@@ -45,21 +45,14 @@ class Likelihood(enum.Enum):
 
   BERNOULLI = 'bernoulli'
   PLACKETT_LUCE = 'plackett_luce'
+  ONE_TOKEN = 'one_token'
 
   def make(self) -> Any:
-    is_bernoulli = self is Likelihood.BERNOULLI
-    return policy.Bernoulli() if is_bernoulli else policy.PlackettLuce()
-
-
-class Credit(enum.Enum):
-  """Which steps of a rollout its advantage is given to."""
-
-  ALL = 'all'  # Each the same share: the paper's.
-  BLAME = 'blame'  # If it is negative, the step that made the answer wrong.
-  # None to steps after the answer was wrong: with Reward.PRODUCT they change no
-  # reward, so that what they add is mostly noise. Its mean would be 0 but for
-  # the weight of a step, 1 / steps of its rollout, which later actions change.
-  UNTIL_FAULT = 'until_fault'
+    return {
+      Likelihood.BERNOULLI: policy.Bernoulli(),
+      Likelihood.PLACKETT_LUCE: policy.PlackettLuce(),
+      Likelihood.ONE_TOKEN: policy.OneToken(),
+    }[self]
 
 
 @configclass
@@ -68,9 +61,9 @@ class Config:
 
   alpha: float = 2.0  # Speed pressure; 0 rewards correctness alone.
   alpha_start: float = -1.0  # If >= 0, alpha rises from it over half the run.
-  reward: Reward = Reward.PRODUCT
+  reward: returns.Reward = returns.Reward.PRODUCT
   likelihood: Likelihood = Likelihood.BERNOULLI
-  credit: Credit = Credit.ALL
+  credit: returns.Credit = returns.Credit.ALL
   steps: int = 160
   num_prompts: int = 16  # Per update.
   group: int = 8  # Rollouts of the policy per prompt.
@@ -84,6 +77,7 @@ class Config:
   is_cosine: bool = True  # After the warm-up lr falls to 0; else it stays.
   weight_decay: float = 0.1
   clip_norm: float = 0.2
+  near: upo.Config = dataclasses.field(default_factory=upo.Config)
   block: int = 0  # Of the decoding; 0 decodes all at once.
   max_calls: int = 0  # A rollout that needs more fails; 0: the answer's length.
 
@@ -112,6 +106,7 @@ class Config:
         f'rl.entropy={self.entropy} is that of Bernoulli actions, but '
         f'rl.likelihood={self.likelihood.value!r}.'
       )
+    self._check_one_token()
     if self.max_kl and self.num_inner > 1:
       raise ValueError(
         f'rl.max_kl={self.max_kl} bounds the one update of a batch, but '
@@ -120,6 +115,34 @@ class Config:
     for name, (is_fine, rule) in rules.items():
       if not is_fine:
         raise ValueError(f'rl.{name}={getattr(self, name)} must be {rule}.')
+
+  def _check_one_token(self) -> None:
+    is_one = self.likelihood is Likelihood.ONE_TOKEN
+    if not is_one and (self.near.kl or self.near.num_candidates):
+      raise ValueError(
+        f'rl.near.kl={self.near.kl} and num_candidates='
+        f'{self.near.num_candidates} must be 0 with rl.likelihood='
+        f'{self.likelihood.value!r}: they are for the one token per call of '
+        "'one_token'."
+      )
+    if is_one and (self.alpha or self.alpha_start > 0):
+      raise ValueError(
+        f"rl.alpha={self.alpha} must be 0 with rl.likelihood='one_token': each "
+        'rollout takes as many calls as the answer has tokens.'
+      )
+
+  def selector(
+    self,
+    model: policy.UnmaskingPolicy,
+    temperature: Any = 1.0,
+    scale: Any = 1.0,
+  ) -> selectors.Selector:
+    """A policy that decodes as it was trained, see `policy.Policy`."""
+    actions = self.likelihood.make()
+    found = policy.Policy(model, temperature, scale, actions)
+    if not self.near.num_candidates:
+      return found
+    return rollout.OfMostConfident(found, self.near.num_candidates)
 
   @property
   def rows_per_prompt(self) -> int:
@@ -149,54 +172,6 @@ class Config:
       optax.clip_by_global_norm(self.clip_norm),
       optax.adamw(self.schedule(), weight_decay=self.weight_decay),
     )
-
-
-def rewards(
-  is_correct_b: np.ndarray,
-  num_calls_b: np.ndarray,
-  length: int,
-  alpha: float,
-  kind: Reward = Reward.PRODUCT,
-) -> np.ndarray:
-  """Reward of each rollout, float32 [b]; `length` is the answer's."""
-  calls_b = np.minimum(np.asarray(num_calls_b), length)
-  if kind is Reward.SUM:
-    return np.float32(is_correct_b - alpha * calls_b / length)
-  return np.float32(is_correct_b * ((length - calls_b + 1) / length) ** alpha)
-
-
-def advantages(reward_b: np.ndarray, rows_per_prompt: int) -> np.ndarray:
-  """Rewards minus the mean of their group; groups are contiguous."""
-  reward_gn = np.asarray(reward_b).reshape(-1, rows_per_prompt)
-  return (reward_gn - reward_gn.mean(1, keepdims=True)).reshape(-1)
-
-
-def credited(
-  advantage_b: np.ndarray,
-  fault_b: np.ndarray,
-  num_calls_b: np.ndarray,
-  num_steps: int,
-  credit: Credit,
-) -> np.ndarray:
-  """Advantage of each step, float32 [num_steps, b].
-
-  Args:
-    advantage_b: Of the rollouts.
-    fault_b: Step after which no right answer was possible; -1 if none.
-    num_calls_b: Steps of each rollout.
-    num_steps: Most steps of a rollout.
-    credit: A blamed step counts as often as all steps together; a row that
-      could have become right but did not is credited as a whole.
-  """
-  step_s1 = np.arange(num_steps)[:, None]
-  all_sb = np.tile(np.float32(advantage_b), (num_steps, 1))
-  if credit is Credit.ALL:
-    return all_sb
-  if credit is Credit.UNTIL_FAULT:
-    return np.where((fault_b >= 0) & (step_s1 > fault_b), 0, all_sb)
-  blamed_sb = np.where(step_s1 == fault_b, all_sb * num_calls_b, 0)
-  is_blamed_b = (advantage_b < 0) & (fault_b >= 0)
-  return np.float32(np.where(is_blamed_b, blamed_sb, all_sb))
 
 
 def expert_steering_log_prob(
@@ -242,6 +217,9 @@ def _step_loss(params, graphdef, played, step, extra, config):
     nats_bt = jax.nn.softplus(logits_bt) - p_bt * logits_bt
     total_b = jnp.where(allowed_bt, nats_bt, 0).sum(-1)
     gain_b += config.entropy * total_b / jnp.maximum(allowed_bt.sum(-1), 1)
+  gain_b -= config.near.cross_entropy(
+    logits_bt, played.confidence_sbtp[step, ..., 0], played.allowed_sbt[step]
+  )
   return -(weight_b * gain_b).mean()
 
 
@@ -330,6 +308,7 @@ def _play_rows(
     block=config.block,
     max_steps=config.max_calls,
     actions=config.likelihood.make(),
+    num_candidates=config.near.num_candidates,
     expert=expert,
     is_expert_b=is_expert_b,
   )
@@ -395,7 +374,7 @@ class Trainer:
 
   def __post_init__(self):
     c = self.config
-    if c.credit is not Credit.ALL and self.can_complete is None:
+    if c.credit is not returns.Credit.ALL and self.can_complete is None:
       raise ValueError(
         f'rl.credit={c.credit.value!r} needs can_complete of the task.'
       )
@@ -449,15 +428,19 @@ class Trainer:
     )
     right_b = self.is_correct(out_bt) & ~is_masked_bt.any(-1)
     length = tokens_bt.shape[1] - self.prompt_len
-    reward_b = rewards(
+    reward_b = returns.rewards(
       right_b, calls_b, length, c.alpha_at(self.step), c.reward
     )
-    advantage_b = advantages(reward_b, c.rows_per_prompt)
+    advantage_b = returns.advantages(
+      reward_b - np.asarray(c.near.excess(played)), c.rows_per_prompt
+    )
     fault_b = np.full(len(out_bt), -1)
-    if c.credit is not Credit.ALL:
+    if c.credit is not returns.Credit.ALL:
       fault_b = self._faults(out_bt, np.asarray(end.reveal_step_bt))
     num_steps = c.max_calls or length
-    advantage_sb = credited(advantage_b, fault_b, calls_b, num_steps, c.credit)
+    advantage_sb = returns.credited(
+      advantage_b, fault_b, calls_b, num_steps, c.credit
+    )
     own_b = self._own_b
     numbers = dict(
       reward=float(reward_b[own_b].mean()),
@@ -468,7 +451,7 @@ class Trainer:
     )
     self.step += 1
     # Without a difference inside any group there is nothing to learn.
-    if np.abs(advantage_b).max() >= 1e-6 or c.entropy:
+    if np.abs(advantage_b).max() >= 1e-6 or c.entropy or c.near.kl:
       for _ in range(c.num_inner):
         learnt = self._learn(played, advantage_sb)
       numbers |= {key: float(value) for key, value in learnt.items()}

@@ -62,6 +62,27 @@ class InBlocks:
     )
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OfMostConfident:
+  """A selector that may choose among the `num` most confident positions."""
+
+  selector: Any
+  num: int = dataclasses.field(metadata=dict(static=True))
+
+  def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
+    return self.selector(candidates(view, self.num))
+
+
+def candidates(view: selectors.View, num: int) -> selectors.View:
+  """Allows the `num` most confident of the allowed positions; 0: all."""
+  if not num:
+    return view
+  rank_bt = selectors.ranks(view.confidence_bt, view.allowed_bt)
+  allowed_bt = view.allowed_bt & (rank_bt < num)
+  return dataclasses.replace(view, allowed_bt=allowed_bt)
+
+
 def play(
   denoiser: samplers.Denoiser,
   canvas: samplers.Canvas,
@@ -73,6 +94,7 @@ def play(
   block: int = 0,
   max_steps: int = 0,
   actions: Any = None,
+  num_candidates: int = 0,
   expert: selectors.Selector | None = None,
   is_expert_b: Bool[Array, 'b'] | None = None,
 ) -> Rollout:
@@ -91,6 +113,7 @@ def play(
     block: Static.
     max_steps: Static; 0 means the number of answer positions.
     actions: Action distribution; None means `policy.Bernoulli()`. Static.
+    num_candidates: See `candidates`; static.
     expert: Decides instead of the policy in the rows of `is_expert_b`.
     is_expert_b: See `expert`; None means no row.
 
@@ -98,8 +121,7 @@ def play(
     The record.
   """
   actions = actions or policy.Bernoulli()
-  length = canvas.tokens_bt.shape[1] - prompt_len
-  num = max_steps or length
+  num = max_steps or canvas.tokens_bt.shape[1] - prompt_len
   see = lambda canvas, step: samplers.look(
     denoiser,
     canvas,
@@ -111,7 +133,7 @@ def play(
   )
 
   def observe(canvas, step):
-    view = see(canvas, step)
+    view = candidates(see(canvas, step), num_candidates)
     confidence_btp = jax.lax.top_k(view.probs_btv, model.config.top_p)[0]
     logits_bt = model(confidence_btp, view.is_masked_bt, view.progress_b)
     action_bt = actions.sample(logits_bt, view.allowed_bt, view.rngs_b)

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtok.diffusion import cloning, policy, rl, rollout, samplers, selectors
+from jaxtok.diffusion import (
+  cloning,
+  policy,
+  returns,
+  rl,
+  rollout,
+  samplers,
+  selectors,
+)
 from jaxtok.tasks import base, free_choice
 
 TASK = free_choice.FreeChoice(num_groups=2)
@@ -78,13 +86,14 @@ def test_the_record_tells_the_whole_story(game):
 
 
 def test_a_packed_record_holds_what_unfinished_rows_did(game):
-  _, _, played = game
+  kind, _, played = game
   is_open = np.asarray(played.is_open_sb)
   places = np.flatnonzero(is_open)
   tags = jnp.arange(is_open.size).reshape(is_open.shape)
   record, (got,) = rollout.packed(played, tags)
   assert int(record.num_steps) == -(-len(places) // len(ROWS))
-  assert int(record.num_steps) < int(played.num_steps)
+  if kind is not rl.Likelihood.ONE_TOKEN:  # All its rows take as long.
+    assert int(record.num_steps) < int(played.num_steps)
   np.testing.assert_array_equal(got.reshape(-1)[: len(places)], places)
   flat = lambda x: np.asarray(x).reshape(-1, *x.shape[2:])
   assert not flat(record.is_open_sb)[len(places) :].any()
@@ -120,6 +129,8 @@ def setup(kind, **fields):
   graphdef, params = nnx.split(model)
   advantage = jnp.asarray(np.random.default_rng(0).normal(size=len(ROWS)))
   advantage = advantage.astype(jnp.float32)
+  if kind is rl.Likelihood.ONE_TOKEN:  # All rollouts are as long.
+    fields['alpha'] = 0.0
   config = rl.Config(likelihood=kind, group=4, num_prompts=3, **fields)
   nobody = jnp.zeros(len(ROWS), bool)
   advantage = jnp.broadcast_to(advantage, (6, len(ROWS)))
@@ -189,18 +200,18 @@ def test_the_clip_stops_gains_and_never_losses():
 
 def test_rewards_and_advantages_by_hand():
   right, calls = np.array([1, 1, 0, 1]), np.array([1, 20, 5, 25])
-  got = rl.rewards(right, calls, 20, 2.0)
+  got = returns.rewards(right, calls, 20, 2.0)
   np.testing.assert_allclose(got, [1.0, 1 / 400, 0.0, 1 / 400], rtol=1e-6)
-  got = rl.rewards(right, calls, 20, 1.0, rl.Reward.SUM)
+  got = returns.rewards(right, calls, 20, 1.0, returns.Reward.SUM)
   np.testing.assert_allclose(got, [0.95, 0.0, -0.25, 0.0], atol=1e-6)
-  np.testing.assert_allclose(rl.rewards(right, calls, 20, 0.0), right)
-  got = rl.advantages(np.array([1.0, 0.0, 0.5, 0.5]), 2)
+  np.testing.assert_allclose(returns.rewards(right, calls, 20, 0.0), right)
+  got = returns.advantages(np.array([1.0, 0.0, 0.5, 0.5]), 2)
   np.testing.assert_allclose(got, [0.5, -0.5, 0.0, 0.0])
 
 
 def test_the_step_that_broke_the_answer_is_blamed():
   trainer = rl.Trainer(
-    rl.Config(credit=rl.Credit.BLAME),
+    rl.Config(credit=returns.Credit.BLAME),
     TASK.exact_denoiser,
     TASK.is_correct,
     TASK.prompt_len,
@@ -214,19 +225,19 @@ def test_the_step_that_broke_the_answer_is_blamed():
   fault = trainer._faults(rows, steps)
   np.testing.assert_array_equal(fault, [2, -1])
   advantage, calls = np.float32([-0.5, 0.5]), np.array([4, 4])
-  credited = lambda credit: rl.credited(advantage, fault, calls, 6, credit)
-  got = credited(rl.Credit.BLAME)
+  credited = lambda credit: returns.credited(advantage, fault, calls, 6, credit)
+  got = credited(returns.Credit.BLAME)
   np.testing.assert_allclose(got[:, 0], [0, 0, -2.0, 0, 0, 0])
   np.testing.assert_allclose(got[:, 1], 0.5)
-  got = credited(rl.Credit.UNTIL_FAULT)
+  got = credited(returns.Credit.UNTIL_FAULT)
   np.testing.assert_allclose(got[:, 0], [-0.5, -0.5, -0.5, 0, 0, 0])
   np.testing.assert_allclose(got[:, 1], 0.5)
-  np.testing.assert_allclose(credited(rl.Credit.ALL), [[-0.5, 0.5]] * 6)
+  np.testing.assert_allclose(credited(returns.Credit.ALL), [[-0.5, 0.5]] * 6)
 
 
 def test_a_fault_is_found_at_any_call_that_is_allowed():
   trainer = rl.Trainer(
-    rl.Config(credit=rl.Credit.UNTIL_FAULT, max_calls=9),
+    rl.Config(credit=returns.Credit.UNTIL_FAULT, max_calls=9),
     TASK.exact_denoiser,
     TASK.is_correct,
     TASK.prompt_len,
@@ -248,7 +259,10 @@ def test_a_fault_is_found_at_any_call_that_is_allowed():
 @pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
 def test_the_divergence_is_that_of_the_actions_played(kind):
   graphdef, params, played, _, nobody, config = setup(kind)
-  moved = jax.tree.map(lambda x: x + 0.1, params)
+  # Unevenly: what raises all logits alike changes no softmax.
+  moved = jax.tree.map(
+    lambda x: x + 0.1 * (1 + jnp.arange(x.size).reshape(x.shape) % 3), params
+  )
   measure = jax.jit(
     lambda params, who: rl.divergence(graphdef, params, played, who, config)
   )
@@ -261,7 +275,7 @@ def test_the_divergence_is_that_of_the_actions_played(kind):
     total.append((np.exp(gap) - 1 - gap)[np.asarray(played.is_open_sb[step])])
   # Differences of float32 log-probabilities, about 1e-6 of some nats.
   want = np.concatenate(total).mean()
-  assert want > 0.01
+  assert want > 1e-4
   assert float(measure(moved, nobody)) == pytest.approx(want, rel=1e-3)
   assert float(measure(moved, ~nobody)) == 0
 
@@ -310,7 +324,8 @@ def test_expert_steering_bounds_the_ratio():
 
 @pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
 def test_expert_rows_do_what_the_expert_does(kind):
-  expert = selectors.TopK(2)
+  num = 1 if kind is rl.Likelihood.ONE_TOKEN else 2
+  expert = selectors.TopK(num)
   is_expert = jnp.arange(len(ROWS)) % 2 == 0
   _, played = play(kind, expert, is_expert)
   out = samplers.decode(
@@ -324,7 +339,7 @@ def test_expert_rows_do_what_the_expert_does(kind):
   np.testing.assert_array_equal(
     played.canvas.tokens_bt[::2], out.tokens_bt[::2]
   )
-  assert (np.asarray(played.canvas.num_calls_b)[::2] == 3).all()
+  assert (np.asarray(played.canvas.num_calls_b)[::2] == 6 // num).all()
   assert np.isfinite(played.log_prob_sb).all()
 
 

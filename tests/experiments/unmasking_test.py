@@ -20,8 +20,14 @@ from experiments.unmasking import (
   selection,
   training,
 )
-from experiments.unmasking.configs import dice, free_choice, policy, remdm
-from jaxtok.diffusion import cloning, rl, selectors
+from experiments.unmasking.configs import (
+  dice,
+  free_choice,
+  policy,
+  remdm,
+)
+from experiments.unmasking.configs import upo as upo_config
+from jaxtok.diffusion import cloning, returns, rl, selectors
 from jaxtok.diffusion import policy as policy_lib
 from jaxtok.evals import pareto
 from jaxtok.tasks import addition, base, dice_countdown
@@ -38,7 +44,7 @@ TINY = experiment.Config(
       warmup_steps=1,
       num_prompts=2,
       group=2,
-      credit=rl.Credit.UNTIL_FAULT,
+      credit=returns.Credit.UNTIL_FAULT,
       max_kl=0.1,
       max_calls=2,
     ),
@@ -340,7 +346,9 @@ def test_a_file_without_points_or_with_a_wrong_byte_is_named(tmp_path):
 def test_policies_are_tried_with_the_actions_of_their_training(
   kind, monkeypatch
 ):
-  learn = dataclasses.replace(TINY.policy.learn, likelihood=kind)
+  is_one = kind is rl.Likelihood.ONE_TOKEN
+  alpha = 0.0 if is_one else TINY.policy.learn.alpha
+  learn = dataclasses.replace(TINY.policy.learn, likelihood=kind, alpha=alpha)
   config = dataclasses.replace(TINY.policy, learn=learn)
   exact = training.exact_denoiser(TINY.task)
   lesson = training.Lesson(TINY.task, exact, config, 0, lambda line: None)
@@ -349,13 +357,13 @@ def test_policies_are_tried_with_the_actions_of_their_training(
   monkeypatch.setattr(selection.Judge, 'judged', judged)
   model = config.model.make(nnx.Rngs(0))
   lesson._validate(model)
-  tried += [s for _, s in selection.policies(model, likelihood=kind)]
+  tried += [s for _, s in selection.policies(model, learn)]
   assert len(tried) == 2 + 4
   assert {selector.actions for selector in tried} == {kind.make()}
   # Demonstrations too: sets are booleans, orders are numbers.
   shown = lesson._demonstrations()
   is_set = shown.action_sbt.dtype == bool
-  assert is_set == (kind is rl.Likelihood.BERNOULLI)
+  assert is_set == (kind is not rl.Likelihood.PLACKETT_LUCE)
 
 
 def test_orders_have_no_opposite_to_smooth_with():
@@ -520,3 +528,29 @@ def test_configs_can_be_built(module, size):
   config = module.get_config(size)
   assert config.policy.alphas
   assert hash(config) == hash(module.get_config(size))
+
+
+@pytest.mark.parametrize('kind', ['top_k', 'softmax', 'confidence', 'free'])
+def test_each_reference_has_a_config(kind):
+  config = upo_config.get_config(f'tiny_{kind}')
+  near = config.policy.learn.near
+  assert bool(near.kl) == (kind != 'free')
+  assert not near.kl or near.reference.value == kind
+  assert bool(near.num_candidates) == (kind == 'top_k')
+  assert (config.policy.clone is None) == (kind in ('top_k', 'free'))
+
+
+def test_an_order_is_learned_one_token_per_call(tmp_path):
+  config = upo_config.get_config('tiny_top_k')
+  config.task = free_choice_task.FreeChoice(num_groups=2)
+  config.denoiser = None
+  config.policy.learn.steps, config.policy.learn.warmup_steps = 2, 0
+  config.policy.num_validation, config.num_test = 16, 16
+  config.temperatures = (1.0,)
+  job = experiment.Experiment(config, tmp_path)
+  points = job.learned(job.judge(job.denoiser()), 0)
+  assert points
+  for point in points:
+    # Whatever it learned, it took one token per call, which is safe here.
+    np.testing.assert_array_equal(point.calls_n, config.task.answer_len)
+    assert point.accuracy == 1

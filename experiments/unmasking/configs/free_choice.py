@@ -10,7 +10,7 @@ The fastest right decoding takes two calls; see jaxtok/tasks/free_choice.py.
 
 from experiments import sizes
 from experiments.unmasking import experiment, training
-from jaxtok.diffusion import cloning, rl
+from jaxtok.diffusion import cloning, returns, rl
 from jaxtok.tasks import free_choice
 
 
@@ -25,7 +25,7 @@ def get_config(size: str = 'small') -> experiment.Config:
         steps=sizes.pick(size, tiny=60, small=100),
         num_prompts=8,
         group=16,
-        credit=rl.Credit.UNTIL_FAULT,
+        credit=returns.Credit.UNTIL_FAULT,
         lr=3e-3,
         max_kl=0.05,
         is_cosine=False,
