@@ -95,9 +95,15 @@ class Config:
     is_bernoulli = self.learn.likelihood is rl.Likelihood.BERNOULLI
     if self.clone and self.clone.smoothing and not is_bernoulli:
       raise ValueError(
-        f'policy.clone.smoothing={self.clone.smoothing} must be 0: an order, '
-        f'the action of likelihood={self.learn.likelihood.value!r}, has no '
-        'opposite.'
+        f'policy.clone.smoothing={self.clone.smoothing} must be 0 with '
+        f'likelihood={self.learn.likelihood.value!r}, whose actions have no '
+        "opposite as the sets of 'bernoulli' have."
+      )
+    is_one = self.learn.likelihood is rl.Likelihood.ONE_TOKEN
+    if is_one and any(self.alphas):
+      raise ValueError(
+        f"policy.alphas={self.alphas} must be () with likelihood='one_token': "
+        'each rollout takes as many calls as the answer has tokens.'
       )
 
 

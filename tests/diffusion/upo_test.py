@@ -132,6 +132,34 @@ def test_the_gradient_is_that_of_the_divergence_of_orders(
   assert max(abs(x).max() for x in jax.tree.leaves(want)) > 1e-2
 
 
+def test_updates_without_a_reward_lead_to_the_reference(every_order):
+  model, played = every_order
+  near = upo.Config(kl=1.0, temperature=0.3)
+  config = rl.Config(
+    likelihood=rl.Likelihood.ONE_TOKEN,
+    alpha=0.0,
+    near=near,
+    steps=60,
+    num_prompts=8,
+    lr=1e-2,
+  )
+  frozen = jax.tree_util.Partial(denoiser)
+  all_right = lambda rows: np.ones(len(rows), bool)
+  trainer = rl.Trainer(config, frozen, all_right, 0, MASK, model)
+  log_q_b = log_references(played, upo.Reference.SOFTMAX, 0.3)
+
+  def divergence():
+    log_b = np.asarray(log_orders(trainer.current(), played), float)
+    return float((np.exp(log_b) * (log_b - log_q_b)).sum())
+
+  before = divergence()
+  rows = np.zeros((8, T), np.int32)
+  for step in range(60):
+    trainer.update(rows, jax.random.key(step))
+  # Every answer is right: the reference is all there is to learn.
+  assert divergence() < 0.3 * before
+
+
 def test_the_cross_entropy_is_that_of_the_most_confident_position():
   logits_bt = jnp.asarray([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
   confidence_bt = jnp.asarray([[0.9, 0.3, 0.5], [0.9, 0.5, 0.5], [0.9, 0, 0]])

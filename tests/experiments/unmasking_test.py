@@ -540,6 +540,14 @@ def test_each_reference_has_a_config(kind):
   assert (config.policy.clone is None) == (kind in ('top_k', 'free'))
 
 
+def test_pressures_are_refused_with_one_token_before_anything_is_trained():
+  learn = rl.Config(likelihood=rl.Likelihood.ONE_TOKEN, alpha=0.0)
+  with pytest.raises(
+    ValueError, match=r'policy\.alphas=\(0\.4,\) must be \(\)'
+  ):
+    training.Config(clone=None, learn=learn, alphas=(0.4,))
+
+
 def test_an_order_is_learned_one_token_per_call(tmp_path):
   config = upo_config.get_config('tiny_top_k')
   config.task = free_choice_task.FreeChoice(num_groups=2)
