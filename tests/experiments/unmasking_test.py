@@ -349,7 +349,8 @@ def test_policies_are_tried_with_the_actions_of_their_training(
   is_one = kind is rl.Likelihood.ONE_TOKEN
   alpha = 0.0 if is_one else TINY.policy.learn.alpha
   learn = dataclasses.replace(TINY.policy.learn, likelihood=kind, alpha=alpha)
-  config = dataclasses.replace(TINY.policy, learn=learn)
+  alphas = () if is_one else TINY.policy.alphas
+  config = dataclasses.replace(TINY.policy, learn=learn, alphas=alphas)
   exact = training.exact_denoiser(TINY.task)
   lesson = training.Lesson(TINY.task, exact, config, 0, lambda line: None)
   tried = []
