@@ -50,9 +50,16 @@ def load(value: str) -> Any:
       f'--config={value}: there is no file {path}.{hint} --list shows the '
       'configs of an experiment.'
     )
+  try:
+    source = file.read_text(encoding='utf-8')
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'--config={value}: {path} is no text, but a config is a Python file. '
+      '--list shows the configs of an experiment.'
+    ) from error
   scope: dict[str, Any] = {'__name__': 'config', '__file__': str(file)}
   try:
-    exec(compile(file.read_text(), str(file), 'exec'), scope)
+    exec(compile(source, str(file), 'exec'), scope)
     make = scope.get('get_config')
     config = None
     if make is not None:

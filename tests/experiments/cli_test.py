@@ -109,6 +109,15 @@ def test_a_config_file_that_fails_is_named_with_the_line(
     config_path.check(['main', f'--config={path}'])
 
 
+def test_a_config_file_that_is_no_text_is_named(tmp_path):
+  path = tmp_path / 'weights.bin'
+  path.write_bytes(b'\xff\xfe\x00\xf4')
+  with pytest.raises(
+    ValueError, match=r'weights\.bin is no text, but a config'
+  ):
+    config_path.check(['main', f'--config={path}'])
+
+
 def test_a_config_file_without_get_config_is_named(tmp_path):
   path = tmp_path / 'empty.py'
   path.write_text('')
