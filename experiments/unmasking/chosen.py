@@ -19,41 +19,18 @@ from jaxtok.evals import pareto
 Named = tuple[str, Any]  # A setting in words, and its selector.
 
 
-@dataclasses.dataclass(frozen=True)
-class Tested:
-  """What a setting reaches on the test prompts.
+def error(point: pareto.Point) -> float:
+  """Standard error of a point's accuracy, of the draws for these prompts.
 
-  Attributes:
-    name: The setting in words.
-    accuracy: In [0, 1].
-    error: Standard error of the accuracy, of the draws for these prompts.
-    calls: Mean denoiser calls.
+  That of a mean of independent draws from each prompt; a prompt that was right,
+  or wrong, every time counts as if two more draws had been one of each.
   """
-
-  name: str
-  accuracy: float
-  error: float
-  calls: float
-
-
-def measured(name: str, selector: Any, judge: selection.Judge) -> Tested:
-  """A setting that decodes every distinct prompt `judge.num_draws` times.
-
-  The error is that of a mean of independent draws from each prompt; a prompt
-  that was right, or wrong, every time counts as if two more draws had been one
-  of each.
-  """
-  right_pd, calls_pd = judge.drawn(selector)
+  right_pd = point.right_pd
   num = right_pd.shape[1]
   share_p = (right_pd.sum(1) + 1) / (num + 2)
-  weight_p = judge.weights
+  weight_p = point.counts / point.counts.sum()
   variance = np.sum(weight_p**2 * share_p * (1 - share_p) / num)
-  return Tested(
-    name,
-    accuracy=float(weight_p @ right_pd.mean(1)),
-    error=float(np.sqrt(variance)),
-    calls=float(weight_p @ calls_pd.mean(1)),
-  )
+  return float(np.sqrt(variance))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +43,11 @@ class Front:
   """
 
   validated: Sequence[pareto.Point]
-  tested: Sequence[Tested]
+  tested: Sequence[pareto.Point]
 
-  def within(self, calls: float | int) -> Tested | None:
-    """The most accurate setting of at most so many calls."""
-    return self._chosen(pareto.best_within(self.validated, calls))
-
-  def _chosen(self, point: pareto.Point | None) -> Tested | None:
+  def within(self, calls: float | int) -> pareto.Point | None:
+    """The most accurate setting of at most so many calls, as tested."""
+    point = pareto.best_within(self.validated, calls)
     if point is None:
       return None
     return next(t for t in self.tested if t.name == point.name)
@@ -82,12 +57,45 @@ class Front:
 
     A setting that is worse than a cheaper one counts as what it is.
     """
-    area = 0.0
-    ends = [t.calls for t in self.tested[1:]] + [max_calls]
-    for tested, end in zip(self.tested, ends, strict=True):
-      begin = min(tested.calls, max_calls)
-      area += tested.accuracy * max(min(end, max_calls) - begin, 0.0)
-    return area / max_calls
+    accuracy_s = np.array([t.accuracy for t in self.tested])
+    calls_s = np.array([t.calls for t in self.tested])
+    return float(_volumes(accuracy_s[None], calls_s[None], max_calls)[0])
+
+  def gain_interval(
+    self, rivals: Sequence[Sequence[pareto.Point]], max_calls: float | int
+  ) -> tuple[float, float]:
+    """95 % interval of the volume less the largest one among the rivals.
+
+    Prompts are drawn anew, for all alike, and the draws of each. Each rival's
+    points are the best for the prompts drawn.
+
+    Args:
+      rivals: Points of each, on the same prompts as `tested`.
+      max_calls: Where the volumes end.
+    """
+    points = [*self.tested, *(p for some in rivals for p in some)]
+    accuracy_ns, calls_ns = pareto.resampled(points)
+    begin = len(self.tested)
+    own_n = _volumes(accuracy_ns[:, :begin], calls_ns[:, :begin], max_calls)
+    theirs = []
+    for some in rivals:
+      part = slice(begin, begin + len(some))
+      theirs.append(
+        pareto.hypervolumes(accuracy_ns[:, part], calls_ns[:, part], max_calls)
+      )
+      begin += len(some)
+    return pareto.interval(own_n - np.max(theirs, axis=0))
+
+
+def _volumes(
+  accuracy_ns: np.ndarray, calls_ns: np.ndarray, max_calls: float | int
+) -> np.ndarray:
+  """Area under the steps of settings in the order given, over `max_calls`."""
+  begins = np.minimum(calls_ns, max_calls)
+  ends = np.concatenate(
+    [begins[:, 1:], np.full((len(begins), 1), max_calls)], axis=1
+  )
+  return (accuracy_ns * np.maximum(ends - begins, 0)).sum(1) / max_calls
 
 
 def choose(
@@ -104,4 +112,4 @@ def choose(
   """
   selectors = dict(settings)
   kept = pareto.front(validation.sweep(settings))
-  return Front(kept, [measured(p.name, selectors[p.name], test) for p in kept])
+  return Front(kept, [test.point(p.name, selectors[p.name]) for p in kept])

@@ -174,7 +174,7 @@ class Experiment(staged.Staged):
     return frontier.load_points(path)[frontier.LEARNED]
 
   def run(self) -> frontier.Outcome:
-    """Everything; writes frontier.md, frontier.png and frontier.svg."""
+    """Everything; writes frontier.md, .png and .svg, and points.csv."""
     c = self.config
     judge = self.judge(self.denoiser())
     outcome = frontier.Outcome(
@@ -183,7 +183,11 @@ class Experiment(staged.Staged):
       self.task.answer_len,
     )
     files.write_atomic(self.workdir / 'frontier.md', outcome.table())
+    row_len = self.task.prompt_len + self.task.answer_len
+    files.write_atomic(self.workdir / 'points.csv', outcome.points_csv(row_len))
     title = f'{type(self.task).__name__}, {c.num_test} prompts'
     outcome.picture(title).save(self.workdir / 'frontier')
-    self.log(f'wrote {self.workdir / "frontier.md"} and frontier.png')
+    self.log(
+      f'wrote {self.workdir / "frontier.md"}, frontier.png and points.csv'
+    )
     return outcome

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy against calls of every method: numbers, table and picture."""
 
+import csv
 import dataclasses
+import io
 import pathlib
 import zipfile
 import zlib
@@ -16,6 +18,17 @@ from jaxtok.runs import plots
 
 Points = list[pareto.Point]
 LEARNED = 'learned'
+_COLUMNS = (
+  'method',
+  'setting',
+  'accuracy',
+  'low',
+  'high',
+  'calls',
+  'written_per_call',
+  'processed_per_row',
+)
+_COUNT = 'count of '  # Key of how often each prompt occurs.
 
 
 @dataclasses.dataclass
@@ -71,7 +84,8 @@ class Outcome:
       f'{self.volume(points):.3f} [{low:.3f}, {high:.3f}]',
       *(f'{p.accuracy:.2f}' if p else '-' for p in found),
       f'{good[0].calls:.1f}' if good else '-',
-      f'{best.accuracy:.2f} at {best.calls:.1f}',
+      f'{best.accuracy:.2f} [{best.interval[0]:.2f}, {best.interval[1]:.2f}] '
+      f'at {best.calls:.1f}',
     ]
 
   def budgets(self) -> list[float]:
@@ -82,9 +96,27 @@ class Outcome:
     """Markdown."""
     header = ['method', 'hypervolume [95 %]']
     header += [f'at {n:g} calls' for n in self.budgets()]
-    header += ['calls for 0.97', 'best']
+    header += ['calls for 0.97', 'best [95 %]']
     lines = [header, ['---'] * len(header), *self.rows()]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
+
+  def points_csv(self, row_len: int) -> str:
+    """All points: accuracy with its interval, calls and what they amount to.
+
+    Args:
+      row_len: Tokens of a prompt and its answer, which a call processes.
+    """
+    named = dict(self.rules)
+    named |= {f'{LEARNED}, seed {s}': x for s, x in self.learned.items()}
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator='\n')
+    table.writerow(_COLUMNS)
+    for name, points in named.items():
+      for p in points:
+        numbers = [p.accuracy, *p.interval, p.calls]
+        numbers += [self.max_calls / p.calls, row_len * p.calls]
+        table.writerow([name, p.name, *(f'{x:.5g}' for x in numbers)])
+    return out.getvalue()
 
   def picture(self, title: str) -> plots.Picture:
     """Fronts of the rules as lines, of each seed's policies as thick dots."""
@@ -132,7 +164,8 @@ def save_points(path: pathlib.Path, named: dict[str, Points]) -> None:
   for name, points in named.items():
     for point in points:
       key = f'{name}|{point.name}'
-      arrays[key] = np.stack([point.correct_n, point.calls_n])
+      arrays[key] = np.stack([point.right_pd, point.cost_pd])
+      arrays[_COUNT + key] = point.counts
   partial = path.with_suffix('.partial.npz')
   np.savez_compressed(partial, **arrays)
   partial.replace(path)
@@ -157,8 +190,10 @@ def load_points(path: pathlib.Path) -> dict[str, Points]:
     )
   with np.load(path) as stored:
     for key in stored:
+      if key.startswith(_COUNT):
+        continue
       name, _, setting = key.partition('|')
-      point = pareto.Point(setting, *stored[key])
+      point = pareto.Point(setting, *stored[key], stored[_COUNT + key])
       named.setdefault(name, []).append(point)
   return named
 

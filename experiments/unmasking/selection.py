@@ -63,15 +63,11 @@ class Judge:
 
   def __post_init__(self):
     prompts = self.rows_nt[:, : self.task.prompt_len]
-    _, first, index_n, count_p = np.unique(
-      prompts,
-      axis=0,
-      return_index=True,
-      return_inverse=True,
-      return_counts=True,
+    _, first, count_p = np.unique(
+      prompts, axis=0, return_index=True, return_counts=True
     )
-    self._index_n = index_n.reshape(-1)
     self._distinct = self.rows_nt[first]
+    self._count_p = count_p
     self.weights = count_p / len(self.rows_nt)
     if not self.num_draws:
       often = -(-NUM_SEEDS * len(self.rows_nt) // len(self._distinct))
@@ -109,9 +105,7 @@ class Judge:
     """Accuracy and calls of a selector."""
     if isinstance(_inner(selector), selectors.OracleMargin):
       return pareto.Point(name, *self.judged(selector, self.rows_nt))
-    right, calls = (x.mean(1) for x in self.drawn(selector))
-    n = self._index_n
-    return pareto.Point(name, right[n], calls[n])
+    return pareto.Point(name, *self.drawn(selector), self._count_p)
 
   def drawn(self, selector: Any) -> tuple[np.ndarray, np.ndarray]:
     """`judged` of each distinct prompt, floats [p, draws].

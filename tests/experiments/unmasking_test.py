@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiment from the first stage to the picture, and its parts."""
 
+import csv
 import dataclasses
 
 import jax
@@ -73,6 +74,18 @@ def test_a_run_ends_with_table_and_picture(finished):
     assert f'| {name} |' in table
   assert outcome.learned[0]
   assert len(outcome.rules['threshold']) == 85
+  rows = list(csv.DictReader((workdir / 'points.csv').read_text().splitlines()))
+  assert len(rows) == sum(map(len, outcome.rules.values())) + len(
+    outcome.learned[0]
+  )
+  for row in rows:
+    number = {k: float(row[k]) for k in list(row)[2:]}
+    assert number['low'] <= number['accuracy'] <= number['high']
+    length = TINY.task.answer_len
+    written = number['written_per_call'] * number['calls']
+    assert written == pytest.approx(length, rel=1e-3)
+    tokens = (TINY.task.prompt_len + length) * number['calls']
+    assert number['processed_per_row'] == pytest.approx(tokens, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -120,9 +133,9 @@ def test_what_validation_chose_counts_as_tested():
   front = chosen.Front(
     [point('a', 0.8, 6.0), point('b', 0.99, 9.0), point('c', 1.0, 9.47)],
     [
-      chosen.Tested('a', 0.7, 0.01, 6.5),
-      chosen.Tested('b', 0.9, 0.01, 8.0),
-      chosen.Tested('c', 0.8, 0.01, 30.0),
+      point('a', 0.7, 6.5),
+      point('b', 0.9, 8.0),
+      point('c', 0.8, 30.0),
     ],
   )
   got = claim.tested(rules, front, 20)
@@ -131,10 +144,14 @@ def test_what_validation_chose_counts_as_tested():
   assert got['rule_calls'] == 12.0
   # What turned out to cost 6.5 calls is compared with rules of as many.
   assert got['fast_gain'] == pytest.approx(0.2)
-  assert got['fast_gain_low'] == pytest.approx(0.2 - 0.0196)
+  # One draw of each of 100 prompts: a share of 2/3 or 1/3, see `chosen.error`.
+  error = np.sqrt(2 / 9 / 100)
+  assert got['fast_gain_low'] == pytest.approx(0.2 - 1.96 * error)
   volume = (0.7 * 1.5 + 0.9 * 12) / 20
   threshold = (0.5 * 7 + 1.0 * 8) / 20
   assert got['gain_hypervolume'] == pytest.approx(volume - threshold)
+  low, high = got['gain_hypervolume_low'], got['gain_hypervolume_high']
+  assert low < volume - threshold < high
   # Nothing within the budgets.
   slow = chosen.Front([point('b', 0.9, 9.47)], [front.tested[1]])
   got = claim.tested(rules, slow, 20)
@@ -164,11 +181,11 @@ def test_settings_are_chosen_on_other_draws_than_they_are_tested_on():
   weight = count / 200
   assert got.accuracy == pytest.approx(weight @ right_pd.mean(1))
   # Of as many draws again, within four standard errors.
-  again = chosen.measured('', rule(3), judge(40, 3))
+  again = judge(40, 3).point('', rule(3))
   assert abs(again.accuracy - got.accuracy) < 4 * np.hypot(
-    got.error, again.error
+    chosen.error(got), chosen.error(again)
   )
-  assert got.error == pytest.approx(
+  assert chosen.error(got) == pytest.approx(
     np.sqrt(np.sum(weight**2 * right_pd.var(1)) / 40), rel=0.1
   )
 
@@ -193,8 +210,16 @@ def test_equal_prompts_are_decoded_once_and_counted_as_often():
   rule = selectors.Threshold(jnp.asarray(0.05))
   found = judge.point('', rule)
   right, calls = judge.judged(rule, rows)
-  np.testing.assert_array_equal(found.correct_n, right)
-  np.testing.assert_array_equal(found.calls_n, calls)
+  _, first_p, index_n = np.unique(
+    rows[:, : task.prompt_len], axis=0, return_index=True, return_inverse=True
+  )
+  np.testing.assert_array_equal(found.right_pd[:, 0], right[first_p])
+  np.testing.assert_array_equal(found.right_pd[index_n.reshape(-1), 0], right)
+  np.testing.assert_array_equal(found.cost_pd[index_n.reshape(-1), 0], calls)
+  assert found.accuracy == pytest.approx(right.mean())
+  assert found.calls == pytest.approx(calls.mean())
+  # A rule without chance: each prompt counts.
+  assert found.num_independent == 40
   assert 0 < found.accuracy < 1
 
 
@@ -204,13 +229,13 @@ def test_with_chance_each_prompt_is_decoded_as_often():
   rows = base.batch(task, 0, 0, 200)
   judge = selection.Judge(task, training.exact_denoiser(task), rows)
   found = judge.point('', selectors.Random(jnp.asarray(3)))
-  num = selection.MAX_DRAWS  # 25 prompts: they occur often enough.
-  times = found.correct_n * num
-  np.testing.assert_allclose(times, times.round(), atol=1e-9)
-  _, prompt_n = np.unique(rows[:, :2], axis=0, return_inverse=True)
-  for prompt in range(prompt_n.max() + 1):
-    assert len(set(found.correct_n[prompt_n == prompt])) == 1
-  assert 0 < found.accuracy < 1
+  # 25 prompts: they occur often enough.
+  _, count_p = np.unique(rows[:, :2], axis=0, return_counts=True)
+  assert found.right_pd.shape == (len(count_p), selection.MAX_DRAWS)
+  np.testing.assert_array_equal(found.counts, count_p)
+  # In fewer decodings than prompts there is less to know.
+  assert 12 < found.num_independent < 12 * 25
+  assert set(found.right_pd.ravel()) == {0.0, 1.0}
 
 
 def test_rules_that_mask_again_reveal_more_than_that():
@@ -224,8 +249,8 @@ def test_rules_that_mask_again_reveal_more_than_that():
   for points in found.values():
     assert [p.name for p in points] == ['k=3', 'k=4', 'k=6']
     # Of six tokens: each call but the last gains k - 2, the last what is left.
-    np.testing.assert_array_equal(points[0].calls_n, 6)
-    np.testing.assert_array_equal(points[1].calls_n, 4)
+    np.testing.assert_array_equal(points[0].cost_pd, 6)
+    np.testing.assert_array_equal(points[1].cost_pd, 4)
   assert judge.remask is None
 
 
@@ -317,10 +342,13 @@ def test_a_damaged_file_is_named(data, tmp_path):
 @pytest.mark.parametrize('kept', [0, 1, 20, 150, -1])
 def test_a_damaged_file_of_points_is_named(kept, tmp_path):
   path = tmp_path / 'rules.npz'
-  point = pareto.Point('k=1', np.arange(40) % 2, np.full(40, 3.0))
+  right_pd, cost_pd = np.arange(80).reshape(40, 2) % 3 == 1, np.ones((40, 2))
+  point = pareto.Point('k=1', right_pd, 3.0 * cost_pd, np.arange(1, 41))
   frontier.save_points(path, {'top-k': [point, point]})
   (back, *_) = frontier.load_points(path)['top-k']
-  np.testing.assert_array_equal(back.correct_n, point.correct_n)
+  np.testing.assert_array_equal(back.right_pd, right_pd)
+  np.testing.assert_array_equal(back.cost_pd, 3)
+  np.testing.assert_array_equal(back.counts, np.arange(1, 41))
   path.write_bytes(path.read_bytes()[:kept])
   with pytest.raises(
     ValueError, match=r'rules\.npz is empty or damaged.*Delete it'
@@ -561,5 +589,5 @@ def test_an_order_is_learned_one_token_per_call(tmp_path):
   assert points
   for point in points:
     # Whatever it learned, it took one token per call, which is safe here.
-    np.testing.assert_array_equal(point.calls_n, config.task.answer_len)
+    np.testing.assert_array_equal(point.cost_pd, config.task.answer_len)
     assert point.accuracy == 1
