@@ -105,7 +105,11 @@ def nelbo(denoiser: Denoiser, tokens_bt, prompt_len: int, mask_id: int, rng):
 def train(
   task: base.Task, config: Config, log: Callable[[str], None]
 ) -> tuple[Denoiser, float]:
-  """Trains a denoiser; returns it and its last NELBO, nats per token."""
+  """Trains a denoiser; returns it and its last NELBO, nats per token.
+
+  That is the mean over the last 500 steps, or the last fifth of fewer than
+  2,500, so that the steps that learned most do not count.
+  """
   graphdef, params = nnx.split(make(task, config).model)
   schedule = optax.warmup_cosine_decay_schedule(
     0.0, config.lr, 100, max(config.steps, 101)
@@ -146,7 +150,8 @@ def train(
       f'denoiser step {start + num}/{config.steps}: nelbo '
       f'{new.mean():.3f} nats/token, {time.perf_counter() - begin:.0f} s'
     )
-  return Denoiser(nnx.merge(graphdef, state[0])), float(nats[-500:].mean())
+  last = min(500, -(-config.steps // 5))
+  return Denoiser(nnx.merge(graphdef, state[0])), float(nats[-last:].mean())
 
 
 def save(

@@ -26,6 +26,7 @@ from experiments.unmasking.configs import (
   free_choice,
   policy,
   remdm,
+  sudoku,
 )
 from experiments.unmasking.configs import upo as upo_config
 from jaxtok.diffusion import cloning, returns, rl, selectors
@@ -270,6 +271,18 @@ def test_the_bound_is_exact_where_the_model_is():
   # Two chains of probability 1/2: ln 2 nats over four tokens. The bound of an
   # exact denoiser is tight; a row's estimate deviates by at most a few nats.
   assert float(got) == pytest.approx(np.log(2) / 4, abs=0.02)
+
+
+def test_the_last_bound_is_that_of_the_last_fifth_of_steps(monkeypatch):
+  monkeypatch.setattr(denoiser, '_CHUNK', 2)
+  config = denoiser.Config(
+    dim=8, num_layers=1, num_heads=2, steps=10, batch_size=4
+  )
+  lines = []
+  task = addition.Addition(num_digits=1)
+  _, nats = denoiser.train(task, config, lines.append)
+  shown = [f'nelbo {nats:.3f} nats/token' in line for line in lines]
+  assert shown == [False, False, False, False, True]
 
 
 def test_saved_weights_come_back(tmp_path):
@@ -551,7 +564,7 @@ def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
     training.exact_denoiser(addition.Addition())
 
 
-@pytest.mark.parametrize('module', [dice, free_choice, policy, remdm])
+@pytest.mark.parametrize('module', [dice, free_choice, policy, remdm, sudoku])
 @pytest.mark.parametrize('size', ['tiny', 'small'])
 def test_configs_can_be_built(module, size):
   config = module.get_config(size)
