@@ -22,6 +22,7 @@ from experiments.unmasking import (
   training,
 )
 from experiments.unmasking.configs import (
+  brackets,
   dice,
   free_choice,
   policy,
@@ -564,7 +565,9 @@ def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
     training.exact_denoiser(addition.Addition())
 
 
-@pytest.mark.parametrize('module', [dice, free_choice, policy, remdm, sudoku])
+@pytest.mark.parametrize(
+  'module', [brackets, dice, free_choice, policy, remdm, sudoku]
+)
 @pytest.mark.parametrize('size', ['tiny', 'small'])
 def test_configs_can_be_built(module, size):
   config = module.get_config(size)
