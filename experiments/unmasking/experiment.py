@@ -87,6 +87,9 @@ class Config:
         f'{type(self.denoiser).__name__} do not fit: questions.Config needs '
         'questions.OfRun or questions.Published, and these need it.'
       )
+    # That of questions is known when the language model is read.
+    if not is_text:
+      self.policy.model.check_vocabulary(self.task.vocab_size)
 
 
 @dataclasses.dataclass

@@ -127,6 +127,7 @@ class Lesson:
 
   def __post_init__(self):
     c = self.config
+    c.model.check_vocabulary(self.task.vocab_size)
     self.expert = selectors.Threshold(c.expert_threshold)
     self.actions = c.learn.likelihood.make()
     rows = base.batch(self.task, VALIDATION, 0, c.num_validation)

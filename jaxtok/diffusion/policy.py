@@ -53,6 +53,28 @@ class Config:
   def make(self, rngs: nnx.Rngs) -> 'UnmaskingPolicy':
     return UnmaskingPolicy(self, rngs=rngs)
 
+  def check_vocabulary(self, size: int) -> None:
+    """Asks whether a distribution over `size` tokens has `top_p` of them.
+
+    Raises:
+      ValueError: If it has fewer.
+    """
+    if self.top_p > size:
+      raise ValueError(
+        f'policy.model.top_p={self.top_p} must be at most {size}, the size of '
+        f'the vocabulary, whose largest probabilities are read. Use '
+        f'top_p={size} or less.'
+      )
+
+  def read(self, probs_btv: Float[Array, 'b t v']) -> Float[Array, 'b t p']:
+    """The `top_p` largest probabilities of each position, largest first.
+
+    Raises:
+      ValueError: See `check_vocabulary`.
+    """
+    self.check_vocabulary(probs_btv.shape[-1])
+    return jax.lax.top_k(probs_btv, self.top_p)[0]
+
 
 def _rotate(x_btnh: Float[Array, 'b t n h'], theta: float):
   """Rotary embedding by index; pairs are (i, i + h/2)."""
@@ -334,8 +356,7 @@ class Policy:
   )
 
   def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
-    top_p = self.model.config.top_p
-    confidence_btp = jax.lax.top_k(view.probs_btv, top_p)[0]
+    confidence_btp = self.model.config.read(view.probs_btv)
     logits_bt = self.model(confidence_btp, view.is_masked_bt, view.progress_b)
     return self.actions.reveal(
       logits_bt, view.allowed_bt, view.rngs_b, self.temperature, self.scale

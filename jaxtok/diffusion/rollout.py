@@ -134,7 +134,7 @@ def play(
 
   def observe(canvas, step):
     view = candidates(see(canvas, step), num_candidates)
-    confidence_btp = jax.lax.top_k(view.probs_btv, model.config.top_p)[0]
+    confidence_btp = model.config.read(view.probs_btv)
     logits_bt = model(confidence_btp, view.is_masked_bt, view.progress_b)
     action_bt = actions.sample(logits_bt, view.allowed_bt, view.rngs_b)
     if expert is not None and is_expert_b is not None:

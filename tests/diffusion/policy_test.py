@@ -160,6 +160,28 @@ def test_plackett_luce_samples_follow_their_probabilities():
   assert chi2 < 36.1
 
 
+@pytest.mark.parametrize('top_p', [5, 6])
+def test_more_probabilities_than_tokens_are_refused_by_name(top_p):
+  config = policy.Config(hidden=8, mlp_dim=8, time_dim=8, top_p=top_p)
+  probs = jax.nn.softmax(jnp.arange(10.0).reshape(1, 2, 5))
+  view = selectors.View(
+    probs_btv=probs,
+    tokens_bt=probs.argmax(-1),
+    is_masked_bt=jnp.ones((1, 2), bool),
+    allowed_bt=jnp.ones((1, 2), bool),
+    progress_b=jnp.zeros(1),
+    rngs_b=jax.random.split(jax.random.key(0), 1),
+  )
+  selector = policy.Policy(config.make(nnx.Rngs(0)))
+  if top_p == 5:
+    assert selector(view).any()
+    return
+  with pytest.raises(
+    ValueError, match=r'policy\.model\.top_p=6 must be at most 5, the size of'
+  ):
+    selector(view)
+
+
 def test_rows_without_choice_draw_nothing_at_no_cost():
   none = jnp.zeros((1, 4), bool)
   logits = jnp.asarray(LOGITS)[None]

@@ -560,6 +560,22 @@ def test_starts_that_would_be_equal_are_refused():
     training.Config(clone=None, start_steps=-1)
 
 
+def test_more_inputs_than_tokens_are_refused_before_anything_is_trained():
+  config = dataclasses.replace(
+    TINY.policy, model=policy_lib.Config(hidden=8, time_dim=8, top_p=50)
+  )
+  refused = pytest.raises(
+    ValueError, match=r'policy\.model\.top_p=50 must be at most 33, the size'
+  )
+  with refused:
+    experiment.Config(policy=config)
+  # Of questions the vocabulary comes with the language model.
+  with refused:
+    training.Lesson(
+      dice_countdown.DiceCountdown(), None, config, 0, lambda line: None
+    )
+
+
 def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
   with pytest.raises(ValueError, match='Addition has no exact denoiser'):
     training.exact_denoiser(addition.Addition())
