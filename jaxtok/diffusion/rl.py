@@ -79,7 +79,9 @@ class Config:
   clip_norm: float = 0.2
   near: upo.Config = dataclasses.field(default_factory=upo.Config)
   block: int = 0  # Of the decoding; 0 decodes all at once.
-  max_calls: int = 0  # A rollout that needs more fails; 0: the answer's length.
+  # A rollout that needs more fails; 0: the answer's length, and in blocks that
+  # of a block for each.
+  max_calls: int = 0
 
   def __post_init__(self):
     least = max(1, 2 - self.num_experts)

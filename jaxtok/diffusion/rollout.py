@@ -3,7 +3,12 @@
 """Plays a policy against a frozen denoiser and records what it saw and did.
 
 arXiv:2512.09106, section 3. In training nothing is revealed by force: an empty
-action is legal, changes nothing and costs a call.
+action is legal, changes nothing and costs a call. A rollout ends after as many
+calls as the answer has tokens; in blocks, when one block has taken as many
+calls as it has tokens and is not done. Masks that are left make it a failure.
+
+Differs from the official code: that leaves the masks of such a block behind and
+goes on with the next block. Both are wrong in the end.
 
 Axes: s steps, b rows, t positions of the answer, p largest probabilities.
 """
@@ -31,7 +36,7 @@ class Rollout:
     action_sbt: What was done, as the action distribution represents it.
     log_prob_sb: Of the action under the policy that played, also in rows that
       an expert played; 0 in finished rows.
-    is_open_sb: Steps at which the row had something masked.
+    is_open_sb: Steps at which the row had something masked and had not ended.
     num_steps: Steps taken; what is stored after them is zero.
     canvas: The rows at the end.
   """
@@ -83,6 +88,52 @@ def candidates(view: selectors.View, num: int) -> selectors.View:
   return dataclasses.replace(view, allowed_bt=allowed_bt)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Spent:
+  """Calls that each row has spent on its first unfinished block.
+
+  Attributes:
+    block_b: Index of the block; negative if the row is done.
+    calls_b: Calls since the block before was done.
+    prompt_len: Static.
+    block: Length of a block, and the calls that it may take; 0: no bound.
+      Static.
+  """
+
+  block_b: Int[Array, 'b']
+  calls_b: Int[Array, 'b']
+  prompt_len: int = dataclasses.field(metadata=dict(static=True))
+  block: int = dataclasses.field(metadata=dict(static=True))
+
+  @classmethod
+  def at_start(cls, canvas: samplers.Canvas, prompt_len: int, block: int):
+    zero_b = jnp.zeros(canvas.tokens_bt.shape[0], jnp.int32)
+    start = cls(zero_b - 2, zero_b, prompt_len, block)
+    return start.after(canvas)
+
+  def is_open_b(self, canvas: samplers.Canvas) -> Bool[Array, 'b']:
+    """Rows with masks whose block may take another call."""
+    is_open_b = canvas.is_masked_bt.any(-1)
+    return is_open_b & (self.calls_b < self.block) if self.block else is_open_b
+
+  def closed(self, view: selectors.View) -> selectors.View:
+    """Allows nothing in rows whose block may not take another call."""
+    if not self.block:
+      return view
+    may_b1 = (self.calls_b < self.block)[:, None]
+    return dataclasses.replace(view, allowed_bt=view.allowed_bt & may_b1)
+
+  def after(self, canvas: samplers.Canvas) -> '_Spent':
+    """What is spent after one more call, that led to `canvas`."""
+    first_b = canvas.is_masked_bt.argmax(-1) - self.prompt_len
+    block_b = jnp.where(
+      canvas.is_masked_bt.any(-1), first_b // max(self.block, 1), -1
+    )
+    calls_b = jnp.where(block_b == self.block_b, self.calls_b + 1, 0)
+    return dataclasses.replace(self, block_b=block_b, calls_b=calls_b)
+
+
 def play(
   denoiser: samplers.Denoiser,
   canvas: samplers.Canvas,
@@ -98,7 +149,7 @@ def play(
   expert: selectors.Selector | None = None,
   is_expert_b: Bool[Array, 'b'] | None = None,
 ) -> Rollout:
-  """Plays every row until nothing is masked or the steps are over.
+  """Plays every row until nothing is masked or its calls are over.
 
   Tokens are the most probable ones: what differs between rollouts of a prompt
   is the policy's doing.
@@ -111,7 +162,9 @@ def play(
     prompt_len: Static.
     mask_id: Static.
     block: Static.
-    max_steps: Static; 0 means the number of answer positions.
+    max_steps: Calls of a row over all blocks, however they are shared out;
+      static. 0 means the number of answer positions, of which a block may take
+      as many as it has itself.
     actions: Action distribution; None means `policy.Bernoulli()`. Static.
     num_candidates: See `candidates`; static.
     expert: Decides instead of the policy in the rows of `is_expert_b`.
@@ -122,18 +175,11 @@ def play(
   """
   actions = actions or policy.Bernoulli()
   num = max_steps or canvas.tokens_bt.shape[1] - prompt_len
-  see = lambda canvas, step: samplers.look(
-    denoiser,
-    canvas,
-    rngs_b,
-    step,
-    prompt_len=prompt_len,
-    mask_id=mask_id,
-    block=block,
-  )
+  fixed = dict(prompt_len=prompt_len, mask_id=mask_id, block=block)
 
-  def observe(canvas, step):
-    view = candidates(see(canvas, step), num_candidates)
+  def observe(canvas, step, spent):
+    view = samplers.look(denoiser, canvas, rngs_b, step, **fixed)
+    view = spent.closed(candidates(view, num_candidates))
     confidence_btp = model.config.read(view.probs_btv)
     logits_bt = model(confidence_btp, view.is_masked_bt, view.progress_b)
     action_bt = actions.sample(logits_bt, view.allowed_bt, view.rngs_b)
@@ -147,23 +193,27 @@ def play(
       allowed_sbt=view.allowed_bt,
       action_sbt=action_bt,
       log_prob_sb=actions.log_prob(logits_bt, action_bt, view.allowed_bt),
-      is_open_sb=view.is_masked_bt.any(-1),
+      is_open_sb=spent.is_open_b(canvas),
     )
     return view, seen
 
-  shapes = jax.eval_shape(lambda c: observe(c, jnp.int32(0))[1], canvas)
+  spent = _Spent.at_start(canvas, prompt_len, 0 if max_steps else block)
+  shapes = jax.eval_shape(lambda c: observe(c, jnp.int32(0), spent)[1], canvas)
   stored = jax.tree.map(lambda x: jnp.zeros((num, *x.shape), x.dtype), shapes)
 
   def body(state):
-    canvas, step, stored = state
-    view, seen = observe(canvas, step)
+    canvas, step, stored, spent = state
+    view, seen = observe(canvas, step, spent)
     stored = jax.tree.map(lambda all, x: all.at[step].set(x), stored, seen)
     select_bt = actions.to_set(seen['action_sbt']) & view.allowed_bt
-    return samplers.commit(canvas, view, select_bt, step), step + 1, stored
+    num_calls_b = canvas.num_calls_b + spent.is_open_b(canvas)
+    canvas = samplers.commit(canvas, view, select_bt, step)
+    canvas = dataclasses.replace(canvas, num_calls_b=num_calls_b)
+    return canvas, step + 1, stored, spent.after(canvas)
 
-  is_open = lambda state: state[0].is_masked_bt.any() & (state[1] < num)
-  start = (canvas, jnp.int32(0), stored)
-  canvas, num_steps, stored = jax.lax.while_loop(is_open, body, start)
+  is_open = lambda state: state[3].is_open_b(state[0]).any() & (state[1] < num)
+  start = (canvas, jnp.int32(0), stored, spent)
+  canvas, num_steps, stored, _ = jax.lax.while_loop(is_open, body, start)
   return Rollout(**stored, num_steps=num_steps, canvas=canvas)
 
 

@@ -351,6 +351,60 @@ def test_an_expert_in_blocks_stays_in_them():
   )
 
 
+@pytest.mark.parametrize('kind', list(rl.Likelihood), ids=lambda k: k.value)
+def test_a_rollout_ends_when_a_block_has_had_its_calls(kind):
+  block, fields = 3, dict(prompt_len=TASK.prompt_len, mask_id=TASK.mask_id)
+  rows = np.tile(ROWS, (10, 1))
+  model = dataclasses.replace(SMALL, bias=0.5).make(nnx.Rngs(0))
+  run = lambda max_steps: jax.jit(
+    lambda: rollout.play(
+      TASK.exact_denoiser,
+      canvas(rows),
+      model,
+      samplers.row_rngs(jax.random.key(3), len(rows)),
+      block=block,
+      max_steps=max_steps,
+      actions=ACTIONS[kind],
+      **fields,
+    )
+  )()
+  # With calls of its own choice a rollout goes on.
+  played, free = run(0), run(9)
+  masked = np.asarray(free.is_masked_sbt)
+  allowed = np.asarray(free.allowed_sbt)
+  ended = 0
+  for row in range(len(rows)):
+    spent, end, calls = (
+      np.zeros(2, int),
+      None,
+      int(free.canvas.num_calls_b[row]),
+    )
+    for step in range(calls):
+      now = int(masked[step, row].argmax() // block)
+      if spent[now] == block:
+        end = step
+        break
+      spent[now] += 1
+      assert allowed[step, row].nonzero()[0].max() // block == now
+    want = calls if end is None else end
+    ended += end is not None
+    assert int(played.canvas.num_calls_b[row]) == want
+    open_s = np.asarray(played.is_open_sb[:, row])
+    np.testing.assert_array_equal(open_s, np.arange(6) < want)
+    np.testing.assert_array_equal(played.log_prob_sb[want:, row], 0)
+    has_masks = bool(played.canvas.is_masked_bt[row].any())
+    if end is None:
+      assert has_masks == bool(free.canvas.is_masked_bt[row].any())
+    else:
+      assert has_masks
+      np.testing.assert_array_equal(
+        played.canvas.is_masked_bt[row, 2:], masked[end, row]
+      )
+  # One token per call, or at least one, is always enough.
+  assert (ended > 5) == (kind is rl.Likelihood.BERNOULLI)
+  assert ended < len(rows) // 2
+
+
 def test_a_clone_decides_as_its_expert():
   _, shown = play(
     rl.Likelihood.BERNOULLI,
