@@ -37,7 +37,15 @@ FOLDERS: dict[str, frozenset[str]] = {
         'llada',
         'losses',
       ),
-      *('pretrained', 'returns', 'rl', 'rollout', 'samplers', 'schedules'),
+      *(
+        'policy_files',
+        'pretrained',
+        'returns',
+        'rl',
+        'rollout',
+        'samplers',
+        'schedules',
+      ),
       'selectors',
     }
   ),

@@ -7,13 +7,14 @@ Each stage leaves a file in the run directory and is skipped if it is there.
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 from experiments import staged
 from experiments.unmasking import denoiser as denoiser_lib
 from experiments.unmasking import frontier, questions, selection, training
 from jaxtok.config import configclass
-from jaxtok.diffusion import denoisers
+from jaxtok.diffusion import denoisers, policy_files, rollout
 from jaxtok.evals import pareto
 from jaxtok.runs import files
 from jaxtok.tasks import (
@@ -135,11 +136,15 @@ class Experiment(staged.Staged):
     return selection.Judge(self.task, found, rows, c.policy.learn.block)
 
   def settings(self, found: Any, seed: int) -> list[tuple[str, Any]]:
-    """The policies of a seed at all temperatures and scales."""
+    """The policies of a seed at all temperatures and scales.
+
+    Each policy is also left in the folder `policies`, see `policy_files.load`.
+    """
     c = self.config
     policies = training.trained(
       self.workdir, self.task, found, c.policy, seed, self.log
     )
+    self._keep(policies, seed)
     return [
       (f'{which}, {name}', selector)
       for which, model in policies.every.items()
@@ -147,6 +152,23 @@ class Experiment(staged.Staged):
         model, c.policy.learn, c.temperatures, c.scales
       )
     ]
+
+  def _keep(self, policies: training.Policies, seed: int) -> None:
+    """Writes policies, each at the best temperature of its validation."""
+    learn = self.config.policy.learn
+    for name, model in policies.every.items():
+      numbers = policies.numbers[name]
+      selector = learn.selector(model, numbers['temperature'])
+      if learn.block:
+        selector = rollout.InBlocks(selector, learn.block)
+      file = re.sub(r'[^\w.=]+', '_', f'seed{seed}_{name}.npz')
+      path = self.workdir / 'policies' / file
+      policy_files.save(path, selector, **numbers)
+      self.log(
+        f'seed {seed}, {name}: validation {numbers["accuracy"]:.3f} at '
+        f'{numbers["calls"]:.2f} calls (temperature '
+        f'{numbers["temperature"]:g}), in {path}'
+      )
 
   def rules(self, judge: selection.Judge) -> dict[str, frontier.Points]:
     """The points of every rule."""

@@ -277,10 +277,13 @@ class Policies:
     every: All that were best for some pressure at the end of a stage, no two
       alike, by the stage's pressure, that one and the chain. A fast policy may
       have the highest reward even where a slower one is right more often.
+    numbers: Of each of `every`: how it did on validation prompts, and at which
+      temperature.
   """
 
   best: dict[float, policy.UnmaskingPolicy]
   every: dict[str, policy.UnmaskingPolicy]
+  numbers: dict[str, dict[str, float]]
 
 
 def trained(
@@ -334,21 +337,23 @@ def trained(
       f'{best["accuracy"]:.3f} at {best["calls"]:.2f} calls'
     )
   found = {first: starts}
-  every = {}
-  for chain, (model, _) in enumerate(chains):
+  every: dict[str, Found] = {}
+  for chain, start in enumerate(chains):
     suffix = f', chain {chain}' if chain else ''
-    every[f'alpha={first:g}{suffix}'] = model
+    every[f'alpha={first:g}{suffix}'] = start
+    model = start[0]
     for i, alpha in enumerate(others):
       train = lambda m=model, a=alpha, c=chain: lesson.stage(m, a, number=c)
       file = f'alpha{alpha:g}' + (f'_chain{chain}' if chain else '')
       stage = stored(file, train, i + 2)
       for a, name in _new(stage, alpha).items():
-        every[name + suffix] = stage[a][0]
+        every[name + suffix] = stage[a]
       for a, of_stage in stage.items():
         found.setdefault(a, []).append(of_stage)
       model = stage[alpha][0]
   best = {a: max(found[a], key=reward)[0] for a in pressures}
-  return Policies(best, every)
+  of_each = lambda i: {name: found[i] for name, found in every.items()}
+  return Policies(best, of_each(0), of_each(1))
 
 
 def _new(stage: dict[float, Found], alpha: float) -> dict[float, str]:

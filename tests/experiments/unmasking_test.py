@@ -4,6 +4,8 @@
 
 import csv
 import dataclasses
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ from experiments.unmasking.configs import (
   sudoku,
 )
 from experiments.unmasking.configs import upo as upo_config
-from jaxtok.diffusion import cloning, returns, rl, selectors
+from jaxtok.diffusion import cloning, policy_files, returns, rl, selectors
 from jaxtok.diffusion import policy as policy_lib
 from jaxtok.evals import pareto
 from jaxtok.tasks import addition, base, dice_countdown
@@ -340,6 +342,72 @@ def test_the_best_of_several_starts_goes_on(tmp_path):
   num = len(lines)
   training.trained(*args)
   assert len(lines) == num + 1
+
+
+def kept_policies(learn, tmp_path, monkeypatch):
+  """What an experiment leaves of two policies that were not trained."""
+  model = lambda seed: TINY.policy.model.make(nnx.Rngs(seed))
+  found = {'alpha=1': model(1), 'alpha=2 for 1, chain 1': model(2)}
+  numbers = {
+    'alpha=1': dict(accuracy=0.5, calls=2.0, temperature=0.25),
+    'alpha=2 for 1, chain 1': dict(accuracy=0.7, calls=1.5, temperature=0.7),
+  }
+  made = training.Policies({1.0: found['alpha=1']}, found, numbers)
+  monkeypatch.setattr(training, 'trained', lambda *args: made)
+  config = dataclasses.replace(
+    TINY, policy=dataclasses.replace(TINY.policy, learn=learn)
+  )
+  job = experiment.Experiment(config, tmp_path)
+  return found, job.settings(None, 3)
+
+
+@pytest.mark.parametrize('block', [0, 2])
+def test_a_run_leaves_policies_that_need_no_config(
+  block, tmp_path, monkeypatch, capsys
+):
+  learn = dataclasses.replace(TINY.policy.learn, block=block)
+  found, settings = kept_policies(learn, tmp_path, monkeypatch)
+  assert len(settings) == 2
+  files = {
+    'alpha=1': 'seed3_alpha=1.npz',
+    'alpha=2 for 1, chain 1': 'seed3_alpha=2_for_1_chain_1.npz',
+  }
+  folder = tmp_path / 'policies'
+  assert {p.name for p in folder.iterdir()} == set(files.values())
+  for name, file in files.items():
+    selector = policy_files.load(folder / file)
+    if block:
+      assert selector.block == block
+      selector = selector.selector
+    assert isinstance(selector, policy_lib.Policy)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      nnx.state(selector.model),
+      nnx.state(found[name]),
+    )
+    numbers = policy_files.numbers_of(folder / file)
+    assert selector.temperature == numbers['temperature']
+  shown = capsys.readouterr().out
+  assert f'validation 0.700 at 1.50 calls (temperature 0.7), in {folder}' in (
+    shown
+  )
+
+
+def test_the_page_shows_how_a_policy_is_used(tmp_path, monkeypatch, capsys):
+  page = pathlib.Path(__file__).parents[2] / 'docs' / 'unmasking.md'
+  (code,) = re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
+  # In place of minutes of training: the exact denoiser, a policy of chance.
+  task = dice.get_config('tiny').task
+  exact = training.exact_denoiser(task)
+  monkeypatch.setattr(training, 'trained_denoiser', lambda *args: exact)
+  monkeypatch.chdir(tmp_path)
+  (file,) = re.findall(r"load\(\s*'(\S+)'", code)
+  assert file == 'runs/dice/policies/seed0_alpha=0.4.npz'
+  model = dice.get_config('tiny').policy.model.make(nnx.Rngs(0))
+  policy_files.save(file, policy_lib.Policy(model, 0.25))
+  exec(compile(code, str(page), 'exec'), {})
+  shown = capsys.readouterr().out
+  assert re.fullmatch(r'right in [01]\.\d\d at \d+\.\d calls\n', shown)
 
 
 @pytest.mark.parametrize('data', [b'', b'no zip', b'PK\x03\x04 cut short'])
