@@ -51,6 +51,8 @@ class Judge:
     seed: Of the draws.
     weights: Share of the prompts that each distinct prompt has, float [p].
     remask: Masks again after each call, see `samplers.decode`; None: none.
+    rows_per_call: Rows decoded at once; 0: as many as `samplers.rows_that_fit`
+      says. Rows come out alike in any number.
   """
 
   task: base.Verifiable
@@ -60,6 +62,7 @@ class Judge:
   num_draws: int = 0
   seed: int = 0
   remask: Any = None
+  rows_per_call: int = 0
 
   def __post_init__(self):
     prompts = self.rows_nt[:, : self.task.prompt_len]
@@ -72,6 +75,10 @@ class Judge:
     if not self.num_draws:
       often = -(-NUM_SEEDS * len(self.rows_nt) // len(self._distinct))
       self.num_draws = min(often, MAX_DRAWS)
+    if not self.rows_per_call:
+      self.rows_per_call = samplers.rows_that_fit(
+        self.task.answer_len, self.task.vocab_size
+      )
 
   def canvas(self, rows_bt: np.ndarray) -> samplers.Canvas:
     """All answers masked."""
@@ -81,17 +88,23 @@ class Judge:
 
   def decode(self, selector: Any, rows_bt: np.ndarray, seed: int = 0) -> Any:
     """The decoded canvas of some rows."""
-    rngs_b = samplers.row_rngs(jax.random.key(seed), len(rows_bt))
-    return decode_rows(
-      self.denoiser,
-      self.canvas(rows_bt),
-      selector,
-      rngs_b,
-      prompt_len=self.task.prompt_len,
-      mask_id=self.task.mask_id,
-      block=self.block,
-      remask=self.remask,
-    )
+    num = len(rows_bt)
+    rngs_b = samplers.row_rngs(jax.random.key(seed), num)
+    parts = samplers.chunks(num, self.rows_per_call)
+    found = [
+      decode_rows(
+        self.denoiser,
+        self.canvas(rows_bt[rows]),
+        _of_rows(selector, rows) if len(parts) > 1 else selector,
+        rngs_b[rows],
+        prompt_len=self.task.prompt_len,
+        mask_id=self.task.mask_id,
+        block=self.block,
+        remask=self.remask,
+      )
+      for rows in parts
+    ]
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:num], *found)
 
   def judged(
     self, selector: Any, rows_bt: np.ndarray, seed: int = 0
@@ -127,6 +140,17 @@ def _inner(selector: Any) -> Any:
   """What decides inside the blocks."""
   while isinstance(selector, rollout.InBlocks | rollout.OfMostConfident):
     selector = selector.selector
+  return selector
+
+
+def _of_rows(selector: Any, rows: np.ndarray) -> Any:
+  """The selector for these rows alone; only the oracle knows rows."""
+  if isinstance(selector, rollout.InBlocks | rollout.OfMostConfident):
+    inner = _of_rows(selector.selector, rows)
+    return dataclasses.replace(selector, selector=inner)
+  if isinstance(selector, selectors.OracleMargin):
+    answers_bt = selector.answers_bt[rows]
+    return dataclasses.replace(selector, answers_bt=answers_bt)
   return selector
 
 

@@ -166,11 +166,15 @@ class Lesson:
         actions=self.actions,
         num_candidates=self.config.learn.near.num_candidates,
         expert=self.expert,
-        is_expert_b=jnp.ones(len(rows), bool),
+        is_expert_b=jnp.ones(len(rngs), bool),
       )
     )
     rngs = samplers.row_rngs(jax.random.key(0), len(rows))
-    return play(self.denoiser, self.judge.canvas(rows), rngs)
+    return rollout.play_chunks(
+      lambda i: play(self.denoiser, self.judge.canvas(rows[i]), rngs[i]),
+      len(rows),
+      self.judge.rows_per_call,
+    )
 
   def stage(
     self,
@@ -203,6 +207,7 @@ class Lesson:
       model,
       self.expert,
       getattr(self.task, 'can_complete', None),
+      self.judge.rows_per_call,
     )
     stream = int(1000 * alpha) + 1_000_000 * number
     rng = jax.random.fold_in(jax.random.key(self.seed), stream)

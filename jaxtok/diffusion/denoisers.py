@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxtok.cache import overwrite
+from jaxtok.diffusion import samplers
 
 
 @jax.tree_util.register_dataclass
@@ -119,11 +120,17 @@ class BehindPadding:
   pad_id: int = dataclasses.field(metadata=dict(static=True))
 
   def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']:
+    return self.answer_logits(tokens_bt, 0)
+
+  def answer_logits(
+    self, tokens_bt: Int[Array, 'b t'], prompt_len: int
+  ) -> Float[Array, 'b s v']:
+    """See `samplers.answer_logits`: none are made for a prompt."""
     is_prompt_t = jnp.arange(tokens_bt.shape[1]) < self.prompt_len
     is_pad_bt = (tokens_bt == self.pad_id) & is_prompt_t
     seen_bt = jnp.cumsum(~is_pad_bt, axis=1) > 0
     output = self.model(tokens_bt, segment_ids=seen_bt.astype(jnp.int32))
-    return self.model.logits(output.hidden_btd)
+    return self.model.logits(output.hidden_btd[:, prompt_len:])
 
 
 @jax.tree_util.register_dataclass
@@ -165,6 +172,17 @@ class OpenRows:
     Raises:
       ValueError: If the denoiser holds an array for each row.
     """
+    return self._of_open(self.denoiser, tokens_bt)
+
+  def answer_logits(
+    self, tokens_bt: Int[Array, 'b t'], prompt_len: int
+  ) -> Float[Array, 'b s v']:
+    """See `samplers.answer_logits`; raises what `__call__` does."""
+    return self._of_open(
+      lambda x: samplers.answer_logits(self.denoiser, x, prompt_len), tokens_bt
+    )
+
+  def _of_open(self, logits_of, tokens_bt):
     if getattr(self.denoiser, 'segment_ids_bt', None) is not None:
       raise ValueError(
         f'OpenRows: denoiser={type(self.denoiser).__name__} has segment_ids_bt '
@@ -177,9 +195,9 @@ class OpenRows:
 
     def first(size, tokens_bt):
       if size == num_rows:
-        return self.denoiser(tokens_bt)
+        return logits_of(tokens_bt)
       rows = order_b[:size]
-      logits = self.denoiser(tokens_bt[rows])
+      logits = logits_of(tokens_bt[rows])
       zero = jnp.zeros((num_rows, *logits.shape[1:]), logits.dtype)
       return zero.at[rows].set(logits)
 

@@ -288,7 +288,7 @@ def _play_rows(
   denoiser,
   params,
   tokens_bt,
-  rng,
+  rngs_b,
   expert,
   is_expert_b,
   *,
@@ -304,7 +304,7 @@ def _play_rows(
     denoiser,
     samplers.start(tokens_bt, masked_bt, mask_id),
     nnx.merge(graphdef, params),
-    samplers.row_rngs(rng, tokens_bt.shape[0]),
+    rngs_b,
     prompt_len=prompt_len,
     mask_id=mask_id,
     block=config.block,
@@ -363,6 +363,8 @@ class Trainer:
     expert: Selector of the expert rollouts, if there are any.
     can_complete: Whether rows with masks can still become right, in NumPy;
       needed to blame steps.
+    rows_per_call: Rows that are played at once, for the memory of their
+      distributions; 0: all. They do the same in parts.
   """
 
   config: Config
@@ -373,6 +375,7 @@ class Trainer:
   model: policy.UnmaskingPolicy
   expert: selectors.Selector | None = None
   can_complete: Callable[[np.ndarray], np.ndarray] | None = None
+  rows_per_call: int = 0
 
   def __post_init__(self):
     c = self.config
@@ -396,17 +399,19 @@ class Trainer:
     )
 
   def _play(self, tokens_bt, rng):
-    return _play_rows(
+    rngs_b = samplers.row_rngs(rng, len(tokens_bt))
+    play_rows = lambda rows: _play_rows(
       self.denoiser,
       self.params,
-      tokens_bt,
-      rng,
+      tokens_bt[rows],
+      rngs_b[rows],
       self.expert if self.config.num_experts else None,
-      self.is_expert_b,
+      self.is_expert_b[rows],
       prompt_len=self.prompt_len,
       mask_id=self.mask_id,
       **self._static,
     )
+    return rollout.play_chunks(play_rows, len(tokens_bt), self.rows_per_call)
 
   def _learn(self, played, advantage_sb):
     self.params, self.opt_state, numbers = _update(

@@ -14,10 +14,13 @@ Axes: s steps, b rows, t positions of the answer, p largest probabilities.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.diffusion import policy, samplers, selectors
@@ -215,6 +218,41 @@ def play(
   start = (canvas, jnp.int32(0), stored, spent)
   canvas, num_steps, stored, _ = jax.lax.while_loop(is_open, body, start)
   return Rollout(**stored, num_steps=num_steps, canvas=canvas)
+
+
+def play_chunks(
+  play_rows: Callable[[np.ndarray], Rollout],
+  num_rows: int,
+  rows_per_call: int,
+) -> Rollout:
+  """Plays rows in parts, and puts their records together.
+
+  Rows do not depend on each other: with the keys of their own they do the same
+  in any part.
+
+  Args:
+    play_rows: Plays the rows of these indices; all parts have one length.
+    num_rows: Of the batch.
+    rows_per_call: See `samplers.chunks`.
+  """
+  parts = [play_rows(i) for i in samplers.chunks(num_rows, rows_per_call)]
+  if len(parts) == 1:
+    return parts[0]
+
+  def joined(axis, *each):
+    whole = jnp.concatenate(each, axis=axis)
+    return jax.lax.slice_in_dim(whole, 0, num_rows, axis=axis)
+
+  join = lambda axis, name: jax.tree.map(
+    functools.partial(joined, axis), *(getattr(part, name) for part in parts)
+  )
+  steps = {
+    field.name: join(1, field.name)
+    for field in dataclasses.fields(Rollout)
+    if field.name not in ('num_steps', 'canvas')
+  }
+  num_steps = jnp.stack([part.num_steps for part in parts]).max()
+  return Rollout(**steps, num_steps=num_steps, canvas=join(0, 'canvas'))
 
 
 def log_probs(

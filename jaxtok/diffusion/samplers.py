@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.decoding import sampling as sampling_lib
@@ -85,6 +86,47 @@ def row_rngs(rng: Array, num_rows: int) -> Array:
   return jax.vmap(lambda row: jax.random.fold_in(rng, row))(
     jnp.arange(num_rows)
   )
+
+
+def chunks(num_rows: int, rows_per_call: int) -> list[np.ndarray]:
+  """Indices of rows in parts of one length, of which each is one program.
+
+  As few and as even as possible; the last part repeats the last row.
+
+  Args:
+    num_rows: Of the batch.
+    rows_per_call: The most that a part may have; 0 means all.
+
+  Raises:
+    ValueError: If it is negative.
+  """
+  if rows_per_call < 0:
+    raise ValueError(f'rows_per_call={rows_per_call} must be >= 0 (0: all).')
+  num = -(-num_rows // (rows_per_call or num_rows))
+  size = -(-num_rows // num)
+  starts = range(0, num_rows, size)
+  return [np.minimum(np.arange(i, i + size), num_rows - 1) for i in starts]
+
+
+def rows_that_fit(length: int, vocab_size: int, num_bytes: int = 2**31) -> int:
+  """Rows whose float32 distributions over an answer take so many bytes.
+
+  A step of `decode` holds a few such arrays at once. At least one row.
+  """
+  return max(1, num_bytes // (4 * length * vocab_size))
+
+
+def answer_logits(
+  denoiser: Any, tokens_bt: Int[Array, 'b t'], prompt_len: int
+) -> Float[Array, 'b s v']:
+  """Logits of the positions from `prompt_len` on.
+
+  A denoiser that has a method `answer_logits(tokens_bt, prompt_len)` need not
+  make those of the prompt.
+  """
+  if hasattr(denoiser, 'answer_logits'):
+    return denoiser.answer_logits(tokens_bt, prompt_len)
+  return denoiser(tokens_bt)[:, prompt_len:]
 
 
 def block_of(is_masked_bt: Bool[Array, 'b t'], prompt_len: int, block: int):
@@ -207,7 +249,8 @@ def look(
       f'temperature={temperature} and filters={filters} both have a '
       'temperature. Leave temperature 0.'
     )
-  logits_btv = denoiser(canvas.tokens_bt)[:, prompt_len:].astype(jnp.float32)
+  logits_btv = answer_logits(denoiser, canvas.tokens_bt, prompt_len)
+  logits_btv = logits_btv.astype(jnp.float32)
   is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
   logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
   step_b = jnp.broadcast_to(step, logits_btv.shape[:1])

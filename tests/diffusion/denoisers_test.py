@@ -11,6 +11,7 @@ import pytest
 from jax.experimental import io_callback
 
 from jaxtok.diffusion import denoisers, samplers, selectors
+from jaxtok.models import base as base_model
 from jaxtok.tasks import base, dice_countdown
 
 TASK = dice_countdown.DiceCountdown()
@@ -104,3 +105,40 @@ def test_a_denoiser_of_this_batch_alone_is_refused():
   of_batch = denoisers.OfModel(None, None, segment_ids_bt=jnp.ones((2, 3)))
   with pytest.raises(ValueError, match='OfModel has segment_ids_bt'):
     open_rows(of_batch)(jnp.zeros((2, 3), jnp.int32))
+
+
+class Shaped:
+  """A language model that tells how many logits it was asked for."""
+
+  def __init__(self, shapes):
+    self.shapes = shapes
+
+  def __call__(self, tokens_bt, *, segment_ids):
+    hidden_btd = jax.nn.one_hot(tokens_bt * segment_ids, 7)
+    return base_model.Output(hidden_btd, None)
+
+  def logits(self, hidden_btd):
+    self.shapes.append(hidden_btd.shape)
+    return 2 * hidden_btd
+
+
+@pytest.mark.parametrize('is_wrapped', [False, True])
+def test_no_logits_are_made_for_prompts(is_wrapped):
+  shapes, tokens_bt = [], jnp.asarray([[6, 1, 2, 6, 6], [6, 6, 3, 6, 6]])
+  denoiser = denoisers.BehindPadding(Shaped(shapes), prompt_len=3, pad_id=6)
+  whole_btv = denoiser(tokens_bt)
+  assert shapes == [(2, 5, 7)]
+  if is_wrapped:
+    denoiser = denoisers.OpenRows(denoiser, 6, 3, halvings=0)
+  canvas = samplers.start(tokens_bt, tokens_bt != 1, 6)
+  view = samplers.look(
+    denoiser,
+    canvas,
+    samplers.row_rngs(jax.random.key(0), 2),
+    jnp.int32(0),
+    prompt_len=3,
+    mask_id=6,
+  )
+  assert shapes[1:] == [(2, 2, 7)]
+  want = whole_btv[:, 3:].at[..., 6].set(-jnp.inf)
+  np.testing.assert_array_equal(view.probs_btv, jax.nn.softmax(want))

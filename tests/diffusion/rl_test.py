@@ -405,6 +405,52 @@ def test_a_rollout_ends_when_a_block_has_had_its_calls(kind):
   assert ended < len(rows) // 2
 
 
+def test_rollouts_in_parts_are_those_of_the_whole_batch():
+  rows = []
+
+  def denoiser(tokens_bt):
+    rows.append(tokens_bt.shape[0])
+    return TASK.exact_denoiser(tokens_bt)
+
+  def learnt(rows_per_call):
+    trainer = rl.Trainer(
+      rl.Config(num_prompts=4, group=3, num_experts=1, lr=0.1),
+      jax.tree_util.Partial(denoiser),
+      TASK.is_correct,
+      TASK.prompt_len,
+      TASK.mask_id,
+      SMALL.make(nnx.Rngs(0)),
+      selectors.TopK(2),
+      rows_per_call=rows_per_call,
+    )
+    played = trainer._play(np.repeat(ROWS[:4], 4, axis=0), jax.random.key(2))
+    trainer.update(ROWS[:4], jax.random.key(2))
+    return played, trainer.current()
+
+  whole, model = learnt(0)
+  # 16 rows in parts of 6, 6 and 4, the last filled up.
+  parts, other = learnt(7)
+  assert set(rows) == {16, 6}
+  for name in ('tokens_bt', 'num_calls_b', 'reveal_step_bt', 'psi_bt'):
+    np.testing.assert_array_equal(
+      getattr(parts.canvas, name), getattr(whole.canvas, name)
+    )
+  np.testing.assert_array_equal(parts.num_steps, whole.num_steps)
+  np.testing.assert_array_equal(parts.is_open_sb, whole.is_open_sb)
+  is_open = np.asarray(whole.is_open_sb)
+  for name in ('action_sbt', 'confidence_sbtp', 'log_prob_sb'):
+    np.testing.assert_array_equal(
+      np.asarray(getattr(parts, name))[is_open],
+      np.asarray(getattr(whole, name))[is_open],
+    )
+  jax.tree.map(
+    np.testing.assert_array_equal, nnx.state(other), nnx.state(model)
+  )
+  start = nnx.state(SMALL.make(nnx.Rngs(0)))
+  changed = jax.tree.map(lambda a, b: (a != b).any(), nnx.state(model), start)
+  assert any(jax.tree.leaves(changed))
+
+
 def test_a_clone_decides_as_its_expert():
   _, shown = play(
     rl.Likelihood.BERNOULLI,

@@ -4,6 +4,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -129,3 +130,24 @@ def test_bad_arguments_are_named():
   rngs = samplers.row_rngs(jax.random.key(0), 1)
   with pytest.raises(ValueError, match='prompt_len=4'):
     run(blank(1), selectors.TopK(), rngs, prompt_len=4, mask_id=MASK)
+
+
+@pytest.mark.parametrize('num_rows', [1, 5, 16, 17])
+@pytest.mark.parametrize('rows_per_call', [0, 1, 4, 5, 16, 99])
+def test_parts_hold_every_row_in_as_few_calls(num_rows, rows_per_call):
+  parts = samplers.chunks(num_rows, rows_per_call)
+  most = rows_per_call or num_rows
+  assert len(parts) == math.ceil(num_rows / most)
+  assert len({len(part) for part in parts}) == 1
+  assert len(parts[0]) <= most
+  joined = np.concatenate(parts)
+  np.testing.assert_array_equal(joined[:num_rows], np.arange(num_rows))
+  # What fills up the last part is its last row.
+  assert (joined[num_rows:] == num_rows - 1).all()
+
+
+def test_a_part_has_rows():
+  with pytest.raises(ValueError, match='rows_per_call=-1 must be >= 0'):
+    samplers.chunks(4, -1)
+  assert samplers.rows_that_fit(256, 126_464) == 16
+  assert samplers.rows_that_fit(10**6, 10**6) == 1

@@ -242,6 +242,65 @@ def test_with_chance_each_prompt_is_decoded_as_often():
   assert set(found.right_pd.ravel()) == {0.0, 1.0}
 
 
+def test_prompts_in_parts_come_out_as_all_at_once():
+  task = free_choice_task.FreeChoice(num_groups=2)
+  rows_bt, sizes = base.batch(task, 0, 0, 40), set()
+
+  def exact(tokens_bt):
+    sizes.add(tokens_bt.shape[0])
+    return task.exact_denoiser(tokens_bt)
+
+  found = jax.tree_util.Partial(exact)
+  whole = selection.Judge(task, found, rows_bt)
+  parts = selection.Judge(task, found, rows_bt, rows_per_call=7)
+  assert whole.rows_per_call > 10_000
+  answers_bt = jnp.asarray(rows_bt[:, task.prompt_len :])
+  rules = (
+    selectors.Random(jnp.asarray(3)),
+    selectors.OracleMargin(answers_bt, jnp.asarray(2)),
+  )
+  for rule in rules:
+    a, b = whole.point('', rule), parts.point('', rule)
+    np.testing.assert_array_equal(a.correct_n, b.correct_n)
+    np.testing.assert_array_equal(a.calls_n, b.calls_n)
+  assert max(sizes) >= 40
+  got, want = parts.decode(rules[0], rows_bt), whole.decode(rules[0], rows_bt)
+  for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_array_equal(x, y)
+  # 40 rows are six parts of seven, the last of which is filled up.
+  sizes.clear()
+  again = dataclasses.replace(parts, rows_per_call=6)
+  again.decode(rules[1], rows_bt)
+  assert sizes == {6}
+
+
+def test_the_paper_s_setting_is_decoded_in_parts():
+  class Task:
+    prompt_len = answer_len = 256
+    vocab_size, mask_id = 126_464, 126_336
+
+  judge = selection.Judge(Task(), None, np.zeros((512, 512), np.int32))
+  # 16 distributions of 256 x 126464 float32 are 2.07 GB of 2.15.
+  assert judge.rows_per_call == 16
+
+
+def test_demonstrations_in_parts_are_the_same():
+  exact = training.exact_denoiser(TINY.task)
+  task = free_choice_task.FreeChoice(num_groups=2)
+  lesson = training.Lesson(task, exact, TINY.policy, 0, lambda line: None)
+  lesson.denoiser = jax.tree_util.Partial(task.exact_denoiser)
+  whole = lesson._demonstrations()
+  lesson.judge.rows_per_call = 7
+  parts = lesson._demonstrations()
+  np.testing.assert_array_equal(parts.canvas.tokens_bt, whole.canvas.tokens_bt)
+  is_open = np.asarray(whole.is_open_sb)
+  np.testing.assert_array_equal(parts.is_open_sb, is_open)
+  assert is_open.any()
+  np.testing.assert_array_equal(
+    np.asarray(parts.action_sbt)[is_open], np.asarray(whole.action_sbt)[is_open]
+  )
+
+
 def test_rules_that_mask_again_reveal_more_than_that():
   task = free_choice_task.FreeChoice(num_groups=2)
   rows = base.batch(task, 0, 0, 16)
