@@ -63,6 +63,9 @@ class Config:
   num_chains: int = 1  # So many of them, each through all later stages.
   start_steps: int = 0  # Updates of the first stage; 0: learn.steps.
   expert_threshold: float = 0.7  # Of the rule that is cloned or steers.
+  # The rule looks no further than the first block of so many tokens that is not
+  # done, whatever learn.block says of the policy; 0: everywhere.
+  expert_block: int = 0
   num_validation: int = 128
   validate_every: int = 20
   temperatures: tuple[float, ...] = (0.25,)  # Of validation; the best counts.
@@ -72,6 +75,7 @@ class Config:
       'policy',
       num_validation=(self.num_validation, self.num_validation >= 1, '>= 1'),
       validate_every=(self.validate_every, self.validate_every >= 1, '>= 1'),
+      expert_block=(self.expert_block, self.expert_block >= 0, '>= 0'),
     )
     if not self.temperatures or min(self.temperatures) <= 0:
       raise ValueError(
@@ -129,6 +133,8 @@ class Lesson:
     c = self.config
     c.model.check_vocabulary(self.task.vocab_size)
     self.expert = selectors.Threshold(c.expert_threshold)
+    if c.expert_block:
+      self.expert = rollout.InBlocks(self.expert, c.expert_block)
     self.actions = c.learn.likelihood.make()
     rows = base.batch(self.task, VALIDATION, 0, c.num_validation)
     self.judge = selection.Judge(self.task, self.denoiser, rows, c.learn.block)

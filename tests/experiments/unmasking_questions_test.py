@@ -129,11 +129,14 @@ def test_task_and_denoiser_must_fit():
     experiment.Config(denoiser=questions.OfRun(path='runs/a'))
 
 
-@pytest.mark.parametrize('size', ['tiny', 'small', 'llada', 'llada_blocks'])
+@pytest.mark.parametrize(
+  'size', ['tiny', 'small', 'llada', 'llada_blocks', 'llada_steered']
+)
 def test_configs_can_be_built(size):
   config = config_file.get_config(size)
   assert hash(config) == hash(config_file.get_config(size))
   assert config.policy.learn.block == (32 if size == 'llada_blocks' else 0)
+  assert config.policy.learn.num_experts == (size == 'llada_steered')
 
 
 @pytest.mark.slow

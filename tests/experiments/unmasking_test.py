@@ -317,6 +317,27 @@ def test_rules_that_mask_again_reveal_more_than_that():
   assert judge.remask is None
 
 
+@pytest.mark.parametrize('block', [0, 2])
+def test_an_expert_may_go_in_blocks_where_the_policy_does_not(block):
+  task = free_choice_task.FreeChoice(num_groups=2)
+  config = dataclasses.replace(
+    TINY.policy, expert_threshold=0.01, expert_block=block
+  )
+  exact = training.exact_denoiser(task)
+  lesson = training.Lesson(task, exact, config, 0, lambda line: None)
+  shown = lesson._demonstrations()
+  want = [0, 0, 1, 1, 2, 2] if block else [0] * 6
+  got = np.asarray(shown.canvas.reveal_step_bt)[:, task.prompt_len :]
+  np.testing.assert_array_equal(got, np.tile(want, (len(got), 1)))
+  # Log-probabilities are of all masked positions: what the expert leaves for
+  # later blocks is shown as left.
+  is_open = np.asarray(shown.is_open_sb)
+  np.testing.assert_array_equal(
+    np.asarray(shown.allowed_sbt)[is_open],
+    np.asarray(shown.is_masked_sbt)[is_open],
+  )
+
+
 def test_temperatures_of_validation_are_positive_numbers():
   with pytest.raises(ValueError, match='must be > 0'):
     training.Config(temperatures=(0.25, 0.0))
@@ -557,6 +578,7 @@ def test_orders_have_no_opposite_to_smooth_with():
     ),
     (lambda: training.Config(num_validation=0), 'policy.num_validation=0 must'),
     (lambda: training.Config(validate_every=0), 'policy.validate_every=0 must'),
+    (lambda: training.Config(expert_block=-1), 'expert_block=-1 must be >= 0'),
     (lambda: denoiser.Config(steps=0), 'denoiser.steps=0 must be >= 1'),
     (lambda: denoiser.Config(lr=0.0), 'denoiser.lr=0.0 must be > 0'),
   ],

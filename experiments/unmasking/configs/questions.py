@@ -16,9 +16,10 @@ at once. `llada` and `llada_blocks` are the paper's setting: a folder with the
 weights of LLaDA-8B-Instruct at `--config.denoiser.path`; GSM8K in JSON lines at
 `--config.task.data.source.path`, `.validation` (some hundred lines that are set
 aside from its training set) and `.test`; answers of 256 tokens, all at once or
-in blocks of 32; policies of 331,265 parameters. (The paper trains each from
-random weights; here a pressure begins where the one before ended.) They have
-not been run: they take a GPU of 80 GB.
+in blocks of 32; policies of 331,265 parameters. `llada_steered` is all at once
+with an expert in each group, Threshold(0.9) in blocks of 32. (The paper trains
+each from random weights; here a pressure begins where the one before ended.)
+They have not been run; docs/unmasking.md says what memory they take.
 """
 
 from experiments import sizes
@@ -35,9 +36,9 @@ _CHAT = dict(
 
 def get_config(size: str = 'small') -> experiment.Config:
   """An experiment of the given size."""
-  size, kind = sizes.split(size, 'blocks')
+  size, kind = sizes.split(size, 'blocks', 'steered')
   if size == 'llada':
-    return _llada(block=32 if kind else 0)
+    return _llada(32 if kind == 'blocks' else 0, int(kind == 'steered'))
   steps = sizes.pick(size, tiny=60, small=300)
   return experiment.Config(
     task=questions.Config(),
@@ -55,7 +56,7 @@ def get_config(size: str = 'small') -> experiment.Config:
   )
 
 
-def _llada(block: int) -> experiment.Config:
+def _llada(block: int, num_experts: int) -> experiment.Config:
   """The paper's setting: GSM8K, 256 tokens."""
   return experiment.Config(
     task=questions.Config(
@@ -71,8 +72,15 @@ def _llada(block: int) -> experiment.Config:
       model=policy.Config(),
       clone=None,
       learn=rl.Config(
-        steps=938, lr=3e-5, warmup_steps=100, is_cosine=False, block=block
+        steps=938,
+        lr=3e-5,
+        warmup_steps=100,
+        is_cosine=False,
+        num_experts=num_experts,
+        block=block,
       ),
+      expert_threshold=0.9,
+      expert_block=32,
       alphas=(0.3, 1.0, 3.0, 10.0),
       temperatures=(0.5 if block else 1.0,),
     ),
