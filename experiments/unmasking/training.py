@@ -146,14 +146,31 @@ class Lesson:
     if c.clone is None:
       return model
     begin = time.perf_counter()
-    model, nats = cloning.clone(
-      model, self._demonstrations(), c.clone, self.actions
+    shown = rollout.Shown(
+      self.expert, self.actions, c.learn.near.num_candidates
+    )
+    expert = self.judge.judged(shown, self.judge.rows_nt)[0].mean()
+
+    def share(model) -> float:
+      found = self._validate(model).values()
+      accuracy = max(right.mean() for right, _ in found)
+      return accuracy / expert if expert else 1.0
+
+    model, nats, steps = cloning.clone(
+      model, self._demonstrations(), c.clone, self.actions, share
     )
     found = self._best(self._validate(model), 0, 1.0)
     self.log(
-      f'clone: {nats:.4f} nats/position, accuracy {found["accuracy"]:.3f} at '
-      f'{found["calls"]:.1f} calls, {time.perf_counter() - begin:.0f} s'
+      f'clone: {steps} updates, {nats:.4f} nats/position, accuracy '
+      f'{found["accuracy"]:.3f} at {found["calls"]:.1f} calls (of what it '
+      f'copies: {expert:.3f}), {time.perf_counter() - begin:.0f} s'
     )
+    if c.clone.until and share(model) < c.clone.until:
+      self.log(
+        f'warning: after all {steps} updates the clone is right less often '
+        f'than clone.until={c.clone.until:g} times what it copies. Try more '
+        'clone.steps or another clone.lr.'
+      )
     return model
 
   def _demonstrations(self) -> rollout.Rollout:

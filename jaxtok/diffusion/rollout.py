@@ -82,6 +82,27 @@ class OfMostConfident:
     return self.selector(candidates(view, self.num))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Shown:
+  """A selector as `play` shows it to a policy: what its actions can say of it.
+
+  Attributes:
+    selector: E.g. an expert.
+    actions: Action distribution of the policy. Static.
+    num_candidates: See `candidates`; static.
+  """
+
+  selector: Any
+  actions: Any = dataclasses.field(metadata=dict(static=True))
+  num_candidates: int = dataclasses.field(default=0, metadata=dict(static=True))
+
+  def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
+    view = candidates(view, self.num_candidates)
+    shown_bt = self.actions.from_set(self.selector(view), view.confidence_bt)
+    return self.actions.to_set(shown_bt)
+
+
 def candidates(view: selectors.View, num: int) -> selectors.View:
   """Allows the `num` most confident of the allowed positions; 0: all."""
   if not num:

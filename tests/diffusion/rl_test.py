@@ -3,6 +3,7 @@
 """Rollouts, their replay, and the policy gradient against REINFORCE."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -457,7 +458,7 @@ def test_a_clone_decides_as_its_expert():
     selectors.Threshold(0.5),
     jnp.ones(len(ROWS), bool),
   )
-  _, nats = cloning.clone(
+  _, nats, _ = cloning.clone(
     SMALL.make(nnx.Rngs(1)), shown, cloning.Config(steps=300, lr=1e-2)
   )
   assert (
@@ -505,12 +506,50 @@ def test_inference_reveals_what_a_rollout_does(kind):
   assert abs(wrong.mean() - tested.mean()) > 0.2
 
 
+@pytest.mark.parametrize(
+  'until, shares, done',
+  [
+    (0.97, [0.5, 0.969, 0.97], 250),
+    (0.97, [0.5, 0.97, 1.0], 200),
+    (0.97, [0.1, 0.2, 0.3], 250),
+    (0.0, [], 250),
+  ],
+)
+def test_cloning_ends_when_the_clone_is_right_enough(until, shares, done):
+  expert, everyone = selectors.Threshold(0.5), jnp.ones(len(ROWS), bool)
+  _, shown = play(rl.Likelihood.BERNOULLI, expert, everyone)
+  config = cloning.Config(steps=250, lr=1e-2, until=until)
+  start, left, seen = SMALL.make(nnx.Rngs(1)), list(shares), []
+
+  def share(model):
+    seen.append(model)
+    return left.pop(0)
+
+  model, nats, steps = cloning.clone(start, shown, config, share=share)
+  assert steps == done
+  assert len(seen) == (math.ceil(done / 100) if until else 0)
+  if not until:
+    return
+  # It is the last one that was judged, and training went on between.
+  jax.tree.map(
+    np.testing.assert_array_equal, nnx.state(model), nnx.state(seen[-1])
+  )
+  losses = [float(cloning.loss(m, cloning.choices(shown))) for m in seen]
+  assert losses == sorted(losses, reverse=True)
+  assert abs(losses[-1] - nats) < 0.5 * losses[0]
+
+
+def test_a_share_of_accuracy_is_at_most_one():
+  with pytest.raises(ValueError, match=r'until=1\.5 must be in \[0, 1\]'):
+    cloning.Config(until=1.5)
+
+
 def test_a_clone_by_orders_reveals_what_its_expert_does():
   kind, expert = rl.Likelihood.PLACKETT_LUCE, selectors.Threshold(0.5)
   _, shown = play(kind, expert, jnp.ones(len(ROWS), bool))
   start, made = SMALL.make(nnx.Rngs(1)), cloning.choices(shown)
   actions, sure = ACTIONS[kind], cloning.Config(steps=300, lr=1e-2)
-  model, nats = cloning.clone(start, shown, sure, actions)
+  model, nats, _ = cloning.clone(start, shown, sure, actions)
   assert nats < 0.5 * float(cloning.loss(start, made, actions=actions))
   logits = model(made.confidence_btp, made.is_masked_bt, made.progress_b)
   want = -actions.log_prob(logits, made.action_bt, made.allowed_bt)
@@ -529,7 +568,7 @@ def test_a_smoothed_clone_is_less_sure():
     jnp.ones(len(ROWS), bool),
   )
   config = cloning.Config(steps=300, lr=1e-2, smoothing=0.1)
-  _, nats = cloning.clone(SMALL.make(nnx.Rngs(1)), shown, config)
+  _, nats, _ = cloning.clone(SMALL.make(nnx.Rngs(1)), shown, config)
   # No policy is below the entropy of the smoothed choices.
   least = -0.9 * np.log(0.9) - 0.1 * np.log(0.1)
   assert least - 1e-3 < nats < least + 0.1

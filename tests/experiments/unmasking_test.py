@@ -32,7 +32,14 @@ from experiments.unmasking.configs import (
   sudoku,
 )
 from experiments.unmasking.configs import upo as upo_config
-from jaxtok.diffusion import cloning, policy_files, returns, rl, selectors
+from jaxtok.diffusion import (
+  cloning,
+  policy_files,
+  returns,
+  rl,
+  rollout,
+  selectors,
+)
 from jaxtok.diffusion import policy as policy_lib
 from jaxtok.evals import pareto
 from jaxtok.tasks import addition, base, dice_countdown
@@ -336,6 +343,42 @@ def test_an_expert_may_go_in_blocks_where_the_policy_does_not(block):
     np.asarray(shown.allowed_sbt)[is_open],
     np.asarray(shown.is_masked_sbt)[is_open],
   )
+
+
+@pytest.mark.parametrize(
+  'kind, calls', [(rl.Likelihood.BERNOULLI, 1), (rl.Likelihood.ONE_TOKEN, 3)]
+)
+@pytest.mark.parametrize('until', [0.0, 1.0])
+def test_a_clone_that_is_worse_than_its_expert_is_told(until, kind, calls):
+  learn = rl.Config(likelihood=kind, alpha=0.0, num_prompts=2, group=2)
+  clone = cloning.Config(steps=1, lr=1e-9, until=until)
+  config = dataclasses.replace(
+    TINY.policy, learn=learn, clone=clone, alphas=(), expert_threshold=0.01
+  )
+  exact = training.exact_denoiser(TINY.task)
+  lines, shown = [], []
+  lesson = training.Lesson(TINY.task, exact, config, 0, lines.append)
+
+  class Judge:
+    rows_nt, rows_per_call = lesson.judge.rows_nt, 99
+    canvas = lesson.judge.canvas
+    real = lesson.judge
+
+    def judged(self, selector, rows_nt):
+      if isinstance(selector, rollout.Shown):
+        shown.append(self.real.judged(selector, rows_nt))
+        return np.ones(len(rows_nt)), shown[-1][1]
+      return np.zeros(len(rows_nt)), np.ones(len(rows_nt))
+
+  lesson.judge = Judge()
+  lesson.start()
+  # The expert is judged as its demonstrations: of one token, one per call.
+  ((_, calls_n),) = shown
+  np.testing.assert_array_equal(calls_n, calls)
+  assert lines[0].startswith('clone: 1 updates')
+  assert 'of what it copies: 1.000' in lines[0]
+  assert len(lines) == (2 if until else 1)
+  assert not until or 'clone.until=1 times what it copies' in lines[1]
 
 
 def test_temperatures_of_validation_are_positive_numbers():
