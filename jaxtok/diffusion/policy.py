@@ -13,6 +13,7 @@ Axes: b rows, t positions of the answer, d width, n heads, h head width.
 """
 
 import dataclasses
+import enum
 import functools
 import math
 from typing import Any
@@ -24,6 +25,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
 from jaxtok.diffusion import selectors
+
+
+class Zeroed(enum.Enum):
+  """An input that is always zero, to see what it is worth (an ablation)."""
+
+  NOTHING = 'nothing'
+  TIME = 'time'  # Calls so far.
+  MASK = 'mask'  # What is masked; published to hurt most.
 
 
 @configclass
@@ -38,6 +47,7 @@ class Config:
   top_p: int = 1  # Largest probabilities of a position that are inputs.
   bias: float = -2.0  # Of the logits at the start.
   rope_theta: float = 10_000.0
+  zeroed: Zeroed = Zeroed.NOTHING
 
   def __post_init__(self):
     if self.hidden % (2 * self.num_heads):
@@ -120,6 +130,10 @@ class UnmaskingPolicy(nnx.Module):
       progress_b: Denoiser calls so far over positions.
     """
     c = self.config
+    if c.zeroed is Zeroed.TIME:
+      progress_b = jnp.zeros_like(progress_b)
+    if c.zeroed is Zeroed.MASK:
+      is_masked_bt = jnp.zeros_like(is_masked_bt)
     half = c.time_dim // 2
     frequency = c.time_max_period ** (-jnp.arange(half) / half)
     angle_bd = progress_b[:, None] * frequency

@@ -56,7 +56,8 @@ def save(path: str | os.PathLike, selector: Selector, **numbers: float) -> None:
     )
   about = {
     'format': _FORMAT,
-    'model': dataclasses.asdict(selector.model.config),
+    'model': dataclasses.asdict(selector.model.config)
+    | {'zeroed': selector.model.config.zeroed.value},
     'actions': type(selector.actions).__name__,
     'temperature': float(selector.temperature),
     'scale': float(selector.scale),
@@ -80,7 +81,8 @@ def load(path: str | os.PathLike) -> Selector:
     ValueError: If it is damaged or something else.
   """
   about, arrays = _read(pathlib.Path(path))
-  config = policy.Config(**about['model'])
+  zeroed = about['model'].pop('zeroed', policy.Zeroed.NOTHING.value)
+  config = policy.Config(**about['model'], zeroed=policy.Zeroed(zeroed))
   graph = policy.structure(config)
   blank = nnx.state(nnx.eval_shape(lambda: config.make(nnx.Rngs(0))), nnx.Param)
   leaves, treedef = jax.tree_util.tree_flatten_with_path(blank)

@@ -164,10 +164,16 @@ def test_a_rule_is_no_policy(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_an_ablation_stays_one(tmp_path):
+  config = dataclasses.replace(SMALL, zeroed=policy.Zeroed.TIME)
+  policy_files.save(tmp_path / 'p.npz', policy.Policy(config.make(nnx.Rngs(0))))
+  assert policy_files.load(tmp_path / 'p.npz').model.config == config
+
+
 def test_a_config_of_other_fields_has_the_defaults_of_now(tmp_path):
   # A field that is added later is absent in files of today.
   path = tmp_path / 'p.npz'
   policy_files.save(path, made())
-  changed(path, about=lambda x: x['model'].pop('rope_theta'))
+  changed(path, about=lambda x: x['model'].pop('zeroed'))
   model = policy_files.load(path).model
   assert dataclasses.asdict(model.config) == dataclasses.asdict(SMALL)

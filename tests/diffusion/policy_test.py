@@ -88,6 +88,24 @@ def test_the_published_network_equals_one_in_numpy():
   np.testing.assert_allclose(got, want, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize('zeroed', list(policy.Zeroed), ids=lambda z: z.value)
+def test_an_input_that_is_zeroed_changes_nothing(zeroed):
+  config = policy.Config(hidden=8, mlp_dim=8, time_dim=8, zeroed=zeroed)
+  model, rng = config.make(nnx.Rngs(0)), np.random.default_rng(0)
+  # Time and mask come in through what is zero at the start.
+  noisy = lambda x: x + 0.3 * rng.normal(size=x.shape).astype(np.float32)
+  nnx.update(model, jax.tree.map(noisy, nnx.state(model, nnx.Param)))
+  confidence = jnp.asarray(rng.random((2, 5, 1)), jnp.float32)
+  mask, time = jnp.asarray(rng.random((2, 5)) < 0.5), jnp.full(2, 0.75)
+  got = model(confidence, mask, time)
+  same = lambda other: np.allclose(got, other, atol=1e-6)
+  assert same(model(confidence, mask, time / 3)) == (
+    zeroed is policy.Zeroed.TIME
+  )
+  assert same(model(confidence, ~mask, time)) == (zeroed is policy.Zeroed.MASK)
+  assert not same(model(1 - confidence, mask, time))
+
+
 @pytest.mark.parametrize('allowed', [(1, 1, 1, 1), (1, 0, 1, 1)])
 def test_bernoulli_probabilities_sum_to_one(allowed):
   allowed = np.array(allowed, bool)

@@ -783,6 +783,12 @@ def test_configs_can_be_built(module, size):
   assert hash(config) == hash(module.get_config(size))
 
 
+@pytest.mark.parametrize('kind', ['', '_no_time', '_no_mask'])
+def test_each_ablation_of_the_policy_has_a_config(kind):
+  model = policy.get_config(f'tiny{kind}').policy.model
+  assert model.zeroed.value == (kind.removeprefix('_no_') or 'nothing')
+
+
 @pytest.mark.parametrize('kind', ['top_k', 'softmax', 'confidence', 'free'])
 def test_each_reference_has_a_config(kind):
   config = upo_config.get_config(f'tiny_{kind}')
