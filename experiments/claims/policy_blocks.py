@@ -8,7 +8,8 @@ right in 35 % where thresholding is in 17.5 %.
 
 Check: dice, denoiser, prompts, training (from one start) and temperatures of
 the claim `policy`, but the answer of 20 tokens is decoded in four blocks of 5,
-both by the policy while it is trained and by thresholds on a grid of 0.01.
+both by the policy while it is trained (20 calls in all, however blocks share
+them) and by thresholds on a grid of 0.01.
 largest_deficit compares at equal calls: of the thresholds that no cheaper one
 equals, the largest accuracy that is lost by taking the best policy of the seed
 that costs no more (0.01 is the point of accuracy that counts as level; a policy
@@ -40,6 +41,8 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   """Numbers of one seed; see the module's docstring."""
   config = dice.get_config('small')
   config.policy.learn.block = _BLOCK
+  # All blocks share the calls; by default each has as many as it has tokens.
+  config.policy.learn.max_calls = config.task.answer_len
   config.policy.num_starts = config.policy.num_chains = 1
   config.policy.alphas = (0.4, 1.0, 3.0)
   # A block that is nearly done waits for its last position: at the usual bias
