@@ -48,7 +48,8 @@ class Config:
   order_temperature: float = 0.0
   schedule: str = 'even'  # 'dream': as many as Dream's times say, see `Budget`.
   # The distribution whose confidence orders positions: the 'model' has its own
-  # (LLaDA); 'drawn' is what tokens are drawn from by `sampling` (Dream).
+  # (LLaDA); 'drawn' is what tokens are drawn from by `sampling` (Dream), where
+  # temperature 0 filters the model's own.
   scores: str = 'model'
   shift: bool = False  # Logits at a position are for the next one (Dream).
   guidance: float = 0.0  # Weight w: u + (w + 1) (c - u), u without the prompt.
@@ -334,9 +335,13 @@ class Denoiser:
     banned_v = jnp.arange(logits_btv.shape[-1]) == self.mask_id
     if config.eos == 'logits':
       banned_v |= self.late_v
-    if config.scores == 'model' or not config.sampling.temperature:
+    if config.scores == 'model':
       return jnp.where(banned_v, -jnp.inf, logits_btv)
-    return sampling_lib.filter_logits(logits_btv, config.sampling, banned_v)
+    # The most probable token is one that is left; scores are of all that are.
+    filters = dataclasses.replace(
+      config.sampling, temperature=config.sampling.temperature or 1.0
+    )
+    return sampling_lib.filter_logits(logits_btv, filters, banned_v)
 
 
 def generate(

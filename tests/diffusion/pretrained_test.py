@@ -125,7 +125,17 @@ def test_greedy_answers_of_llada_equal_the_written_loop(
   np.testing.assert_array_equal(canvas.num_calls_b, [calls] * len(PROMPT))
 
 
-def dream(prompt, logits_of, *, length, steps, order):
+def keep_top_p(probs, top_p):
+  """Rows without what the fewest tokens of this much probability leave out."""
+  kept = np.zeros_like(probs)
+  for row, out in zip(probs, kept, strict=True):
+    order = np.argsort(-row, kind='stable')
+    before = np.cumsum(row[order]) - row[order]
+    out[order[before < top_p]] = row[order[before < top_p]]
+  return kept / kept.sum(-1, keepdims=True)
+
+
+def dream(prompt, logits_of, *, length, steps, order, top_p=1.0):
   """Greedy answers of one prompt; each step reveals at least one token."""
   x = np.concatenate([prompt, np.full(length, MASK)])
   times = np.linspace(1, 1e-3, steps + 1)
@@ -135,7 +145,7 @@ def dream(prompt, logits_of, *, length, steps, order):
     logits = logits_of(x)
     logits = np.concatenate([logits[:1], logits[:-1]])
     logits[:, MASK] = -np.inf
-    probs = softmax(logits)
+    probs = keep_top_p(softmax(logits), top_p)
     top = np.sort(probs, -1)
     score = {
       'confidence': top[:, -1],
@@ -151,13 +161,18 @@ def dream(prompt, logits_of, *, length, steps, order):
   return x
 
 
-@pytest.mark.parametrize('order', ['confidence', 'margin', 'entropy'])
+@pytest.mark.parametrize(
+  ('order', 'top_p'),
+  [('confidence', 1.0), ('margin', 1.0), ('entropy', 1.0), ('entropy', 0.5)],
+)
 def test_greedy_answers_of_dream_equal_the_written_loop(
-  model, logits_of, order
+  model, logits_of, order, top_p
 ):
-  config = pretrained.Config.dream(length=9, steps=5, order=order)
-  canvas = generate(model, config)
   settings = dict(length=9, steps=5, order=order)
+  filters = sampling.Config(temperature=0.0, top_p=top_p)
+  config = pretrained.Config.dream(sampling=filters, **settings)
+  canvas = generate(model, config)
+  settings |= dict(top_p=top_p)
   want = np.stack([dream(row, logits_of, **settings) for row in PROMPT])
   np.testing.assert_array_equal(canvas.tokens_bt, want)
   assert canvas.num_calls_b.max() <= 5
