@@ -5,7 +5,8 @@
 The filters are applied in this order: bans, temperature, top-k, top-p (on what
 top-k left, renormalised; Holtzman et al. 2019, arXiv:1904.09751), min-p
 (relative to the most likely token, hence independent of the others; Nguyen et
-al. 2024, arXiv:2407.01082). Ties are broken towards the lower id everywhere, so
+al. 2024, arXiv:2407.01082). `is_top_p_first` swaps top-k and top-p: the mass
+is then that of all tokens. Ties are broken towards the lower id everywhere, so
 `top_k=1` is greedy decoding and exactly `top_k` tokens survive.
 
 All functions work on any leading axes; positions do not influence each other.
@@ -103,6 +104,8 @@ def filter_logits(
   logits_bv: Float[Array, '*b v'],
   config: Config,
   banned_v: Bool[Array | np.ndarray, 'v'] | None = None,
+  *,
+  is_top_p_first: bool = False,
 ) -> Float[Array, '*b v']:
   """Logits of the distribution that `config` describes.
 
@@ -110,6 +113,7 @@ def filter_logits(
     logits_bv: The model's logits.
     config: Static.
     banned_v: True for ids that get probability 0; see `ban`.
+    is_top_p_first: Whether top-p comes before top-k, as in Dream; static.
 
   Returns:
     float32 logits, `-inf` where the probability is 0. With `temperature=0` the
@@ -126,7 +130,7 @@ def filter_logits(
   logits_bv -= logits_bv.max(axis=-1, keepdims=True)
   logits_bv /= config.temperature
   if config.top_k or config.top_p < 1:
-    logits_bv = _keep_top(logits_bv, config)
+    logits_bv = _keep_top(logits_bv, config, is_top_p_first)
   if config.min_p:
     is_kept_bv = logits_bv >= np.log(config.min_p)
     logits_bv = jnp.where(is_kept_bv, logits_bv, -jnp.inf)
@@ -134,14 +138,17 @@ def filter_logits(
 
 
 def _keep_top(
-  logits_bv: Float[Array, '*b v'], config: Config
+  logits_bv: Float[Array, '*b v'], config: Config, is_top_p_first: bool
 ) -> Float[Array, '*b v']:
-  """Applies top-k, then top-p."""
+  """Applies top-k and top-p."""
   vocab_size = logits_bv.shape[-1]
   k = min(config.top_k, vocab_size) or vocab_size
   top_bk, ids_bk = jax.lax.top_k(logits_bv, k)  # Ties: lower id first.
   if config.top_p < 1:
     probs_bk = jax.nn.softmax(top_bk, axis=-1)
+    if is_top_p_first:
+      total_b1 = jax.nn.logsumexp(logits_bv, axis=-1, keepdims=True)
+      probs_bk = jnp.exp(top_bk - total_b1)
     mass_before_bk = jnp.cumsum(probs_bk, axis=-1) - probs_bk
     # The first token is kept even where rounding makes its prefix nonzero.
     is_kept_bk = (mass_before_bk < config.top_p).at[..., 0].set(True)

@@ -341,7 +341,9 @@ class Denoiser:
     filters = dataclasses.replace(
       config.sampling, temperature=config.sampling.temperature or 1.0
     )
-    return sampling_lib.filter_logits(logits_btv, filters, banned_v)
+    return sampling_lib.filter_logits(
+      logits_btv, filters, banned_v, is_top_p_first=True
+    )
 
 
 def generate(

@@ -11,7 +11,9 @@ from scipy import stats
 from jaxtok.decoding import sampling
 
 draw = jax.jit(sampling.sample, static_argnames='config')
-filter_logits = jax.jit(sampling.filter_logits, static_argnames='config')
+filter_logits = jax.jit(
+  sampling.filter_logits, static_argnames=('config', 'is_top_p_first')
+)
 
 CONFIGS = [
   sampling.Config(),
@@ -27,14 +29,14 @@ CONFIGS = [
 ]
 
 
-def oracle(logits, config, banned=None):
+def oracle(logits, config, banned=None, *, is_top_p_first=False):
   """The filtered distribution of one row in float64, one token at a time."""
   logits = np.asarray(logits, np.float64)
   allowed = [i for i in range(len(logits)) if banned is None or not banned[i]]
   order = sorted(allowed, key=lambda i: (-logits[i], i))
   if config.temperature == 0:
     return np.eye(len(logits))[order[0]]
-  if config.top_k:
+  if config.top_k and not is_top_p_first:
     order = order[: config.top_k]
   weight = lambda i: np.exp((logits[i] - logits[order[0]]) / config.temperature)
   total, mass, kept = sum(map(weight, order)), 0.0, []
@@ -43,6 +45,8 @@ def oracle(logits, config, banned=None):
       break
     mass += weight(i)
     kept.append(i)
+  if config.top_k and is_top_p_first:
+    kept = kept[: config.top_k]
   kept = [i for i in kept if weight(i) >= config.min_p * weight(order[0])]
   probs = np.zeros(len(logits))
   probs[kept] = [weight(i) for i in kept]
@@ -62,6 +66,25 @@ def test_filtered_distribution_equals_float64(config, is_banning):
   # (2**-24 * 12 / t, about 2.4e-6 at t=0.3) is the relative error of exp. At
   # t=1e-4 one token has all the mass.
   np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_top_p_before_top_k_counts_the_mass_of_all_tokens():
+  logits = jnp.log(jnp.asarray([[0.4, 0.35, 0.25]]))
+  config = sampling.Config(top_k=2, top_p=0.5)
+  kept = lambda **order: filter_logits(logits, config, **order)[0] > -jnp.inf
+  # Of the first two, the first has 0.53; of all three, 0.4.
+  assert kept().tolist() == [True, False, False]
+  assert kept(is_top_p_first=True).tolist() == [True, True, False]
+  rng = np.random.default_rng(1)
+  logits = rng.normal(size=(200, 40)).astype(np.float32) * 2
+  config = sampling.Config(temperature=1.4, top_k=6, top_p=0.6)
+  got = jax.nn.softmax(filter_logits(logits, config, is_top_p_first=True))
+  want = [oracle(row, config, is_top_p_first=True) for row in logits]
+  # Rounding of logits up to 8, see above.
+  np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+  num_kept = (np.stack(want) > 0).sum(-1)
+  assert (num_kept < 6).any()  # Top-p decides.
+  assert (num_kept == 6).any()  # Top-k does.
 
 
 @pytest.mark.parametrize('k', [1, 2, 3, 5])

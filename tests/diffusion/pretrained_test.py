@@ -125,17 +125,18 @@ def test_greedy_answers_of_llada_equal_the_written_loop(
   np.testing.assert_array_equal(canvas.num_calls_b, [calls] * len(PROMPT))
 
 
-def keep_top_p(probs, top_p):
-  """Rows without what the fewest tokens of this much probability leave out."""
+def keep_top(probs, top_p, top_k):
+  """The fewest tokens of this much probability, and at most so many."""
   kept = np.zeros_like(probs)
   for row, out in zip(probs, kept, strict=True):
     order = np.argsort(-row, kind='stable')
     before = np.cumsum(row[order]) - row[order]
-    out[order[before < top_p]] = row[order[before < top_p]]
+    few = order[before < top_p][: top_k or None]
+    out[few] = row[few]
   return kept / kept.sum(-1, keepdims=True)
 
 
-def dream(prompt, logits_of, *, length, steps, order, top_p=1.0):
+def dream(prompt, logits_of, *, length, steps, order, top_p, top_k):
   """Greedy answers of one prompt; each step reveals at least one token."""
   x = np.concatenate([prompt, np.full(length, MASK)])
   times = np.linspace(1, 1e-3, steps + 1)
@@ -145,7 +146,7 @@ def dream(prompt, logits_of, *, length, steps, order, top_p=1.0):
     logits = logits_of(x)
     logits = np.concatenate([logits[:1], logits[:-1]])
     logits[:, MASK] = -np.inf
-    probs = keep_top_p(softmax(logits), top_p)
+    probs = keep_top(softmax(logits), top_p, top_k)
     top = np.sort(probs, -1)
     score = {
       'confidence': top[:, -1],
@@ -162,17 +163,22 @@ def dream(prompt, logits_of, *, length, steps, order, top_p=1.0):
 
 
 @pytest.mark.parametrize(
-  ('order', 'top_p'),
-  [('confidence', 1.0), ('margin', 1.0), ('entropy', 1.0), ('entropy', 0.5)],
+  ('order', 'top_p', 'top_k'),
+  [
+    ('confidence', 1.0, 0),
+    ('margin', 1.0, 0),
+    ('entropy', 0.5, 0),
+    ('entropy', 0.4, 2),
+  ],
 )
 def test_greedy_answers_of_dream_equal_the_written_loop(
-  model, logits_of, order, top_p
+  model, logits_of, order, top_p, top_k
 ):
   settings = dict(length=9, steps=5, order=order)
-  filters = sampling.Config(temperature=0.0, top_p=top_p)
+  filters = sampling.Config(temperature=0.0, top_p=top_p, top_k=top_k)
   config = pretrained.Config.dream(sampling=filters, **settings)
   canvas = generate(model, config)
-  settings |= dict(top_p=top_p)
+  settings |= dict(top_p=top_p, top_k=top_k)
   want = np.stack([dream(row, logits_of, **settings) for row in PROMPT])
   np.testing.assert_array_equal(canvas.tokens_bt, want)
   assert canvas.num_calls_b.max() <= 5
