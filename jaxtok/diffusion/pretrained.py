@@ -55,8 +55,8 @@ class Config:
   guidance: float = 0.0  # Weight w: u + (w + 1) (c - u), u without the prompt.
   cache: str = 'none'  # Fast-dLLM's 'prefix' or 'dual'; see `block_cache`.
   refresh_every: int = 0  # Calls until the cache is filled anew; 0: per block.
-  # What becomes of the end of text: 'logits' never writes it, 'confidence'
-  # reveals it last.
+  # What becomes of the end of text: 'logits' never writes the first of
+  # `eos_ids`, 'confidence' reveals all of them last.
   eos: str = 'none'
   sampling: sampling_lib.Config = dataclasses.field(
     default_factory=lambda: sampling_lib.Config(temperature=0.0)
@@ -255,7 +255,7 @@ class Denoiser:
     config: How to generate; static.
     prompt_len: Positions that guidance hides; static.
     mask_id: The mask token; static.
-    late_v: The tokens that end a text.
+    late_v: The tokens that `config.eos` is about.
     segment_ids_bt: 0 marks padding, which is not seen; None means none.
   """
 
@@ -364,7 +364,9 @@ def generate(
     prompt_bt: Tokens of the prompts; Dream needs at least one.
     config: How to generate.
     mask_id: The mask token.
-    eos_ids: Tokens that end a text, for `config.eos`.
+    eos_ids: Tokens that end a text, for `config.eos`. The first is the one that
+      pads answers, the others end a turn: LLaDA's are (126081, 126348). With
+      eos='logits' only the first is never written, an answer can still end.
     is_prompt_bt: False at padding before shorter prompts. Padding counts as
       positions, which a model with relative positions does not notice.
     selector: What a call reveals in a block, e.g. `selectors.Threshold` or
@@ -396,7 +398,8 @@ def generate(
       "'logits'."
     )
   late_v = jnp.zeros(model.config.vocab_size, bool)
-  late_v = late_v.at[jnp.asarray(eos_ids, jnp.int32)].set(True)
+  held_ids = eos_ids[:1] if config.eos == 'logits' else eos_ids
+  late_v = late_v.at[jnp.asarray(held_ids, jnp.int32)].set(True)
   tokens_bt = jnp.pad(prompt_bt, ((0, 0), (0, config.length)))
   is_masked_bt = jnp.arange(tokens_bt.shape[1]) >= prompt_len
   is_masked_bt = jnp.broadcast_to(is_masked_bt, tokens_bt.shape)

@@ -22,7 +22,7 @@ from jaxtok.diffusion import (
 )
 from jaxtok.models import transformer
 
-VOCAB, MASK, EOS, P = 12, 11, 3, 4
+VOCAB, MASK, EOS, EOT, P = 12, 11, 3, 2, 4
 PROMPT = np.random.default_rng(0).integers(0, 10, (3, P)).astype(np.int32)
 
 
@@ -98,7 +98,7 @@ def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
         logits[:, EOS] = -np.inf
       token, prob = logits.argmax(-1), softmax(logits).max(-1)
       if eos == 'confidence':
-        prob = np.where(token == EOS, -1.0, prob)
+        prob = np.where(np.isin(token, (EOS, EOT)), -1.0, prob)
       allowed = (x == MASK) & (np.arange(len(x)) >= start)
       allowed &= np.arange(len(x)) < start + block
       chosen = best(prob, allowed, count)
@@ -119,10 +119,13 @@ def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
 def test_greedy_answers_of_llada_equal_the_written_loop(
   model, logits_of, fields, calls
 ):
-  canvas = generate(model, pretrained.Config(**fields), eos_ids=(EOS,))
+  canvas = generate(model, pretrained.Config(**fields), eos_ids=(EOS, EOT))
   want = np.stack([llada(row, logits_of, **fields) for row in PROMPT])
   np.testing.assert_array_equal(canvas.tokens_bt, want)
   np.testing.assert_array_equal(canvas.num_calls_b, [calls] * len(PROMPT))
+  answers = canvas.tokens_bt[:, P:]
+  assert (answers == EOT).any(), 'no turn ends, so the rule is not seen'
+  assert (answers == EOS).any() == (fields.get('eos') != 'logits')
 
 
 def keep_top(probs, top_p, top_k):
