@@ -41,7 +41,9 @@ class Config:
 
   length: int = 128  # Tokens of the answer.
   block: int = 0  # Tokens of a block, decoded left to right; 0 is all at once.
-  steps: int = 128  # Over all blocks; each reveals at least one token.
+  # Over all blocks; each reveals at least one token. 0 is one token per step. A
+  # selector makes its own.
+  steps: int = 0
   order: str = 'confidence'  # What is revealed first; see `Budget`.
   # Above 0, positions are drawn without replacement from the softmax of their
   # scores over this (Dream's alg_temp).
@@ -63,18 +65,21 @@ class Config:
   )
 
   def __post_init__(self):
-    for name in ('length', 'steps'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)} must be >= 1.')
+    if self.length < 1:
+      raise ValueError(f'length={self.length} must be >= 1.')
+    if self.steps < 0:
+      raise ValueError(
+        f'steps={self.steps} must be >= 0 (0 is length={self.length}).'
+      )
     if self.block < 0 or self.length % (self.block or self.length):
       raise ValueError(
         f'length={self.length} must be a multiple of block={self.block}.'
       )
-    blocks = self.length // (self.block or self.length)
-    if self.steps % blocks or self.steps > self.length:
+    if self.steps % self.num_blocks or self.steps > self.length:
       raise ValueError(
-        f'steps={self.steps} must be a multiple of the {blocks} blocks and at '
-        f'most length={self.length}: a step reveals at least one token.'
+        f'steps={self.steps} must be a multiple of the {self.num_blocks} '
+        f'blocks and at most length={self.length}: a step reveals at least one '
+        'token. Set steps=0 for one token per step.'
       )
     for name, allowed in (
       ('order', ORDERS),
@@ -96,6 +101,16 @@ class Config:
       raise ValueError(
         "schedule='dream' decodes all at once. Set block=0, or schedule='even'."
       )
+
+  @property
+  def num_blocks(self) -> int:
+    """Blocks of an answer."""
+    return self.length // (self.block or self.length)
+
+  @property
+  def num_steps(self) -> int:
+    """Steps over all blocks."""
+    return self.steps or self.length
 
   def _check_order(self) -> None:
     if not 0 <= self.order_temperature < float('inf'):
@@ -426,7 +441,7 @@ def _decode(denoiser: Denoiser, canvas, rngs_b, selector) -> samplers.Canvas:
   block = config.block or config.length
   if selector is None:
     selector = Budget(
-      steps=config.steps * block // config.length,
+      steps=config.num_steps // config.num_blocks,
       length=config.length,
       order=config.order,
       schedule=config.schedule,

@@ -83,7 +83,7 @@ def best(score, allowed, k):
 def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
   """Greedy answers of one prompt; the loop of the paper's code."""
   x = np.concatenate([prompt, np.full(length, MASK)])
-  steps_of_block = steps // (length // block)
+  steps_of_block = (steps or length) // (length // block)
   for start in range(P, P + length, block):
     counts = [block // steps_of_block] * steps_of_block
     for i in range(block % steps_of_block):
@@ -110,7 +110,7 @@ def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
   ('fields', 'calls'),
   [
     (dict(length=8, block=8, steps=3), 3),
-    (dict(length=8, block=4, steps=8), 8),
+    (dict(length=8, block=4, steps=0), 8),
     (dict(length=8, block=4, steps=4, guidance=1.5), 8),
     (dict(length=8, block=8, steps=5, eos='logits'), 5),
     (dict(length=8, block=8, steps=5, eos='confidence'), 5),
@@ -296,7 +296,7 @@ def decode(denoiser, rule, *, length, block=0):
 @pytest.mark.parametrize('shift', [False, True])
 def test_other_selectors_decode_as_the_sampler_does(model, shift):
   rule = selectors.Threshold(0.8)
-  config = pretrained.Config(length=8, block=4, steps=8, shift=shift)
+  config = pretrained.Config(length=8, block=4, shift=shift)
   got = generate(model, config, selector=rule)
   denoiser = denoisers.OfModel.make(
     pretrained.Aligned(model) if shift else model
@@ -439,6 +439,7 @@ def test_answers_in_a_random_order_are_complete(model, fields):
     (dict(length=10, block=4), 'multiple of block=4'),
     (dict(length=8, block=4, steps=3), 'multiple of the 2 blocks'),
     (dict(length=8, steps=9), 'at most length=8'),
+    (dict(length=8, steps=-1), 'must be >= 0'),
     (dict(length=8, steps=8, order='best'), 'must be one of confidence'),
     (dict(length=8, steps=8, eos='never'), 'must be one of none'),
     (dict(length=8, steps=8, order='origin'), "Set schedule='dream'"),
