@@ -99,8 +99,11 @@ def noise(view: View) -> Float[Array, 'b t']:
   return jax.vmap(lambda r: jax.random.uniform(r, (num,)))(view.rngs_b)
 
 
+PROXIES = ('entropy', 'confidence', 'margin')  # See `EntropyBound`.
+
+
 def _selector(cls):
-  """A frozen dataclass whose fields are leaves."""
+  """A frozen dataclass whose fields are leaves, but for static ones."""
   return jax.tree_util.register_dataclass(
     dataclasses.dataclass(frozen=True)(cls)
   )
@@ -184,21 +187,39 @@ class Factor:
 
 @_selector
 class EntropyBound:
-  """The longest prefix U by entropy with sum H(U) - max H(U) <= gamma."""
+  """The longest prefix U with sum H(U) - max H(U) <= gamma.
+
+  H are entropies. The prefix is of the positions by their expected error, the
+  lowest first, for which there are three proxies: 'entropy', 'confidence' (one
+  minus the largest probability) and 'margin' (minus the gap of the best two).
+  """
 
   gamma: Any = 0.5
+  proxy: str = dataclasses.field(default='entropy', metadata=dict(static=True))
+
+  def __post_init__(self):
+    if self.proxy not in PROXIES:
+      raise ValueError(
+        f'proxy={self.proxy!r} must be one of {", ".join(PROXIES)}.'
+      )
 
   def __call__(self, view: View) -> Bool[Array, 'b t']:
     h_bt, allowed_bt = entropy(view.probs_btv), view.allowed_bt
-    rank_bt = ranks(-h_bt, allowed_bt)
+    if self.proxy == 'entropy':
+      score_bt = -h_bt
+    elif self.proxy == 'confidence':
+      score_bt = view.confidence_bt
+    else:
+      score_bt = margin(view.probs_btv)
+    rank_bt = ranks(score_bt, allowed_bt)
     order_bt = jnp.argsort(rank_bt, axis=-1)
     sorted_bt = jnp.take_along_axis(
       jnp.where(allowed_bt, h_bt, 0.0), order_bt, axis=-1
     )
-    # Ascending entropies: the maximum of a prefix is its last, so what counts
-    # is the sum of those before.
-    before_bt = jnp.cumsum(sorted_bt, axis=-1) - sorted_bt
-    num_b = (before_bt <= self.gamma).sum(-1)
+    # One more position never lowers the bound.
+    largest_bt = jax.lax.cummax(sorted_bt, axis=1)
+    bound_bt = jnp.cumsum(sorted_bt, axis=-1) - largest_bt
+    num_b = (bound_bt <= self.gamma).sum(-1)
     return allowed_bt & (rank_bt < jnp.maximum(num_b, 1)[:, None])
 
 

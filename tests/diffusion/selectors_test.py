@@ -18,6 +18,8 @@ ALL = {
   'threshold': selectors.Threshold(0.5),
   'factor': selectors.Factor(1.3),
   'entropy_bound': selectors.EntropyBound(0.8),
+  'confidence_bound': selectors.EntropyBound(0.8, proxy='confidence'),
+  'margin_bound': selectors.EntropyBound(0.8, proxy='margin'),
 }
 
 
@@ -43,6 +45,8 @@ def scores(name, p, token):
   return {
     'top_k': p[token],
     'margin': ordered[0] - ordered[1],
+    'margin_bound': ordered[0] - ordered[1],
+    'confidence_bound': ordered[0],
     'threshold': ordered[0],
     'factor': ordered[0],
   }.get(name, np.sum(p * np.log(p)))  # Entropy rules.
@@ -107,11 +111,26 @@ def test_ties_go_to_the_lowest_index():
   assert selectors.ranks(score, allowed).tolist() == [[2, 0, 1, 3]]
 
 
-def test_entropy_bound_has_its_limits(view):
-  everything = selectors.EntropyBound(jnp.inf)(view)
+@pytest.mark.parametrize('proxy', selectors.PROXIES)
+def test_entropy_bound_has_its_limits(proxy, view):
+  everything = selectors.EntropyBound(jnp.inf, proxy=proxy)(view)
   np.testing.assert_array_equal(everything, view.allowed_bt)
-  one = np.asarray(selectors.EntropyBound(0.0)(view)).sum(-1)
+  one = np.asarray(selectors.EntropyBound(0.0, proxy=proxy)(view)).sum(-1)
   np.testing.assert_array_equal(one, np.asarray(view.allowed_bt).any(-1))
+
+
+def test_error_proxies_choose_different_sets(view):
+  found = [
+    np.asarray(ALL[name](view))
+    for name in ('entropy_bound', 'confidence_bound', 'margin_bound')
+  ]
+  for i, j in ((0, 1), (0, 2), (1, 2)):
+    assert (found[i] != found[j]).any(), (i, j)
+
+
+def test_an_unknown_error_proxy_is_refused():
+  with pytest.raises(ValueError, match="proxy='top' must be one of entropy"):
+    selectors.EntropyBound(0.5, proxy='top')
 
 
 def test_the_oracle_prefers_what_is_right():
