@@ -26,11 +26,16 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxtok.cache import overwrite
 from jaxtok.config import configclass
 from jaxtok.decoding import sampling as sampling_lib
-from jaxtok.diffusion import block_cache, denoisers, samplers, selectors
+from jaxtok.diffusion import (
+  block_cache,
+  budgets,
+  denoisers,
+  samplers,
+  schedules,
+  selectors,
+)
 
-ORDERS = ('confidence', 'random', 'margin', 'entropy', 'origin')
 EOS_POLICIES = ('none', 'logits', 'confidence')
-SCHEDULES = ('even', 'dream')
 SCORES = ('model', 'drawn')
 CACHES = ('none', 'prefix', 'dual')
 
@@ -44,11 +49,14 @@ class Config:
   # Over all blocks; each reveals at least one token. 0 is one token per step. A
   # selector makes its own.
   steps: int = 0
-  order: str = 'confidence'  # What is revealed first; see `Budget`.
+  order: str = 'confidence'  # What is revealed first; see `budgets.Budget`.
   # Above 0, positions are drawn without replacement from the softmax of their
   # scores over this (Dream's alg_temp).
   order_temperature: float = 0.0
-  schedule: str = 'even'  # 'dream': as many as Dream's times say, see `Budget`.
+  # How many a step reveals: 'even' (LLaDA), 'dream', or what a noise schedule
+  # does, 'rounded' or 'binomial'; see `budgets`.
+  schedule: str = 'even'
+  alpha: str = 'linear'  # That noise schedule, one of `schedules.KINDS`.
   # The distribution whose confidence orders positions: the 'model' has its own
   # (LLaDA); 'drawn' is what tokens are drawn from by `sampling` (Dream), where
   # temperature 0 filters the model's own.
@@ -75,16 +83,19 @@ class Config:
       raise ValueError(
         f'length={self.length} must be a multiple of block={self.block}.'
       )
-    if self.steps % self.num_blocks or self.steps > self.length:
+    too_many = self.steps > self.length
+    too_many &= self.schedule not in budgets.PLANNED
+    if self.steps % self.num_blocks or too_many:
       raise ValueError(
         f'steps={self.steps} must be a multiple of the {self.num_blocks} '
         f'blocks and at most length={self.length}: a step reveals at least one '
         'token. Set steps=0 for one token per step.'
       )
     for name, allowed in (
-      ('order', ORDERS),
+      ('order', budgets.ORDERS),
       ('eos', EOS_POLICIES),
-      ('schedule', SCHEDULES),
+      ('schedule', budgets.SCHEDULES),
+      ('alpha', schedules.KINDS),
       ('scores', SCORES),
       ('cache', CACHES),
     ):
@@ -141,74 +152,6 @@ class Config:
     """Dream's own settings: by entropy, shifted, all at once."""
     own = dict(shift=True, schedule='dream', order='entropy', scores='drawn')
     return cls(**own | fields)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Budget:
-  """A selector with a fixed number of tokens for each step.
-
-  'even' spreads what a block has over its steps, the first ones get one more.
-  'dream' reveals `int(n (1 - s / t))` of n masked tokens between times t and s
-  of `linspace(1, 0.001, steps + 1)`, and all at the last step. Where that is 0
-  it reveals one: a step that reveals none would repeat the call before.
-
-  First come the most probable token ('confidence'), the largest gap of the best
-  two ('margin'), the lowest entropy, or any ('random'). With 'origin' each
-  position is revealed with probability `1 - s / t`, whatever the others do: a
-  step may reveal none, which costs a call, and the last one reveals all.
-
-  Attributes:
-    steps: Of a block; static.
-    length: Of the answer; static.
-    order: See `ORDERS`; static.
-    schedule: See `SCHEDULES`; static.
-    order_temperature: See `Config`; static.
-    late_v: Tokens that are revealed last, or None.
-  """
-
-  steps: int = dataclasses.field(metadata=dict(static=True))
-  length: int = dataclasses.field(metadata=dict(static=True))
-  order: str = dataclasses.field(metadata=dict(static=True))
-  schedule: str = dataclasses.field(metadata=dict(static=True))
-  order_temperature: float = dataclasses.field(
-    default=0.0, metadata=dict(static=True)
-  )
-  late_v: Any = None
-
-  def __call__(self, view: selectors.View) -> Bool[Array, 'b t']:
-    calls_b = jnp.round(view.progress_b * self.length).astype(jnp.int32)
-    step_b, left_b = calls_b % self.steps, view.allowed_bt.sum(-1)
-    if self.schedule == 'even':
-      k_b = -(-left_b // (self.steps - step_b))
-    else:
-      times = jnp.linspace(1.0, 1e-3, self.steps + 1)
-      part_b = 1 - times[step_b + 1] / times[step_b]
-      part_b = jnp.where(step_b == self.steps - 1, 1.0, part_b)
-      if self.order == 'origin':
-        return view.allowed_bt & (selectors.noise(view) < part_b[:, None])
-      k_b = jnp.floor(left_b * part_b)
-    score_bt = self._score(view)
-    if self.order_temperature:
-      # The best of scores with Gumbel noise: draws without replacement.
-      gumbel = lambda rng: jax.random.gumbel(
-        rng, score_bt.shape[1:], mode='high'
-      )
-      score_bt = score_bt / self.order_temperature
-      score_bt += jax.vmap(gumbel)(view.rngs_b)
-    if self.late_v is not None:
-      score_bt = jnp.where(self.late_v[view.tokens_bt], -jnp.inf, score_bt)
-    rank_bt = selectors.ranks(score_bt, view.allowed_bt)
-    return view.allowed_bt & (rank_bt < jnp.maximum(k_b, 1)[:, None])
-
-  def _score(self, view: selectors.View) -> Float[Array, 'b t']:
-    if self.order == 'confidence':
-      return view.token_probs_bt
-    if self.order == 'entropy':
-      return -selectors.entropy(view.probs_btv)
-    if self.order == 'margin':
-      return selectors.margin(view.probs_btv)
-    return selectors.noise(view)
 
 
 def shifted(logits_btv: Float[Array, 'b t v']) -> Float[Array, 'b t v']:
@@ -386,7 +329,7 @@ def generate(
       positions, which a model with relative positions does not notice.
     selector: What a call reveals in a block, e.g. `selectors.Threshold` or
       `policy.Policy`; the steps, order and schedule of the config are then
-      not used. None is the published number of tokens per step, `Budget`.
+      not used. None is the number of tokens per step of `budgets.Budget`.
     rng: Key of the sampling.
 
   Returns:
@@ -440,13 +383,27 @@ def _decode(denoiser: Denoiser, canvas, rngs_b, selector) -> samplers.Canvas:
   config = denoiser.config
   block = config.block or config.length
   if selector is None:
-    selector = Budget(
-      steps=config.num_steps // config.num_blocks,
+    steps = config.num_steps // config.num_blocks
+    counts_bc = None
+    if config.schedule in budgets.PLANNED:
+      # Steps are numbered from 0: theirs are other keys.
+      last = jnp.iinfo(jnp.int32).max
+      counts_bc = budgets.plan(
+        config.schedule,
+        schedules.make(config.alpha),
+        block,
+        steps,
+        config.num_blocks,
+        jax.vmap(jax.random.fold_in, (0, None))(rngs_b, last),
+      )
+    selector = budgets.Budget(
+      steps=steps,
       length=config.length,
       order=config.order,
       schedule=config.schedule,
       order_temperature=config.order_temperature,
       late_v=denoiser.late_v if config.eos == 'confidence' else None,
+      counts_bc=counts_bc,
     )
   # Logits of 'drawn' scores come filtered.
   if config.scores == 'model':

@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxtok.decoding import sampling
 from jaxtok.diffusion import (
+  budgets,
   denoisers,
   policy,
   pretrained,
@@ -80,7 +81,29 @@ def best(score, allowed, k):
   return order[:k]
 
 
-def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
+def rounded(length, steps):
+  """Tokens of each step of a cosine schedule; those without are left out."""
+  mask_rate = lambda j: 1e-4 + (1 - 1e-4) * np.sin(np.pi / 2 * (1 - j / steps))
+  counts = []
+  for j in range(steps):
+    left = length - sum(counts)
+    part = (mask_rate(j) - mask_rate(j + 1)) / mask_rate(j)
+    counts.append(round(left * part) if j < steps - 1 else left)
+  return [x for x in counts if x]
+
+
+def llada(
+  prompt,
+  logits_of,
+  *,
+  length,
+  block,
+  steps,
+  guidance=0.0,
+  eos='',
+  alpha='',
+  schedule='even',
+):
   """Greedy answers of one prompt; the loop of the paper's code."""
   x = np.concatenate([prompt, np.full(length, MASK)])
   steps_of_block = (steps or length) // (length // block)
@@ -88,6 +111,8 @@ def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
     counts = [block // steps_of_block] * steps_of_block
     for i in range(block % steps_of_block):
       counts[i] += 1
+    if schedule == 'rounded':
+      counts = rounded(block, steps_of_block)
     for count in counts:
       logits = logits_of(x)
       if guidance:
@@ -112,6 +137,10 @@ def llada(prompt, logits_of, *, length, block, steps, guidance=0.0, eos=''):
     (dict(length=8, block=8, steps=3), 3),
     (dict(length=8, block=4, steps=0), 8),
     (dict(length=8, block=4, steps=4, guidance=1.5), 8),
+    (
+      dict(length=8, block=4, steps=10, schedule='rounded', alpha='cosine'),
+      2 * len(rounded(4, 5)),
+    ),
     (dict(length=8, block=8, steps=5, eos='logits'), 5),
     (dict(length=8, block=8, steps=5, eos='confidence'), 5),
   ],
@@ -356,7 +385,7 @@ def test_aligned_models_are_arguments_of_jitted_functions(model):
 def draw_sets(config, num, scores, step=0):
   """What the budget reveals of positions with these scores, `num` times."""
   length = len(scores)
-  rule = pretrained.Budget(
+  rule = budgets.Budget(
     steps=config.steps,
     length=length,
     order=config.order,
@@ -442,6 +471,8 @@ def test_answers_in_a_random_order_are_complete(model, fields):
     (dict(length=8, steps=-1), 'must be >= 0'),
     (dict(length=8, steps=8, order='best'), 'must be one of confidence'),
     (dict(length=8, steps=8, eos='never'), 'must be one of none'),
+    (dict(schedule='rounded', alpha='quartic'), 'must be one of linear'),
+    (dict(length=8, block=4, steps=9, schedule='rounded'), 'the 2 blocks'),
     (dict(length=8, steps=8, order='origin'), "Set schedule='dream'"),
     (
       dict(steps=8, order='origin', schedule='dream', eos='confidence'),
@@ -474,6 +505,20 @@ def test_what_a_call_lacks_is_named(model):
       eos_ids=(EOS,),
       selector=selectors.TopK(),
     )
+
+
+def test_planned_budgets_leave_out_calls_with_and_without_a_cache(model):
+  fields = dict(length=8, block=4, steps=8, schedule='binomial')
+  want = generate(model, pretrained.Config(**fields))
+  cache = dict(cache='dual', refresh_every=1)
+  got = generate(model, pretrained.Config(**fields, **cache))
+  np.testing.assert_array_equal(got.tokens_bt, want.tokens_bt)
+  np.testing.assert_array_equal(got.num_calls_b, want.num_calls_b)
+  # Each call reveals something.
+  for row in np.asarray(want.reveal_step_bt[:, P:]):
+    assert len(set(row)) == row.max() + 1
+  assert (want.num_calls_b < 8).any()
+  assert not (want.tokens_bt == MASK).any()
 
 
 @pytest.mark.parametrize('cache', ['none', 'dual'])
