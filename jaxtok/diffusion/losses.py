@@ -190,6 +190,8 @@ class Weighted:
     constant: Nats per target that do not depend on the model.
     score: Replaces the cross-entropy of `scores`.
     eval_corrupt: Replaces `corrupt` in `per_row`; its bound may differ.
+    is_bound: Whether the training loss is a bound. If not, its metrics have
+      neither `nats_bound` nor `bpb_bound`.
   """
 
   def __init__(
@@ -201,10 +203,12 @@ class Weighted:
     constant: float = 0.0,
     score: Callable[..., cross_entropy.Scores] = scores,
     eval_corrupt: Corrupt | None = None,
+    is_bound: bool = True,
   ):
     self._corrupt, self.mask_id, self._score = corrupt, mask_id, score
     self._eval_corrupt = eval_corrupt or corrupt
     self._eval_samples, self._constant = eval_samples, constant
+    self._is_bound = is_bound
 
   def __call__(
     self, model: Any, batch: dict[str, Array], rng: Array
@@ -220,6 +224,8 @@ class Weighted:
       'accuracy': base.Mean(correct, masked),
       'mask_rate': base.Mean(masked, weight),
     }
+    if not self._is_bound:
+      metrics = {k: v for k, v in metrics.items() if 'bound' not in k}
     return base.Loss(nats, weight, metrics)
 
   def per_row(
