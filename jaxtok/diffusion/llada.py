@@ -34,10 +34,12 @@ class Config:
   mask_id: int = -1  # Id of the mask token; see `losses.check_mask_id`.
   eps: float = 1e-3
   cart: float = 0.0  # p of Dream's weights (there 0.3); 0 weighs by 1/p.
+  crop_rate: float = 0.0  # Share of batches cut to a random length.
   eval_samples: int = 4  # Masks per row in evaluation.
 
   def __post_init__(self):
     losses.check_samples(self.eval_samples)
+    losses.check_crop_rate(self.crop_rate)
     if not 0 < self.eps < 1:
       raise ValueError(f'eps={self.eps} must be in (0, 1). Try 1e-3.')
     if not 0 <= self.cart <= 1:
@@ -55,13 +57,22 @@ class Config:
       mask_id=self.mask_id,
       eval_samples=self.eval_samples,
       eval_corrupt=any_order.corrupt,
+      crop_rate=self.crop_rate,
       is_bound=not self.cart and cls is not Answers,
     )
 
 
 @configclass
 class FineTuning(Config):
-  """Fine-tuning; the fields are those of pre-training."""
+  """Fine-tuning; the fields are those of pre-training, without cropping."""
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.crop_rate:
+      raise ValueError(
+        f'crop_rate={self.crop_rate} cuts answers, which fine-tuning does not. '
+        'Set crop_rate=0.'
+      )
 
   def make(self) -> 'Answers':
     return self._make(Answers, corrupt_answers)

@@ -52,10 +52,35 @@ def check_mask_id(mask_id: int) -> None:
     )
 
 
+def check_crop_rate(crop_rate: float) -> None:
+  """Raises ValueError if it is no probability."""
+  if not 0 <= crop_rate <= 1:
+    raise ValueError(
+      f'crop_rate={crop_rate} must be in [0, 1]. LLaDA crops 0.01 of batches.'
+    )
+
+
 def check_samples(num_samples: int) -> None:
   """Raises ValueError if it is not positive."""
   if num_samples < 1:
     raise ValueError(f'eval_samples={num_samples} must be >= 1.')
+
+
+def cropped(
+  batch: dict[str, Array], rng: Array, rate: float
+) -> dict[str, Array]:
+  """With probability `rate` a batch is cut to a random length, else it is not.
+
+  The length is that of all rows, uniform from 1 to their own. What is behind it
+  becomes padding, so that shapes stay.
+  """
+  hit_rng, length_rng = jax.random.split(rng)
+  t = batch['targets_bt'].shape[1]
+  length = jax.random.randint(length_rng, (), 1, t + 1)
+  length = jnp.where(jax.random.bernoulli(hit_rng, rate), length, t)
+  is_kept_t = jnp.arange(t) < length
+  names = ('loss_mask_bt', 'segment_ids_bt', 'num_bytes_bt')
+  return batch | {k: jnp.where(is_kept_t, batch[k], 0) for k in names}
 
 
 def mask_at_rate(
@@ -192,6 +217,8 @@ class Weighted:
     eval_corrupt: Replaces `corrupt` in `per_row`; its bound may differ.
     is_bound: Whether the training loss is a bound. If not, its metrics have
       neither `nats_bound` nor `bpb_bound`.
+    crop_rate: Share of training batches that are `cropped`, so that the model
+      also learns short rows; metrics are then of what is left.
   """
 
   def __init__(
@@ -204,15 +231,19 @@ class Weighted:
     score: Callable[..., cross_entropy.Scores] = scores,
     eval_corrupt: Corrupt | None = None,
     is_bound: bool = True,
+    crop_rate: float = 0.0,
   ):
     self._corrupt, self.mask_id, self._score = corrupt, mask_id, score
     self._eval_corrupt = eval_corrupt or corrupt
     self._eval_samples, self._constant = eval_samples, constant
-    self._is_bound = is_bound
+    self._is_bound, self._crop_rate = is_bound, crop_rate
 
   def __call__(
     self, model: Any, batch: dict[str, Array], rng: Array
   ) -> base.Loss:
+    if self._crop_rate:
+      rng, crop_rng = jax.random.split(rng)
+      batch = cropped(batch, crop_rng, self._crop_rate)
     mask_rng, model_rng = jax.random.split(rng)
     corruption = self._corrupt(batch, mask_rng)
     found = self._score(model, batch, corruption, self.mask_id, model_rng)

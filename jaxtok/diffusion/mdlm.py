@@ -29,10 +29,12 @@ class Config:
   mask_id: int = -1  # Id of the mask token; see `losses.check_mask_id`.
   t_min: float = 1e-3  # Largest weight is 1 / t_min.
   is_timed: bool = False  # Whether the model is told the time.
+  crop_rate: float = 0.0  # Share of batches cut to a random length.
   eval_samples: int = 4  # Masks per row in evaluation.
 
   def __post_init__(self):
     losses.check_samples(self.eval_samples)
+    losses.check_crop_rate(self.crop_rate)
     if not 0 < self.t_min < 1:
       raise ValueError(f't_min={self.t_min} must be in (0, 1). Try 1e-3.')
 
@@ -42,6 +44,7 @@ class Config:
       lambda batch, rng: corrupt(batch, rng, self.t_min, self.is_timed),
       mask_id=self.mask_id,
       eval_samples=self.eval_samples,
+      crop_rate=self.crop_rate,
     )
 
 
