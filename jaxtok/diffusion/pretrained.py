@@ -213,7 +213,7 @@ class Denoiser:
     config: How to generate; static.
     prompt_len: Positions that guidance hides; static.
     mask_id: The mask token; static.
-    late_v: The tokens that `config.eos` is about.
+    late_v: The tokens that `config.eos` is about; None if that is 'none'.
     segment_ids_bt: 0 marks padding, which is not seen; None means none.
   """
 
@@ -221,7 +221,7 @@ class Denoiser:
   config: Config = dataclasses.field(metadata=dict(static=True))
   prompt_len: int = dataclasses.field(metadata=dict(static=True))
   mask_id: int = dataclasses.field(metadata=dict(static=True))
-  late_v: Bool[Array, 'v']
+  late_v: Bool[Array, 'v'] | None = None
   segment_ids_bt: Any = None
 
   @property
@@ -304,6 +304,15 @@ class Denoiser:
     )
 
 
+def check_prompt(config: Config, prompt_len: int) -> None:
+  """Raises ValueError if there is no prompt and logits are shifted."""
+  if config.shift and not prompt_len:
+    raise ValueError(
+      'prompt_bt is empty, but with shift=True the first answer token is '
+      'predicted at the last prompt token. Begin with the BOS token.'
+    )
+
+
 def generate(
   model: Any,
   prompt_bt: Int[Array, 'b p'],
@@ -342,11 +351,7 @@ def generate(
       there is a selector.
   """
   b, prompt_len = prompt_bt.shape
-  if config.shift and not prompt_len:
-    raise ValueError(
-      'prompt_bt is empty, but with shift=True the first answer token is '
-      'predicted at the last prompt token. Begin with the BOS token.'
-    )
+  check_prompt(config, prompt_len)
   if config.eos != 'none' and not eos_ids:
     raise ValueError(f'eos_ids is empty, but eos={config.eos!r} needs it.')
   if config.eos == 'confidence' and selector is not None:
