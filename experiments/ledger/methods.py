@@ -22,18 +22,22 @@ FOLDERS: dict[str, frozenset[str]] = {
     }
   ),
   'jaxtok/decoding/drafters': frozenset({'base'}),
-  # No claim measures LLaDA yet; cloning, returns, rl and rollout train the
-  # policy, which is the method.
+  # No claim measures LLaDA yet; its budgets, likelihood and Dream's weights
+  # (cart) are parts of it. Cloning, returns, rl and rollout train the policy,
+  # which is the method.
   'jaxtok/diffusion': frozenset(
     {
       *(
         'ancestral',
         'block_cache',
+        'budgets',
+        'cart',
         'cloning',
         'denoisers',
         'ending',
         'exact_match',
         'first_hitting',
+        'likelihood',
         'llada',
         'losses',
       ),
