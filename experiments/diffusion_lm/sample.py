@@ -4,16 +4,20 @@
 
   python -m experiments.diffusion_lm.sample runs/mdlm --steps=64
   python -m experiments.diffusion_lm.sample runs/mdlm --scorer=runs/transformer
+  python -m experiments.diffusion_lm.sample runs/mdlm --top_p=0.9
 
 Samplers: ancestral; remask (ReMDM, --remask=cap, rescale, confidence or loop);
 first_hitting (one token per call); block for BD3-LM (first-hitting inside
 blocks, with a cache), which can write any --length and with --stop ends a
 sample at its end of text; rates for GenMD4; timed for models that are told the
-time. Printed beside the samples: calls of the denoiser per sample; unigram
-entropy, of the samples and of held-out text of the same lengths, row by row;
-and with --scorer, a run of experiments.byte_lm, the generative perplexity of
-both, over all tokens. Samples without text are counted and left out. A low
-perplexity means nothing where the entropy is low too.
+time. All draw tokens at --temperature, from the fewest tokens that have a
+probability of --top_p. Printed beside the samples: calls of the denoiser per
+sample; unigram entropy, of the samples and of held-out text of the same
+lengths, row by row; whether these are near enough (less than 0.1 nats apart)
+for a comparison of generative perplexities to be valid, as a low perplexity
+means nothing where the entropy is low too; and with --scorer, a run of
+experiments.byte_lm, the generative perplexity of both, over all tokens. Samples
+without text are counted and left out.
 """
 
 import argparse
@@ -27,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtok import runs
+from jaxtok.decoding import sampling
 from jaxtok.diffusion import (
   ancestral,
   bd3lm,
@@ -45,6 +50,7 @@ from jaxtok.evals import generation
 from jaxtok.objectives import next_token
 
 SAMPLERS = ('ancestral', 'remask', 'first_hitting', 'block', 'rates', 'timed')
+NEAR = 0.1  # Nats of unigram entropy; perplexities are compared below.
 
 
 def sample(
@@ -57,6 +63,7 @@ def sample(
   length: int = 0,
   end: ending.Ending | None = None,
   remask: remdm.Config | None = None,
+  filters: sampling.Config | None = None,
 ) -> samplers.Canvas:
   """Writes rows.
 
@@ -70,6 +77,7 @@ def sample(
       on.
     end: When a row of 'block' ends before that; None: never.
     remask: Rule of 'remask' alone; None is the default one.
+    filters: Of tokens: temperature, top-p; None draws from the model's law.
 
   Raises:
     ValueError: If the sampler does not fit the run's objective or the options.
@@ -96,8 +104,9 @@ def sample(
   rngs = samplers.row_rngs(jax.random.key(seed), num_rows)
   times = schedules.grid(steps)
   alphas = remask.alphas(steps)  # Linear, but for the kind 'loop'.
-  options = dict(mask_id=objective.mask_id)
-  one_by_one = dict(prompt_len=0, temperature=1.0, **options)
+  filters = filters or sampling.Config()
+  options = dict(mask_id=objective.mask_id, filters=filters)
+  one_by_one = dict(prompt_len=0, **options)
   ways = {
     'ancestral': lambda d, c: ancestral.decode(d, c, alphas, rngs, **options),
     'remask': lambda d, c: ancestral.decode(
@@ -119,7 +128,9 @@ def sample(
     'timed': lambda d, c: first_hitting.decode(
       told(objective, d), c, rngs, **options
     )[0],
-    'rates': lambda d, c: genmd4.decode(d, run.model.rates(), c, times, rngs),
+    'rates': lambda d, c: genmd4.decode(
+      d, run.model.rates(), c, times, rngs, filters=filters
+    ),
   }
   return jax.jit(ways[sampler])(denoiser, canvas)
 
@@ -209,8 +220,11 @@ def report(
   entropy = lambda x_bt: generation.unigram_entropy(
     x_bt, vocab_size=size, is_text_bt=is_text_bt
   ).mean()
-  values = [f'{entropy(x_bt):.3f}' for x_bt in pair]
-  lines = [f'unigram entropy  {values[0]} nats; held-out text {values[1]}']
+  ours, theirs = (float(entropy(x_bt)) for x_bt in pair)
+  lines = [
+    f'unigram entropy  {ours:.3f} nats; held-out text {theirs:.3f}',
+    comparison(ours - theirs),
+  ]
   if scorer is None:
     return lines
   nats = lambda x_bt: generation.generative_nats(
@@ -224,6 +238,20 @@ def report(
     *lines,
     f'gen. perplexity  {values[0]} per token; held-out text {values[1]}',
   ]
+
+
+def comparison(gap: float) -> str:
+  """Whether generative perplexities may be compared, as a line.
+
+  Args:
+    gap: Unigram entropy of samples less that of held-out text, nats.
+  """
+  is_valid = abs(gap) < NEAR
+  return (
+    f'comparison       {"valid" if is_valid else "not valid"} of generative '
+    f'perplexities: entropies differ by {abs(gap):.3f} nats, '
+    f'{"less" if is_valid else "not less"} than {NEAR:g}'
+  )
 
 
 def check_scorer(scorer: runs.Run, run: runs.Run, length: int) -> None:
@@ -263,6 +291,7 @@ def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
       f'{args.length} >= 0.'
     )
   end, remask = ending_of(run, args), remask_of(args)
+  filters = sampling.Config(temperature=args.temperature, top_p=args.top_p)
   length = args.length or data_of(run).seq_len
   if scorer is not None:
     check_scorer(scorer, run, length)
@@ -276,6 +305,7 @@ def written(run: runs.Run, args: argparse.Namespace) -> list[str]:
     length=args.length,
     end=end,
     remask=remask,
+    filters=filters,
   )
   tokens = np.asarray(canvas.tokens_bt)
   is_text = np.ones(tokens.shape, bool)
@@ -353,6 +383,18 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--num_rows', type=int, default=16)
   parser.add_argument('--num_shown', type=int, default=2)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--temperature',
+    type=float,
+    default=1.0,
+    help='of tokens; 0: most likely token',
+  )
+  parser.add_argument(
+    '--top_p',
+    type=float,
+    default=1.0,
+    help='draw from the fewest tokens of this probability; 1: all',
+  )
   parser.add_argument('--length', type=int, default=0, help='tokens of a row')
   parser.add_argument(
     '--stop', action='store_true', help='end samples at their end of text'

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtok.decoding import sampling as sampling_lib
 from jaxtok.diffusion import samplers
 
 
@@ -54,10 +55,11 @@ def decode(
   *,
   mask_id: int,
   remask: Remask = never,
+  filters: sampling_lib.Config | None = None,
 ) -> samplers.Canvas:
   """Reveals all masked positions in `len(alphas) - 1` steps.
 
-  Jit it with `mask_id` static. The denoiser is not told the time.
+  Jit it with `mask_id` and `filters` static. The denoiser is not told the time.
 
   Args:
     denoiser: Logits of whole rows. Column `mask_id`, if any, is ignored.
@@ -68,6 +70,9 @@ def decode(
     rngs_b: Keys of the rows, see `samplers.row_rngs`.
     mask_id: Static.
     remask: See `remdm`.
+    filters: Temperature, top-k, top-p and min-p of the tokens; None draws from
+      the denoiser as it is. `psi_bt` is the denoiser's own probability in any
+      case. Static.
 
   Returns:
     The canvas at the end; `num_calls_b` counts steps that revealed something.
@@ -85,6 +90,7 @@ def decode(
     is_free_bt=canvas.is_masked_bt,
     mask_id=mask_id,
     remask=remask,
+    filters=filters,
   )
 
   def body(index, canvas):
@@ -105,6 +111,7 @@ def step(
   is_free_bt: Bool[Array, 'b t'],
   mask_id: int,
   remask: Remask = never,
+  filters: sampling_lib.Config | None = None,
   is_last: Bool[Array, ''] | bool = False,
 ) -> samplers.Canvas:
   """One step of `decode`, whose arguments see.
@@ -119,6 +126,7 @@ def step(
     is_free_bt: Positions that were masked at the start.
     mask_id: Likewise.
     remask: Likewise.
+    filters: Likewise.
     is_last: Whether all that is masked is revealed, and nothing masked.
   """
   keys = jax.vmap(lambda rng: jax.random.split(jax.random.fold_in(rng, index)))
@@ -135,21 +143,28 @@ def step(
   is_hit_bt = draw(place_rngs_b) < chance_bt
   select_bt = is_hit_bt & is_masked_bt
   drop_bt = is_hit_bt & ~is_masked_bt & is_free_bt
-  canvas = jax.lax.cond(
-    select_bt.any(),
-    lambda c: _reveal(denoiser, c, select_bt, token_rngs_b, index, mask_id),
-    lambda c: c,
-    canvas,
+  reveal = lambda c: _reveal(
+    denoiser, c, select_bt, token_rngs_b, index, mask_id, filters
   )
+  canvas = jax.lax.cond(select_bt.any(), reveal, lambda c: c, canvas)
   return samplers.mask_again(canvas, drop_bt, mask_id)
 
 
-def _reveal(denoiser, canvas, select_bt, rngs_b, step, mask_id):
+def filtered(
+  logits_btv: Float[Array, 'b t v'], filters: sampling_lib.Config | None
+) -> Float[Array, 'b t v']:
+  """What tokens are drawn from; greedy tokens too, as one logit is left."""
+  if filters is None:
+    return logits_btv
+  return sampling_lib.filter_logits(logits_btv, filters)
+
+
+def _reveal(denoiser, canvas, select_bt, rngs_b, step, mask_id, filters):
   """Calls the denoiser, writes the selected tokens, charges their rows."""
   logits_btv = denoiser(canvas.tokens_bt).astype(jnp.float32)
   is_mask_v = jnp.arange(logits_btv.shape[-1]) == mask_id
   logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
-  drawn_bt = samplers.draw(logits_btv, rngs_b)
+  drawn_bt = samplers.draw(filtered(logits_btv, filters), rngs_b)
   psi_bt = jnp.take_along_axis(
     jax.nn.softmax(logits_btv, axis=-1), drawn_bt[..., None], axis=-1
   )[..., 0]

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtok.diffusion import samplers, selectors
+from jaxtok.decoding import sampling as sampling_lib
+from jaxtok.diffusion import ancestral, samplers, selectors
 
 TimedDenoiser = Callable[
   [Int[Array, 'b t'], Float[Array, 'b']], Float[Array, 'b t v']
@@ -33,16 +34,18 @@ def decode(
   rngs_b: Any,
   *,
   mask_id: int,
+  filters: sampling_lib.Config | None = None,
 ) -> tuple[samplers.Canvas, Float[Array, 'b t']]:
   """Reveals one masked position of each row per step.
 
-  Jit it with `mask_id` static.
+  Jit it with `mask_id` and `filters` static.
 
   Args:
     denoiser: Logits of whole rows at one time per row.
     canvas: From `samplers.start`.
     rngs_b: Keys of the rows, see `samplers.row_rngs`.
     mask_id: Static. Column `mask_id`, if any, is ignored.
+    filters: See `ancestral.decode`.
 
   Returns:
     The canvas at the end, and the time at which each position was revealed (0
@@ -65,7 +68,9 @@ def decode(
     logits_btv = jnp.where(is_mask_v, -jnp.inf, logits_btv)
     view = selectors.View(
       probs_btv=jax.nn.softmax(logits_btv, axis=-1),
-      tokens_bt=samplers.draw(logits_btv, token_rngs_b),
+      tokens_bt=samplers.draw(
+        ancestral.filtered(logits_btv, filters), token_rngs_b
+      ),
       is_masked_bt=masked_bt,
       allowed_bt=masked_bt,
       progress_b=canvas.num_calls_b / masked_bt.shape[1],

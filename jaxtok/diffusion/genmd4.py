@@ -36,7 +36,14 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
-from jaxtok.diffusion import losses, samplers, schedules, selectors
+from jaxtok.decoding import sampling as sampling_lib
+from jaxtok.diffusion import (
+  ancestral,
+  losses,
+  samplers,
+  schedules,
+  selectors,
+)
 from jaxtok.models import base as models
 from jaxtok.objectives import base
 
@@ -287,8 +294,12 @@ def decode(
   canvas: samplers.Canvas,
   times: Float[Array, 'n'],
   rngs_b: Any,
+  *,
+  filters: sampling_lib.Config | None = None,
 ) -> samplers.Canvas:
   """Runs the masking process backwards; see `ancestral.decode`.
+
+  Jit it with `filters` static.
 
   Args:
     denoiser: Logits of whole rows.
@@ -296,6 +307,8 @@ def decode(
     canvas: From `samplers.start`.
     times: From 1 to 0, e.g. `schedules.grid(num_steps)`.
     rngs_b: Keys of the rows, see `samplers.row_rngs`.
+    filters: See `ancestral.decode`; of the probabilities at the time of the
+      step, which also say how likely a position is revealed.
 
   Returns:
     The canvas at the end. Rows are charged for steps that began with a masked
@@ -306,12 +319,13 @@ def decode(
     keys = jax.vmap(lambda rng: jax.random.split(jax.random.fold_in(rng, step)))
     place_rngs_b, token_rngs_b = jnp.moveaxis(keys(rngs_b), 1, 0)
     t, s = times[step], times[step + 1]
-    probs_btv = jnp.exp(log_probs(denoiser(canvas.tokens_bt), rates_v, t))
-    chance_bt, log_joint_btv = reveal(probs_btv, rates_v, t, s)
+    log_probs_btv = log_probs(denoiser(canvas.tokens_bt), rates_v, t)
+    kept_btv = jax.nn.softmax(ancestral.filtered(log_probs_btv, filters), -1)
+    chance_bt, log_joint_btv = reveal(kept_btv, rates_v, t, s)
     width = canvas.tokens_bt.shape[1]
     uniform = jax.vmap(lambda rng: jax.random.uniform(rng, (width,)))
     view = selectors.View(
-      probs_btv=probs_btv,
+      probs_btv=jnp.exp(log_probs_btv),
       tokens_bt=samplers.draw(log_joint_btv, token_rngs_b),
       is_masked_bt=canvas.is_masked_bt,
       allowed_bt=canvas.is_masked_bt,

@@ -71,7 +71,8 @@ class Rescale:
 class Confidence:
   """`eta sigma_max softmax(-psi)` over the revealed positions of the row.
 
-  psi is the probability that the token had when it was revealed. Choosing by it
+  psi is the probability that the token had when it was revealed, the denoiser's
+  own, also where tokens are drawn by temperature or top-p. Choosing by it
   drops unlikely tokens more often than likely ones, so that even with an exact
   denoiser and many steps the samples are not those of the data: two independent
   symbols that are 1 with probability p < 1/2 come out as 1 less often, as a 1

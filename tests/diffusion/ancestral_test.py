@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtok.decoding import sampling
 from jaxtok.diffusion import (
   ancestral,
   first_hitting,
@@ -91,13 +92,17 @@ def run(num_steps, remask=None, rows=ROWS, seed=0):
 LIMIT = 24.3
 
 
-def expected_at(num_steps):
+def softmax(x):
+  return np.exp(x - np.logaddexp.reduce(x, axis=-1, keepdims=True))
+
+
+def expected_at(num_steps, probs=None):
   """The ancestral sampler's own distribution, by enumeration.
 
   All masked positions fall independently into one of the steps; those of one
   step are drawn independently of each other.
   """
-  probs = np.exp(TABLE - np.logaddexp.reduce(TABLE, axis=-1, keepdims=True))
+  probs = softmax(TABLE) if probs is None else probs
   total = np.zeros(V**L)
   for steps in itertools.product(range(num_steps), repeat=L):
     for i, x in enumerate(itertools.product(range(V), repeat=L)):
@@ -235,6 +240,96 @@ def test_samplers_draw_by_the_one_function_that_has_the_tail(name, monkeypatch):
   monkeypatch.setattr(samplers, 'draw', last)
   canvas = SAMPLERS[name](denoiser, start(4), rngs)
   assert (canvas.tokens_bt == V - 1).all()
+
+
+def expected_one_by_one(probs):
+  """The law of drawing one token at a time, mean over all orders."""
+  total = np.zeros(V**L)
+  for order in itertools.permutations(range(L)):
+    for i, x in enumerate(itertools.product(range(V), repeat=L)):
+      z, p = [V] * L, 1.0
+      for place in order:
+        code = np.ravel_multi_index(z, (V + 1,) * L)
+        p *= probs[code, place, x[place]]
+        z[place] = x[place]
+      total[i] += p / 6
+  return total
+
+
+def cold(probs):
+  """At temperature 1/2."""
+  return probs**2 / (probs**2).sum(-1, keepdims=True)
+
+
+def nucleus(probs):
+  """Of two tokens, the second is left out where the first has 0.8."""
+  most = probs.max(-1, keepdims=True)
+  kept = np.where((most >= 0.8) & (probs < most), 0.0, probs)
+  return kept / kept.sum(-1, keepdims=True)
+
+
+def greedy(probs):
+  return (probs == probs.max(-1, keepdims=True)).astype(float)
+
+
+FILTERS = {
+  'temperature': (sampling.Config(temperature=0.5), cold),
+  'top_p': (sampling.Config(top_p=0.8), nucleus),
+  'both': (
+    sampling.Config(temperature=0.5, top_p=0.8),
+    lambda probs: nucleus(cold(probs)),
+  ),
+  'greedy': (sampling.Config(temperature=0.0), greedy),
+}
+FILTERED = {
+  'ancestral': lambda canvas, rngs, filters: ancestral.decode(
+    denoiser,
+    canvas,
+    jnp.array([0.0, 0.5, 1.0]),
+    rngs,
+    mask_id=V,
+    filters=filters,
+  ),
+  'first_hitting': lambda canvas, rngs, filters: first_hitting.decode(
+    lambda tokens, times: denoiser(tokens),
+    canvas,
+    rngs,
+    mask_id=V,
+    filters=filters,
+  )[0],
+  'genmd4': lambda canvas, rngs, filters: genmd4.decode(
+    denoiser,
+    jnp.ones(V),
+    canvas,
+    jnp.array([1.0, 0.5, 0.0]),
+    rngs,
+    filters=filters,
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', FILTERS)
+@pytest.mark.parametrize('name', FILTERED)
+def test_filters_change_the_law_as_enumeration_says(name, kind):
+  filters, change = FILTERS[kind]
+  probs = change(softmax(TABLE)[..., :V])
+  one_by_one = name == 'first_hitting'
+  law = expected_one_by_one(probs) if one_by_one else expected_at(2, probs)
+  rngs = samplers.row_rngs(jax.random.key(2), ROWS)
+  decode = jax.jit(lambda canvas: FILTERED[name](canvas, rngs, filters))
+  canvas = decode(start())
+  found, want = counts(canvas), ROWS * law
+  can = law > 1e-12
+  assert not found[~can].any()
+  assert ((found - want)[can] ** 2 / want[can]).sum() < LIMIT
+  # The unfiltered law is another one.
+  assert np.abs(law - expected_at(2)).sum() > 0.1
+  # What is stored of a token is the denoiser's own probability.
+  is_first = np.asarray(canvas.reveal_step_bt) == 0
+  own = softmax(TABLE)[-1][np.arange(L), np.asarray(canvas.tokens_bt)]
+  np.testing.assert_allclose(
+    np.asarray(canvas.psi_bt)[is_first], own[is_first], rtol=1e-5
+  )
 
 
 def test_noise_is_that_of_high_range():

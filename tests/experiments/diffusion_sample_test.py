@@ -4,6 +4,7 @@
 
 import argparse
 import dataclasses
+import re
 import types
 
 import jax.numpy as jnp
@@ -13,13 +14,17 @@ from flax import nnx
 
 from experiments.diffusion_lm import sample
 from jaxtok.data import answers, text
+from jaxtok.decoding import sampling
 from jaxtok.diffusion import (
   ancestral,
   bd3lm,
+  block_cache,
+  first_hitting,
   genmd4,
   md4,
   mdlm,
   remdm,
+  samplers,
   schedules,
 )
 from jaxtok.models import base, transformer
@@ -119,14 +124,29 @@ def test_measures_are_over_tokens_and_leave_empty_samples_out(tmp_path):
     [x[:n] for x, n in zip(rows, sizes, strict=True) if n]
     for rows in (tokens, held_out)
   ]
-  want = [f'{np.mean([entropy(x) for x in rows]):.3f}' for rows in both]
+  means = [np.mean([entropy(x) for x in rows]) for rows in both]
+  want = [f'{mean:.3f}' for mean in means]
   assert lines[0] == f'unigram entropy  {want[0]} nats; held-out text {want[1]}'
+  assert lines[1] == sample.comparison(means[0] - means[1])
   want = [f'{perplexity(rows):.2f}' for rows in both]
-  assert lines[1] == (
+  assert lines[2] == (
     f'gen. perplexity  {want[0]} per token; held-out text {want[1]}'
   )
   nothing = sample.report(found, tokens, held_out, is_text & False, SCORER)
   assert nothing == ['no sample has text, so that there is nothing to measure']
+
+
+@pytest.mark.parametrize(
+  'gap, line',
+  [
+    (0.02, 'valid of generative perplexities: .* 0.020 nats, less than 0.1'),
+    (-0.0999, 'valid of generative perplexities: .* 0.100 nats, less than'),
+    (-0.1, 'not valid of generative perplexities: .* 0.100 nats, not less'),
+    (0.3, 'not valid of generative perplexities: .* 0.300 nats, not less'),
+  ],
+)
+def test_perplexities_are_comparable_where_entropies_are_near(gap, line):
+  assert re.match(rf'comparison       {line}', sample.comparison(gap))
 
 
 def test_held_out_rows_are_as_long_as_samples(tmp_path):
@@ -204,8 +224,8 @@ def called(tmp_path, monkeypatch):
   monkeypatch.setattr(sample.runs, 'load', lambda workdir: found)
   given = {}
 
-  def decode(denoiser, canvas, alphas, rngs, *, mask_id, remask=None):
-    given.update(alphas=np.asarray(alphas), remask=remask)
+  def decode(denoiser, canvas, alphas, rngs, *, mask_id, filters, remask=None):
+    given.update(alphas=np.asarray(alphas), remask=remask, filters=filters)
     return dataclasses.replace(
       canvas, tokens_bt=jnp.full_like(canvas.tokens_bt, 97)
     )
@@ -275,6 +295,67 @@ def test_options_of_remasking_that_do_not_fit_are_refused(
   code, given = called(line)
   assert (code, given) == (1, {})
   assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'line, want',
+  [
+    ('', sampling.Config()),
+    ('--top_p=0.9', sampling.Config(top_p=0.9)),
+    ('--temperature=0', sampling.Config(temperature=0.0)),
+    (
+      '--sampler=remask --temperature=0.7 --top_p=0.98',
+      sampling.Config(temperature=0.7, top_p=0.98),
+    ),
+  ],
+)
+def test_tokens_are_drawn_as_the_options_say(line, want, called):
+  code, given = called(line)
+  assert code == 0
+  assert given['filters'] == want
+
+
+@pytest.mark.parametrize(
+  'line, message',
+  [
+    ('--temperature=-1', 'temperature=-1.0 must be finite and >= 0'),
+    ('--top_p=0', 'top_p=0.0 must be in (0, 1]'),
+  ],
+)
+def test_laws_that_cannot_be_are_refused(line, message, called, capsys):
+  code, given = called(line)
+  assert (code, given) == (1, {})
+  assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'sampler, objective',
+  [
+    ('ancestral', mdlm.Config(mask_id=MASK)),
+    ('remask', mdlm.Config(mask_id=MASK)),
+    ('first_hitting', mdlm.Config(mask_id=MASK)),
+    ('block', bd3lm.Config(mask_id=MASK, block=4)),
+    ('rates', genmd4.Config(mask_id=MASK)),
+    ('timed', mdlm.Config(mask_id=MASK, is_timed=True)),
+  ],
+)
+def test_every_sampler_is_told_how_tokens_are_drawn(
+  sampler, objective, tmp_path, monkeypatch
+):
+  found, seen = untrained_run(tmp_path), []
+  found.config.objective = objective
+  found.model.rates = lambda: jnp.ones(MASK)
+
+  def decode(*args, filters, temperature=0.0, **unused):
+    seen.append((filters, temperature))
+    [canvas] = [x for x in args if isinstance(x, samplers.Canvas)]
+    return (canvas, None) if sampler == 'timed' else canvas
+
+  for module in (ancestral, block_cache, first_hitting, genmd4, samplers):
+    monkeypatch.setattr(module, 'decode', decode)
+  filters = sampling.Config(temperature=0.7, top_p=0.9)
+  sample.sample(found, num_rows=1, steps=2, sampler=sampler, filters=filters)
+  assert seen == [(filters, 0.0)]
 
 
 def test_a_rule_is_not_dropped_by_another_sampler(tmp_path):
