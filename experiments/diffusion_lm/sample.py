@@ -9,15 +9,16 @@
 Samplers: ancestral; remask (ReMDM, --remask=cap, rescale, confidence or loop);
 first_hitting (one token per call); block for BD3-LM (first-hitting inside
 blocks, with a cache), which can write any --length and with --stop ends a
-sample at its end of text; rates for GenMD4; timed for models that are told the
-time. All draw tokens at --temperature, from the fewest tokens that have a
-probability of --top_p. Printed beside the samples: calls of the denoiser per
-sample; unigram entropy, of the samples and of held-out text of the same
-lengths, row by row; whether these are near enough (less than 0.1 nats apart)
-for a comparison of generative perplexities to be valid, as a low perplexity
-means nothing where the entropy is low too; and with --scorer, a run of
-experiments.byte_lm, the generative perplexity of both, over all tokens. Samples
-without text are counted and left out.
+sample at its end of text; rates for GenMD4; analytic for SEDD, which reveals as
+much as the scores say; timed for models that are told the time. All draw tokens
+at --temperature, from the fewest tokens that have a probability of --top_p.
+Printed beside the samples: calls of the denoiser per sample; unigram entropy,
+of the samples and of held-out text of the same lengths, row by row; whether
+these are near enough (less than 0.1 nats apart) for a comparison of generative
+perplexities to be valid, as a low perplexity means nothing where the entropy is
+low too; and with --scorer, a run of experiments.byte_lm, the generative
+perplexity of both, over all tokens. Samples without text are counted and left
+out.
 """
 
 import argparse
@@ -44,12 +45,16 @@ from jaxtok.diffusion import (
   remdm,
   samplers,
   schedules,
+  sedd,
   selectors,
 )
 from jaxtok.evals import generation
 from jaxtok.objectives import next_token
 
-SAMPLERS = ('ancestral', 'remask', 'first_hitting', 'block', 'rates', 'timed')
+SAMPLERS = (
+  *('ancestral', 'remask', 'first_hitting'),
+  *('block', 'rates', 'analytic', 'timed'),
+)
 NEAR = 0.1  # Nats of unigram entropy; perplexities are compared below.
 
 
@@ -99,7 +104,8 @@ def sample(
   )
   block = getattr(objective, 'block', 0)
   mask = bd3lm.block_mask(block) if block else None
-  kind = denoisers.Timed if sampler == 'timed' else denoisers.OfModel
+  is_timed = getattr(objective, 'is_timed', False)
+  kind = denoisers.Timed if is_timed else denoisers.OfModel
   denoiser = kind.make(run.model, mask=mask)
   rngs = samplers.row_rngs(jax.random.key(seed), num_rows)
   times = schedules.grid(steps)
@@ -128,6 +134,13 @@ def sample(
     'timed': lambda d, c: first_hitting.decode(
       told(objective, d), c, rngs, **options
     )[0],
+    'analytic': lambda d, c: sedd.decode(
+      d if is_timed else lambda tokens_bt, _: d(tokens_bt),
+      c,
+      times,
+      rngs,
+      **options,
+    ),
     'rates': lambda d, c: genmd4.decode(
       d, run.model.rates(), c, times, rngs, filters=filters
     ),
@@ -160,8 +173,9 @@ def check(run: runs.Run, sampler: str) -> None:
   want = special.get(type(objective))
   if getattr(objective, 'is_timed', False):
     want = 'timed'
-  general = [s for s in SAMPLERS if s not in (*special.values(), 'timed')]
-  fitting = [want] if want else general
+  fitting = [want] if want else ['ancestral', 'remask', 'first_hitting']
+  if isinstance(objective, sedd.Config):
+    fitting.append('analytic')
   if sampler not in fitting:
     raise ValueError(
       f'sampler={sampler!r} does not fit {name}. Use --sampler='

@@ -26,6 +26,7 @@ from jaxtok.diffusion import (
   remdm,
   samplers,
   schedules,
+  sedd,
 )
 from jaxtok.models import base, transformer
 from jaxtok.objectives import next_token
@@ -40,6 +41,8 @@ FITTING = {
   mdlm.Config(mask_id=9, is_timed=True): {'timed'},
   bd3lm.Config(mask_id=9): {'block'},
   genmd4.Config(mask_id=9): {'rates'},
+  sedd.Config(mask_id=9): {'ancestral', 'remask', 'first_hitting', 'analytic'},
+  sedd.Config(mask_id=9, is_timed=True): {'timed', 'analytic'},
 }
 
 
@@ -336,6 +339,7 @@ def test_laws_that_cannot_be_are_refused(line, message, called, capsys):
     ('first_hitting', mdlm.Config(mask_id=MASK)),
     ('block', bd3lm.Config(mask_id=MASK, block=4)),
     ('rates', genmd4.Config(mask_id=MASK)),
+    ('analytic', sedd.Config(mask_id=MASK)),
     ('timed', mdlm.Config(mask_id=MASK, is_timed=True)),
   ],
 )
@@ -351,7 +355,8 @@ def test_every_sampler_is_told_how_tokens_are_drawn(
     [canvas] = [x for x in args if isinstance(x, samplers.Canvas)]
     return (canvas, None) if sampler == 'timed' else canvas
 
-  for module in (ancestral, block_cache, first_hitting, genmd4, samplers):
+  modules = (ancestral, block_cache, first_hitting, genmd4, samplers, sedd)
+  for module in modules:
     monkeypatch.setattr(module, 'decode', decode)
   filters = sampling.Config(temperature=0.7, top_p=0.9)
   sample.sample(found, num_rows=1, steps=2, sampler=sampler, filters=filters)
@@ -385,3 +390,22 @@ def test_remasking_takes_more_calls_and_leaves_no_mask(tmp_path):
   # 16 tokens without; with, one in ten is masked in 29 steps more.
   assert (calls[0.0] <= 16).all()
   assert (calls[1.0] > 16).all()
+
+
+@pytest.mark.parametrize('is_timed', [False, True])
+def test_scores_are_sampled_with_and_without_time(
+  is_timed, tmp_path, monkeypatch
+):
+  found, told = untrained_run(tmp_path), []
+  found.config.objective = sedd.Config(mask_id=MASK, is_timed=is_timed)
+  call = transformer.Transformer.__call__
+
+  def spy(self, tokens_bt, *, context=None, **options):
+    told.append(context is not None)
+    return call(self, tokens_bt, **options)
+
+  monkeypatch.setattr(transformer.Transformer, '__call__', spy)
+  canvas = sample.sample(found, num_rows=2, steps=3, sampler='analytic')
+  assert told == [is_timed]  # Traced once.
+  assert not canvas.is_masked_bt.any()
+  assert (canvas.tokens_bt < MASK).all()
