@@ -171,6 +171,34 @@ def reveal_probability(
   return (schedule.alpha(s) - alpha_t) / (1 - alpha_t)
 
 
+def check_steps(num_steps: int) -> None:
+  """Raises ValueError if it is negative."""
+  if num_steps < 0:
+    raise ValueError(
+      f'num_steps={num_steps} must be >= 0; 0 is continuous time.'
+    )
+
+
+def of_steps(
+  schedule: Schedule, t: Float[Array, '...'], num_steps: int
+) -> tuple[Float[Array, '...'], Float[Array, '...']]:
+  """Times and weights of the bound of a process of finitely many steps.
+
+  A time is moved to the end of its step (k/T, (k + 1)/T], the weight of masked
+  tokens is T times the probability that a step reveals them. With T to
+  infinity it is `schedule.weight`.
+
+  Args:
+    schedule: The schedule.
+    t: In [0, 1).
+    num_steps: T >= 1, static.
+  """
+  # The product may round up to T.
+  k = jnp.minimum(jnp.floor(t * num_steps), num_steps - 1)
+  t, s = (k + 1) / num_steps, k / num_steps
+  return t, num_steps * reveal_probability(schedule, t, s)
+
+
 def grid(num_steps: int, *, kind: str = 'uniform') -> Float[Array, 'n']:
   """Times from 1 to 0, `num_steps` + 1 of them.
 

@@ -52,6 +52,14 @@ from jaxtok.objectives import cross_entropy
 class Config(mdlm.Config):
   """Hyper-parameters of the score entropy objective; those of MDLM."""
 
+  def __post_init__(self):
+    super().__post_init__()
+    if self.num_steps:
+      raise ValueError(
+        f'num_steps={self.num_steps}: score entropy is of continuous time. '
+        'Leave it 0.'
+      )
+
   def make(self) -> losses.Weighted:
     losses.check_mask_id(self.mask_id)
     return losses.Weighted(

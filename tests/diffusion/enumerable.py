@@ -89,6 +89,26 @@ def exact_bound(model, low=0.0, share_at_low=0.0):
   return total
 
 
+def bound_of_steps(model, alphas):
+  """The bound of a process of finitely many steps, nats per row.
+
+  Args:
+    model: The denoiser.
+    alphas: Probability of clean tokens at times 0, 1/T, ..., 1; what is masked
+      at time 0 is not charged.
+  """
+  n, total = len(TARGETS), 0.0
+  alpha_s, alpha_t = np.asarray(alphas[:-1]), np.asarray(alphas[1:])
+  reveal = (alpha_s - alpha_t) / (1 - alpha_t)
+  for masked in subsets():
+    tokens = X.copy()
+    tokens[masked] = V
+    nats = -log_probs(model, tokens)[masked, X[masked]].sum()
+    k = len(masked)
+    total += (reveal * (1 - alpha_t) ** k * alpha_t ** (n - k)).sum() * nats
+  return total
+
+
 def mean_over_orders(model):
   """Mean negative log-likelihood over all orders of revealing, nats."""
   total = 0.0

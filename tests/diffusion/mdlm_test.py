@@ -48,6 +48,33 @@ def test_the_bound_is_above_the_negative_log_likelihood():
   assert clipped == pytest.approx(orders, rel=1e-2)
 
 
+@pytest.mark.parametrize('num_steps', [1, 3])
+def test_the_estimate_of_few_steps_is_unbiased(num_steps):
+  model = enumerable.Lookup()
+  config = mdlm.Config(
+    mask_id=enumerable.V, num_steps=num_steps, eval_samples=1
+  )
+  got, error = estimate(config.make(), model)
+  alphas = 1 - np.arange(num_steps + 1) / num_steps
+  want = enumerable.bound_of_steps(model, alphas)
+  assert error < 0.03 * want
+  assert abs(got - want) <= 4 * error + 1e-4
+  # Another number than in continuous time.
+  assert abs(enumerable.exact_bound(model) - want) > 0.1
+
+
+def test_many_steps_come_near_continuous_time():
+  """At a rate of one over the number of steps."""
+  model = enumerable.Lookup()
+  gaps = [
+    enumerable.bound_of_steps(model, 1 - np.arange(n + 1) / n)
+    - enumerable.exact_bound(model)
+    for n in (250, 500, 1000)
+  ]
+  assert abs(gaps[2]) < 3e-3 * enumerable.exact_bound(model)
+  np.testing.assert_allclose(np.divide(gaps[:2], gaps[1:]), 2, rtol=0.02)
+
+
 def test_training_loss_and_metrics_agree():
   objective = mdlm.Config(mask_id=enumerable.V).make()
   batch = enumerable.batch(64)
@@ -105,6 +132,7 @@ def test_times_of_a_batch_are_spread_evenly():
   [
     (dict(mask_id=1, t_min=0.0), 't_min=0.0'),
     (dict(mask_id=1, eval_samples=0), 'eval_samples=0'),
+    (dict(mask_id=1, num_steps=-1), 'num_steps=-1 must be >= 0'),
     (dict(), 'mask_id=-1'),
   ],
 )

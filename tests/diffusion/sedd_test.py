@@ -195,3 +195,8 @@ def test_exact_scores_sample_as_the_ancestral_sampler_does():
 def test_scores_need_a_column_of_the_mask():
   with pytest.raises(ValueError, match='mask_id=9 must be one of the 4 col'):
     sedd.log_scores(jnp.zeros((1, 1, V + 1)), jnp.float32(0.5), 9)
+
+
+def test_score_entropy_has_no_finite_steps():
+  with pytest.raises(ValueError, match='num_steps=8: score entropy is of cont'):
+    sedd.Config(mask_id=V, num_steps=8)
