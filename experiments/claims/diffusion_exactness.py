@@ -29,8 +29,8 @@ parameters less 331,265. Check, noise: 6e8 draws of a token of probability
 exp(-18.1), of which 8.3 are expected (none but with probability 2e-4), by
 samplers.decode, by ancestral.decode and by JAX's default, which expects 0.01.
 
-More identities (blocks, caches, remasking, gradient of GRPO) are tests, in
-tests/diffusion.
+More identities (orders, blocks, caches, remasking) are the claim
+`diffusion_identities`; samplers that must fail are `sampler_bias`.
 """
 
 import functools
@@ -145,7 +145,7 @@ def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   return _samples(task, seed) | _bounds(task, seed) | _policy() | _tails(seed)
 
 
-def _joint(task) -> tuple[np.ndarray, np.ndarray]:
+def joint(task) -> tuple[np.ndarray, np.ndarray]:
   """All rows [r, t] and their probabilities."""
   rows = np.array(
     list(itertools.product(range(task.num_symbols), repeat=task.length))
@@ -204,7 +204,7 @@ def _decoders(task):
 
 
 def _samples(task, seed: int) -> dict[str, float]:
-  _, law = _joint(task)
+  _, law = joint(task)
   shape = (_ROWS, task.length)
   canvas = samplers.start(
     jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), task.mask_id
@@ -218,12 +218,12 @@ def _samples(task, seed: int) -> dict[str, float]:
     if name == 'together':
       together = 0.5 * np.abs(counts / _ROWS - law).sum()
     else:
-      numbers[f'p_{name}'] = _p_value(counts, _ROWS * law)
+      numbers[f'p_{name}'] = p_value(counts, _ROWS * law)
   smallest = min(1.0, len(numbers) * min(numbers.values()))
   return {'smallest_p': smallest, 'together_tv': float(together)} | numbers
 
 
-def _p_value(counts: np.ndarray, want: np.ndarray) -> float:
+def p_value(counts: np.ndarray, want: np.ndarray) -> float:
   """Of chi-square; outcomes expected less than five times are one."""
   rare = want < 5
   if rare.any():
@@ -234,7 +234,7 @@ def _p_value(counts: np.ndarray, want: np.ndarray) -> float:
 
 
 def _bounds(task, seed: int) -> dict[str, float]:
-  rows, law = _joint(task)
+  rows, law = joint(task)
   chosen = np.random.default_rng(seed).choice(len(law), _ROWS, p=law)
   tokens = jnp.asarray(rows[chosen], jnp.int32)
   ones = jnp.ones_like(tokens)
