@@ -24,7 +24,7 @@ out.
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -95,7 +95,6 @@ def sample(
     )
   if sampler != 'remask' and remask is not None:
     raise ValueError(f"remask={remask} needs sampler='remask'.")
-  remask = remask or remdm.Config()
   objective = run.config.objective
   length = length or data_of(run).seq_len
   tokens = jnp.zeros((num_rows, length), jnp.int32)
@@ -108,26 +107,45 @@ def sample(
   kind = denoisers.Timed if is_timed else denoisers.OfModel
   denoiser = kind.make(run.model, mask=mask)
   rngs = samplers.row_rngs(jax.random.key(seed), num_rows)
-  times = schedules.grid(steps)
-  alphas = remask.alphas(steps)  # Linear, but for the kind 'loop'.
+  decode = way(
+    run, sampler, rngs, steps, end, remask or remdm.Config(), filters
+  )
+  return jax.jit(decode)(denoiser, canvas)
+
+
+def way(
+  run: runs.Run,
+  sampler: str,
+  rngs: jax.Array,
+  steps: int,
+  end: ending.Ending | None,
+  remask: remdm.Config,
+  filters: sampling.Config | None,
+) -> Callable[[Any, samplers.Canvas], samplers.Canvas]:
+  """The sampler as a function of denoiser and canvas; see `sample`."""
+  objective = run.config.objective
+  is_timed = getattr(objective, 'is_timed', False)
   filters = filters or sampling.Config()
   options = dict(mask_id=objective.mask_id, filters=filters)
   one_by_one = dict(prompt_len=0, **options)
+  times = schedules.grid(steps)
+  alphas = remask.alphas(steps)  # Linear, but for the kind 'loop'.
+  one = selectors.Random(1)
   ways = {
     'ancestral': lambda d, c: ancestral.decode(d, c, alphas, rngs, **options),
     'remask': lambda d, c: ancestral.decode(
       d, c, alphas, rngs, remask=remask.make(), **options
     ),
     'first_hitting': lambda d, c: samplers.decode(
-      d, c, selectors.Random(1), rngs, **one_by_one
+      d, c, one, rngs, **one_by_one
     ),
     'block': lambda d, c: block_cache.decode(
       d,
       c,
-      selectors.Random(1),
+      one,
       rngs,
       kind='exact',
-      block=block,
+      block=objective.block,
       end=end,
       **one_by_one,
     ),
@@ -145,7 +163,7 @@ def sample(
       d, run.model.rates(), c, times, rngs, filters=filters
     ),
   }
-  return jax.jit(ways[sampler])(denoiser, canvas)
+  return ways[sampler]
 
 
 def told(objective: Any, denoiser: Any) -> Any:
