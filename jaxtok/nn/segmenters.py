@@ -344,8 +344,9 @@ class Entropy:
   can see the unit before.
   """
 
-  threshold: float = 1.335  # Of the entropy, or of its rise; nats.
   rule: str = 'global'  # H > threshold; 'monotonic': its rise; or 'both'.
+  threshold: float = 1.335  # Of H; with 'monotonic' of its rise. Nats.
+  least_rise: float = 0.0  # With 'both': what the rise has to exceed.
   longest: int = 0  # Positions of a unit; 0 means no limit.
 
   def __post_init__(self):
@@ -353,6 +354,12 @@ class Entropy:
       raise ValueError(f'rule={self.rule!r} must be one of {", ".join(RULES)}.')
     if self.longest < 0:
       raise ValueError(f'longest={self.longest} must be >= 0.')
+    if self.least_rise and self.rule != 'both':
+      raise ValueError(
+        f"least_rise={self.least_rise} is of the rule 'both', but rule="
+        f"{self.rule!r}. Set rule='both', or threshold for the rule "
+        "'monotonic'."
+      )
 
   def __call__(
     self,
@@ -391,11 +398,12 @@ class Entropy:
     """By the rule; of a document's first position it means nothing."""
     before_bt = jnp.pad(entropy_bt, ((0, 0), (1, 0)))[:, :-1]
     is_high_bt = entropy_bt > self.threshold
-    is_rise_bt = entropy_bt - before_bt > self.threshold
+    rise_bt = entropy_bt - before_bt
     return {
       'global': is_high_bt,
-      'monotonic': is_rise_bt,
-      'both': is_high_bt & is_rise_bt,
+      'monotonic': rise_bt > self.threshold,
+      # An entropy is >= 0: the threshold of both would be that of the rise.
+      'both': is_high_bt & (rise_bt > self.least_rise),
     }[self.rule]
 
 

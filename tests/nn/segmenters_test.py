@@ -184,7 +184,12 @@ def test_entropy_units_equal_a_loop(rule):
   rng = np.random.default_rng(0)
   entropy = rng.exponential(size=(2, 20)).astype(np.float32)
   documents = np.array([[1] * 9 + [2] * 8 + [0] * 3, [1] * 20])
-  segmenter = segmenters.Entropy(threshold=0.8, rule=rule, longest=4)
+  segmenter = segmenters.Entropy(
+    threshold=0.8,
+    rule=rule,
+    least_rise=0.2 if rule == 'both' else 0.0,
+    longest=4,
+  )
   got = jax.jit(lambda e, s: segmenter(e, s))(entropy, jnp.asarray(documents))
   for b in range(2):
     begin, last = 0, 0
@@ -199,11 +204,26 @@ def test_entropy_units_equal_a_loop(rule):
       want = {
         'global': before > 0.8,
         'monotonic': rise > 0.8,
-        'both': before > 0.8 and rise > 0.8,
+        'both': before > 0.8 and rise > 0.2,
       }[rule]
       want = t - begin < 2 or want or t - last == 4
       assert bool(got[b, t]) == want, (b, t)
       last = t if want else last
+
+
+def test_each_entropy_rule_has_units_of_its_own():
+  # High at 3 by a large rise, at 4 by a small one, at 5 by none, at 7 by the
+  # largest; at 9 not high after a large rise.
+  entropy = [0.0, 0.1, 0.2, 1.1, 1.2, 1.15, 0.1, 1.5, 0.0, 0.95, 0.0]
+  begins = lambda **fields: np.flatnonzero(
+    segmenters.Entropy(threshold=1.0, **fields)(jnp.array([entropy]))[0]
+  ).tolist()
+  # A unit begins behind the position whose entropy decides.
+  assert begins(rule='global') == [0, 1, 4, 5, 6, 8]
+  assert begins(rule='monotonic') == [0, 1, 8]
+  assert begins(rule='both') == [0, 1, 4, 5, 8]
+  assert begins(rule='both', least_rise=0.5) == [0, 1, 4, 8]
+  assert begins(rule='both', least_rise=1.0) == begins(rule='monotonic')
 
 
 class Table(nnx.Module):
@@ -320,6 +340,10 @@ def test_rules_of_bytes_are_refused_where_ids_are_no_bytes():
     (lambda: segmenters.Stride(size=0), 'size=0 must be >= 1'),
     (lambda: segmenters.Entropy(rule='top'), "rule='top' must be one of"),
     (lambda: segmenters.Entropy(longest=-1), 'longest=-1 must be >= 0'),
+    (
+      lambda: segmenters.Entropy(least_rise=0.3),
+      "least_rise=0.3 is of the rule 'both', but rule='global'",
+    ),
   ],
 )
 def test_impossible_settings_are_refused(make, message):
