@@ -86,6 +86,21 @@ def bucket(size: int, smallest: int = 16) -> int:
   )
 
 
+def padded_width(model: Any, longest: int) -> int:
+  """What to pad rows to: a bucket, or all positions that the model has.
+
+  Raises:
+    ValueError: If the longest row exceeds them.
+  """
+  limit = getattr(model, 'max_len', 0)
+  if limit and longest > limit:
+    raise ValueError(
+      f'{longest} tokens exceed the {limit} positions of the model. Shorten '
+      'the prompt (keep its end).'
+    )
+  return min(bucket(longest), limit) if limit else bucket(longest)
+
+
 def pad_prompts(
   prompts: Sequence[Any], pad_id: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -265,9 +280,9 @@ def _sizes(
       f'{limit} positions of the model. Shorten the prompt (keep its end), or '
       f'generate at most {max(limit - longest + 1, 0)} tokens.'
     )
-  width = bucket(longest)
-  max_len = width + bucket(num_tokens)
-  return (min(width, limit), min(max_len, limit)) if limit else (width, max_len)
+  max_len = bucket(longest) + bucket(num_tokens)
+  width = padded_width(model, longest)
+  return width, min(max_len, limit) if limit else max_len
 
 
 @functools.partial(jax.jit, static_argnames=('graph', 'max_len', 'room'))

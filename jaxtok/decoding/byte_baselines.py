@@ -37,11 +37,14 @@ def laws(
   Returns:
     Two arrays of probabilities, float64; 256 is the end of the text. Without a
     last token, both are the same.
+
+  Raises:
+    ValueError: If a prompt exceeds the positions of the model.
   """
   led = [model.lead + p for p in prompts]
   rows = [[model.bos, *model.inner.encode(text).tolist()] for text in led]
   tokens, lengths = autoregressive.pad_prompts(rows)
-  width = autoregressive.bucket(tokens.shape[1])
+  width = autoregressive.padded_width(model.model, tokens.shape[1])
   tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
   graph, params = nnx.split(model.model)
   before, after = np.asarray(_last_two(graph, params, tokens, lengths))

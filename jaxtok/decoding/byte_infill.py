@@ -120,10 +120,8 @@ def _weights(
 ) -> list[float]:
   """Log-weights of covers, times the probability of the last tokens."""
   tokens, lengths = autoregressive.pad_prompts(rows)
-  width = autoregressive.bucket(tokens.shape[1])
-  limit = getattr(model.model, 'max_len', 0)
-  width = min(width, limit) if limit else width
-  tokens = np.pad(tokens, ((0, 0), (0, max(0, width - tokens.shape[1]))))
+  width = autoregressive.padded_width(model.model, tokens.shape[1])
+  tokens = np.pad(tokens, ((0, 0), (0, width - tokens.shape[1])))
   graph, params = nnx.split(model.model)
   scores = np.asarray(
     cover_pool.token_logprobs(graph, params, tokens), np.float64

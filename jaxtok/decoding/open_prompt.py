@@ -90,7 +90,8 @@ def _make_logits(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     return its.logits(hidden_btd[:, last][:, None])[0, 0]
 
   def logits(row: np.ndarray) -> np.ndarray:
-    padded = np.zeros((1, autoregressive.bucket(len(row))), np.int32)
+    width = autoregressive.padded_width(model, len(row))
+    padded = np.zeros((1, width), np.int32)
     padded[0, : len(row)] = row
     return np.asarray(call(params, padded, len(row) - 1), np.float32)
 

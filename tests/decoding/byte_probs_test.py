@@ -602,6 +602,27 @@ def test_usual_methods_equal_their_definitions(bpe, random_model):
     np.testing.assert_allclose(healed[i], want, atol=1e-6)
 
 
+def test_usual_methods_read_all_positions_of_a_model():
+  tokenizer = byte_tokenizer.Config().make()
+  config = transformer.Config(
+    dim=8,
+    num_layers=1,
+    num_heads=1,
+    vocab_size=tokenizer.vocab_size,
+    embed_std=1.0,
+    position='learned',
+    max_len=20,
+  )
+  model = byte_probs.ByteModel(config.make(nnx.Rngs(0)), tokenizer)
+  prompt = b'a prompt of 19 byte'  # BOS and these are 20 tokens.
+  exact = np.exp(model.start([prompt, prompt[:16]], 0).logprobs())
+  # Each byte is a token, so what is usually done is exact.
+  for law in byte_baselines.laws(model, [prompt, prompt[:16]]):
+    np.testing.assert_allclose(law, exact, atol=1e-6)
+  with pytest.raises(ValueError, match='21 tokens exceed the 20 positions'):
+    byte_baselines.laws(model, [prompt + b's'])
+
+
 def test_mistakes_are_named(bpe, random_model):
   with pytest.raises(ValueError, match="validity='some' must be one of"):
     byte_probs.Config(validity='some')

@@ -94,6 +94,31 @@ def test_a_space_is_taken_off_the_beginning_of_a_document_only():
   assert found == [b'ab ab ab', b' ab ab a']
 
 
+def test_prompts_of_compressed_text_may_fill_the_positions_of_a_model():
+  from jaxtok.tokenizers import neural
+
+  text_of = [b'one two three four five six seven; ' * 8]
+  tokenizer = neural.Train(order=1, token_bits=8).make(lambda: text_of)
+  config = transformer.Config(
+    vocab_size=tokenizer.vocab_size,
+    dim=8,
+    num_layers=1,
+    num_heads=1,
+    position='learned',
+    max_len=20,  # The next row size is 24.
+  )
+  prompt, first = text_of[0], tokenizer.special.bos
+  while True:
+    row, rest = tokenizer.encode_prompt(prompt)
+    if rest and 16 < 1 + len(row) < 20:
+      break
+    prompt = prompt[:-1]
+  [ids], [head] = open_prompt.begin(
+    config.make(nnx.Rngs(0)), tokenizer, first, [prompt]
+  )
+  assert tokenizer.decode(ids) == prompt + head
+
+
 @pytest.mark.parametrize('token_bits', [8, 16])
 def test_prompts_of_compressed_text_are_gone_on_with(token_bits):
   from jaxtok.tokenizers import neural
