@@ -191,7 +191,13 @@ class Hat2(nnx.Module):
     first = jax.random.normal(rngs.params(), (c.dim,))
     self.first = nnx.Param(first, axes=('embed',))
     self.down = linear.Linear(
-      (c.dim,), (looks * d,), axes=('embed', 'mlp'), dtype=c.dtype, rngs=rngs
+      (c.dim,),
+      (looks * d,),
+      axes=('embed', 'mlp'),
+      dtype=c.dtype,
+      # At first like embeddings, as in HAT.
+      std=c.embed_std / c.dim**0.5,
+      rngs=rngs,
     )
     # One stack, cut where a word's vector is added.
     rest = c.num_decoder_layers - looks + 1

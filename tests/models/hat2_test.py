@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.byte_lm.configs import hat as hat_file
 from experiments.byte_lm.configs import hat2 as config_file
 from jaxtok.models import base, hat2
 from jaxtok.nn import masks, ragged, segmenters
@@ -120,6 +121,30 @@ def test_words_are_seen_from_the_byte_on_that_ends_them():
     words.seen_bt[0, :12], [-1, -1, 0, 0, 0, -1, 1, 1, 1, 1, 1, 2]
   )
   assert words.is_end_bt[0].sum() == 3
+
+
+def test_vectors_of_words_begin_as_large_as_bytes():
+  model = hat2.Config(vocab_size=200, dim=128, char_dim=64, head_dim=32).make(
+    nnx.Rngs(0)
+  )
+  rms = lambda x: float(jnp.sqrt(jnp.mean(x**2)))
+  state_wd = jax.random.normal(jax.random.key(1), (50, 128))
+  states = model.backbone.stack.norm(state_wd)  # What the backbone ends with.
+  byte = rms(model.embed.table[...])
+  # 6,400 and 128 numbers: within 10 % of 0.02.
+  assert rms(model.down(states)) / byte == pytest.approx(1, rel=0.1)
+  assert rms(model.down(model.first[...])) / byte == pytest.approx(1, rel=0.3)
+
+
+@pytest.mark.parametrize('size', ['tiny', 'quickstart'])
+def test_short_runs_see_and_have_room_for_what_hat_does(size):
+  its, model = (
+    hat_file.get_config(size).model,
+    config_file.get_config(size).model,
+  )
+  assert model.capacity == its.capacity
+  # A byte of HAT sees its word and the mark; the encoder those on both sides.
+  assert its.max_word < model.window <= 2 * its.max_word + 1
 
 
 def random_rows(num, longest):

@@ -16,6 +16,7 @@ from experiments import sizes
 from experiments.byte_lm.configs import transformer
 from jaxtok import train
 from jaxtok.models import hat2
+from jaxtok.nn import ragged
 
 
 def get_config(size: str = 'small') -> train.Config:
@@ -37,6 +38,9 @@ def get_config(size: str = 'small') -> train.Config:
     num_decoder_layers=char_layers[1],
     head_dim=head_dim,
     looks=kind or 'each',
+    # On short rows, about what HAT's bytes see: words of at most 32 bytes.
+    window=64 if size in ('tiny', 'quickstart') else 768,
+    capacity=ragged.Capacity(policy='ratio', ratio=1 / 4),
   )
   if size == 'paper':
     config.data.seq_len = 4096
