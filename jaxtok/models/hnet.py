@@ -22,8 +22,8 @@ attention (in a window) with MLPs; the main network is of these blocks.
 The paper trains outer stages with larger learning rates: `Config.lr_scales`
 for `train.optim`.
 
-Differs from the paper: initial scales are those of `models.level`; the ratio
-loss is of each row, not of the batch.
+Differs from the paper: initial scales are those of `models.level`; with several
+microbatches the ratio loss is of each of them, not of the batch.
 
 Axes: b rows, t positions of a stage, s stored ones, w chunks, d width of a
 stage, D of the next one.

@@ -40,7 +40,8 @@ class Report:
 
   Attributes:
     lost_bt: Positions whose chunk, here or in a later stage, found no room.
-    penalty_b: The weighted ratio losses of this stage and the later ones.
+    penalty_b: The weighted ratio losses of this stage and the later ones: in
+      training that of the batch, for each row, else that of the row.
     units_b: Number of chunks, one array per stage.
   """
 
@@ -237,7 +238,10 @@ class Stage(nnx.Module):
     if rng is not None:
       lost_bt = lost_bt | (ragged.segment_ids(decision.start_bt) >= room)
     loss_b = self.rate.loss(
-      decision.start_bt, decision.prob_bt, segment_ids_bt != 0
+      decision.start_bt,
+      decision.prob_bt,
+      segment_ids_bt != 0,
+      by_row=rng is None,
     )
     units_b = decision.start_bt.sum(axis=1).astype(jnp.float32)
     return Report(

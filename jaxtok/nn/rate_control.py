@@ -149,17 +149,27 @@ class RatioLoss(nnx.Module):
     start_bt: Bool[Array, 'b t'],
     prob_bt: Float[Array, 'b t'],
     valid_bt: Bool[Array, 'b t'],
-  ) -> Float[Array, 'b']:
-    """The loss of each row, without the weight; 1 at the target.
+    *,
+    by_row: bool = False,
+  ) -> Float[Array, '#b']:
+    """The loss without the weight; 1 at the target.
+
+    F and G are means over all positions of the batch: rows may have shorter
+    and longer units, as long as those of the batch are as long as wanted.
 
     Args:
       start_bt: Where units begin.
       prob_bt: Probability of a beginning.
       valid_bt: Positions that are no padding.
+      by_row: Whether F and G are those of each row, as is reported.
+
+    Returns:
+      One number, or one for each row.
     """
-    n = self.config.length
-    count_b = jnp.maximum(valid_bt.sum(axis=1), 1)
-    mean = lambda x: jnp.where(valid_bt, x, 0.0).sum(axis=1) / count_b
+    n, axis = self.config.length, 1 if by_row else None
+    total = lambda x: jnp.where(valid_bt, x, 0.0).sum(axis=axis)
+    count_b = jnp.maximum(total(1.0), 1.0)
+    mean = lambda x: jnp.atleast_1d(total(x) / count_b)
     f_b = jax.lax.stop_gradient(mean(start_bt.astype(jnp.float32)))
     g_b = mean(prob_bt)
     return n / (n - 1) * ((n - 1) * f_b * g_b + (1 - f_b) * (1 - g_b))

@@ -158,11 +158,11 @@ def test_training_leaves_out_what_has_no_room_in_any_stage(tight):
 
 
 def test_metrics_and_penalty_are_those_of_all_stages(tight):
-  model, (_, full) = tight
+  model, (trained, full) = tight
   metrics = full.aux['metrics']
   start = model.boundaries(jnp.asarray(TOKENS))
   first = model.stage.rate.loss(
-    start.start_bt, start.prob_bt, jnp.ones((2, 12), bool)
+    start.start_bt, start.prob_bt, jnp.ones((2, 12), bool), by_row=True
   )
   np.testing.assert_array_equal(
     metrics['units_per_token'].total, start.start_bt.sum(1)
@@ -173,6 +173,10 @@ def test_metrics_and_penalty_are_those_of_all_stages(tight):
   rest = full.aux['penalty_bt'][:, 0] / 0.03 - first
   # (N - 1) F G + (1 - F)(1 - G) is between 0 and N - 1; N = 2 inside.
   assert ((rest > 0) & (rest < 2)).all()
+  # In training it is one number, of the batch.
+  one, other = trained.aux['penalty_bt'][:, 0]
+  assert one == other
+  assert full.aux['penalty_bt'][0] != full.aux['penalty_bt'][1]
 
 
 def test_the_penalty_moves_the_gate_towards_the_length():

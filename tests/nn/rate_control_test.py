@@ -73,7 +73,7 @@ def test_the_ratio_loss_is_one_at_its_target_and_pulls_towards_it():
   start = jnp.tile(jnp.array([True, False, False, False]), (2, 3))
   valid = jnp.ones_like(start).at[1, 4:].set(False)
   prob = jnp.full(start.shape, 0.25)
-  got = controller.loss(start, prob, valid)
+  got = controller.loss(start, prob, valid, by_row=True)
   np.testing.assert_allclose(got, [1, 1], rtol=1e-6)
   # More beginnings than wanted: less probability lowers the loss.
   slope = jax.grad(lambda p: controller.loss(start | True, p, valid).sum())
@@ -83,8 +83,25 @@ def test_the_ratio_loss_is_one_at_its_target_and_pulls_towards_it():
   n, f, g = 4, 5 / 12, 0.3  # The closed form elsewhere.
   start = start.at[0, 1:3].set(True)
   want = n / (n - 1) * ((n - 1) * f * g + (1 - f) * (1 - g))
-  got = controller.loss(start, jnp.full(start.shape, g), valid)[0]
-  np.testing.assert_allclose(got, want, rtol=1e-6)
+  got = controller.loss(start, jnp.full(start.shape, g), valid, by_row=True)
+  np.testing.assert_allclose(got[0], want, rtol=1e-6)
+
+
+def test_the_ratio_loss_is_of_the_batch_not_of_its_rows():
+  controller = rate_control.Ratio(length=3.0).make()
+  rng = np.random.default_rng(0)
+  start = jnp.asarray(rng.random((3, 8)) < 0.4)
+  prob = jnp.asarray(rng.random((3, 8)), jnp.float32)
+  # Rows of 8, 6 and no positions.
+  valid = jnp.arange(8) < jnp.array([[8], [6], [0]])
+  f, g = start[valid].mean(), prob[valid].mean()
+  want = 3 / 2 * (2 * f * g + (1 - f) * (1 - g))
+  got = controller.loss(start, prob, valid)
+  np.testing.assert_allclose(got, [want], rtol=1e-6)
+  # Each position pulls alike, whatever its row holds.
+  slope = jax.grad(lambda p: controller.loss(start, p, valid)[0])(prob)
+  np.testing.assert_allclose(slope[valid], slope[0, 0], rtol=1e-5)
+  assert not slope[~valid].any()
 
 
 def test_random_targets_depend_on_the_step_only_and_follow_their_law():
