@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from experiments.byte_lm.configs import hnet as hnet_config
+from experiments.byte_lm.configs import transformer
 from jaxtok.models import base, hnet, hnet_stage
 from jaxtok.nn import masks, ragged
 from jaxtok.train import optim
@@ -197,6 +198,24 @@ def test_the_penalty_moves_the_gate_towards_the_length():
 
   before, after = step(params)
   assert after < before
+
+
+@pytest.mark.parametrize('size', ['tiny', 'two_stage', 'quickstart'])
+def test_outer_stages_of_short_runs_learn_faster_and_cost_less(size):
+  config = hnet_config.get_config(size)
+  scales = list(config.optim.lr_scales.values())
+  assert 1.5 <= scales[0] <= 2
+  assert scales == sorted(scales, reverse=True)
+  assert np.prod(scales) == pytest.approx(1)
+  config.model.vocab_size = 258
+  like = 'tiny' if size == 'two_stage' else size
+  flat = transformer.get_config(like).model
+  flat.vocab_size = 258
+  build = lambda c: nnx.eval_shape(lambda: c.make(nnx.Rngs(0)))
+  shape = base.Shape(b=1, t=256)
+  outer = build(config.model).flops(shape)['stage_0']
+  whole = build(flat).flops(shape)
+  assert outer < 0.8 * (sum(whole.values()) - whole['head'])
 
 
 def test_generation_with_nested_caches_equals_arg_max_without():

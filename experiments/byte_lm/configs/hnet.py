@@ -13,10 +13,16 @@ with 0.03, tiny had chunks of 3.1 bytes after 269 steps, 6.4 were asked for.
 Sizes: tiny, quickstart, small, and two_stage, which is tiny with chunks of
 chunks (3 positions each). `paper` and `paper_two_stage` have the widths and
 numbers of layers of the 1-stage and 2-stage models called L, whose encoders and
-decoders are Mamba-2, and whose learning rates fall from stage to stage
-(`lr_scales`). Elsewhere they are attention, which is faster on a CPU;
-`--config.model.mixer=mamba2` changes that.
+decoders are Mamba-2. Elsewhere they are attention, which is faster on a CPU;
+`--config.model.mixer=mamba2` changes that. Short runs have a window of 64 bytes
+outside, without which the outer stage alone costs what a flat model of its
+width does. Learning rates fall from stage to stage (`lr_scales`): in paper
+sizes as the paper says, relative to a model over tokens; elsewhere relative to
+their geometric mean (1.9 and 0.5 with one stage), as the rate is that of a flat
+model over bytes.
 """
+
+import math
 
 from experiments import sizes
 from experiments.byte_lm.configs import transformer
@@ -49,8 +55,10 @@ def get_config(size: str = 'small') -> train.Config:
     head_dim=head_dim,
     ratio_weight=0.3 if is_short else 0.03,
     mixer='mamba2' if is_paper else 'attention',
+    window=64 if is_short else 0,
     capacity=ragged.Capacity(policy='ratio', ratio=1 / 2 if is_deep else 1 / 4),
   )
-  if is_paper:
-    config.optim.lr_scales = config.model.lr_scales()
+  scales = config.model.lr_scales()
+  mean = 1.0 if is_paper else math.prod(scales.values()) ** (1 / len(scales))
+  config.optim.lr_scales = {name: x / mean for name, x in scales.items()}
   return config
