@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every config of a training run trains for two steps at `:tiny`."""
 
+import dataclasses
 import math
 import pathlib
 
+import jax
 import pytest
+from flax import nnx
 
 from experiments import config_path
 from jaxtok import train
@@ -86,6 +89,31 @@ def test_sizes_have_kinds(name, field, value):
   assert getattr(model, field) == value
   with pytest.raises(ValueError, match=f"size 'tiny_x' .* tiny, .*{size}"):
     config_path.load(f'{ROOT / folder / path}.py:tiny_x')
+
+
+def test_sizes_of_blt_have_kinds_and_the_papers_name():
+  path = f'{ROOT}/experiments/byte_lm/configs/blt.py'
+  load = lambda size: config_path.load(f'{path}:{size}')
+  assert load('paper') == load('1b')
+  assert load('paper_patcher').model == load('1b_patcher').model
+  for size in ('paper_x', 'large'):
+    with pytest.raises(ValueError, match=r'Use one of: .* 1b_entropy, paper,'):
+      load(size)
+
+
+@pytest.mark.parametrize('name', ['transformer', 'bpe'])
+def test_paper_sizes_are_those_that_hat_is_compared_with(name):
+  """16 layers and 64k tokens are said to have 1.1 B parameters."""
+  path = f'{ROOT}/experiments/byte_lm/configs/{name}.py:paper'
+  config = config_path.load(path)
+  assert config.model.num_layers == 16
+  # The tables of 64k tokens hold 0.27 B of them.
+  rows = getattr(config.tokenizer, 'vocab_size', 258)
+  its = dataclasses.replace(config.model, vocab_size=rows)
+  model = nnx.eval_shape(lambda: its.make(nnx.Rngs(0)))
+  num = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+  wanted = 1.1e9 if name == 'bpe' else 1.1e9 - 0.27e9
+  assert num == pytest.approx(wanted, rel=0.05)
 
 
 @pytest.mark.parametrize('path', TRAINED)

@@ -18,8 +18,8 @@ train with them:
 
 `patcher.threshold` finds the threshold for a mean length of patches.
 `experiments/claims/blt.py` does all of it, and compares with a fixed stride.
-Sizes: tiny, quickstart, small, 1b (that of the published model, 24 kB of text
-in a row), each also with `_patcher` and `_entropy`.
+Sizes: tiny, quickstart, small, 1b or paper (that of the published model, 24 kB
+of text in a row), each also with `_patcher` and `_entropy`.
 """
 
 from experiments import sizes
@@ -35,9 +35,14 @@ WEIGHTS = 'runs/patcher/weights'
 
 def get_config(size: str = 'small') -> train.Config:
   """A run of the given size."""
-  base, _, kind = size.partition('_')
-  if kind not in ('', 'patcher', 'entropy'):
-    raise ValueError(f'size {size!r} must end with _patcher or _entropy.')
+  base, kind = sizes.pick(
+    size,
+    **{
+      name + kind: ('1b' if name == 'paper' else name, kind[1:])
+      for name in ('tiny', 'quickstart', 'small', '1b', 'paper')
+      for kind in ('', '_patcher', '_entropy')
+    },
+  )
   config = transformer.get_config('small' if base == '1b' else base)
   if base == '1b':
     config.data.seq_len = 24_576
