@@ -6,7 +6,9 @@
       --config=experiments/byte_lm/configs/transformer.py:tiny
 
 Sizes: tiny (seconds on a laptop), quickstart (minutes), small (one
-accelerator, or a night on a workstation).
+accelerator, or a night on a workstation), paper (over bytes, what HAT's 1B
+model is compared with: 16 layers of width 2,048, heads of 128; Neitemeier et
+al. 2025, arXiv:2501.10322).
 """
 
 from experiments import sizes
@@ -26,9 +28,10 @@ def get_config(size: str = 'small') -> train.Config:
     tiny=(64, 2, 128, 8, 100),
     quickstart=(128, 4, 256, 8, 450),
     small=(512, 8, 1024, 64, 20_000),
+    paper=(2048, 16, 4096, 1024, 72_000),
   )
   every = max(steps // 6, 1)
-  return train.Config(
+  config = train.Config(
     data=text.Config(source=text.Stdlib(), seq_len=seq_len),
     tokenizer=byte_tokenizer.Config(),
     model=transformer.Config(
@@ -43,3 +46,9 @@ def get_config(size: str = 'small') -> train.Config:
     log_every=max(every // 3, 1),
     checkpoint_every=every,
   )
+  if size == 'paper':
+    config.model = transformer.Config.llama(
+      dim=dim, num_layers=layers, num_heads=layers, is_tied=False
+    )
+    config.optim.lr, config.optim.warmup_steps = 3e-4 * 32 / layers, 500
+  return config
