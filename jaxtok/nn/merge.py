@@ -67,9 +67,13 @@ def cosine(
   a: Float[Array, '... d'], z: Float[Array, '... d']
 ) -> Float[Array, '...']:
   """Cosine of the angle between vectors, float32."""
-  a, z = (x.astype(jnp.float32) for x in (a, z))
-  norm = lambda x: jnp.sqrt((x * x).sum(-1) + _EPS)
-  return (a * z).sum(-1) / (norm(a) * norm(z))
+  return (_unit(a) * _unit(z)).sum(-1)
+
+
+def _unit(x: Float[Array, '... d']) -> Float[Array, '... d']:
+  """Vectors of length 1, float32; those near zero stay there."""
+  x = x.astype(jnp.float32)
+  return x * jax.lax.rsqrt((x * x).sum(-1, keepdims=True) + _EPS)
 
 
 def candidates(tokens: Tokens, window: int, parity: int) -> Bool[Array, 'b w']:
@@ -302,8 +306,13 @@ def merge_similar(
   even = lambda x: x[:, 0::2]
   odd = lambda x: x[:, 1::2]
   free_bw = tokens.can_merge_bw & tokens.valid_bw
-  score_bij = cosine(
-    even(tokens.x_bwd)[:, :, None], odd(tokens.x_bwd)[:, None, :]
+  # A product of matrices; in full precision, as it is compared.
+  unit_bwd = _unit(tokens.x_bwd)
+  score_bij = jnp.einsum(
+    'bid,bjd->bij',
+    even(unit_bwd),
+    odd(unit_bwd),
+    precision=jax.lax.Precision.HIGHEST,
   )
   segment_bw = jnp.where(free_bw, tokens.segment_bw, 0)
   can_bij = even(segment_bw)[:, :, None] == odd(segment_bw)[:, None, :]

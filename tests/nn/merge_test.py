@@ -188,6 +188,30 @@ def test_similar_tokens_merge_as_by_definition(num):
     assert names == sorted(names)
 
 
+def test_similarities_are_a_product_of_matrices_in_full_precision():
+  """No array has both tokens of a pair and the width."""
+  b, w, d = 2, 12, 32
+  ones = jnp.ones((b, w), jnp.int32)
+  tokens = merge.Tokens(
+    jnp.ones((b, w, d)), jnp.ones((b, w)), ones, ones, ones > 0
+  )
+  program = jax.make_jaxpr(lambda x, n: merge.merge_similar(x, n, w))(
+    tokens, jnp.ones(b, jnp.int32)
+  )
+  sizes, precisions = [], []
+  todo = list(program.jaxpr.eqns)
+  while todo:
+    eqn = todo.pop()
+    sizes += [var.aval.size for var in eqn.outvars]
+    if eqn.primitive.name == 'dot_general':
+      precisions.append(eqn.params['precision'])
+    for inner in jax.tree.leaves(list(eqn.params.values())):
+      todo += getattr(getattr(inner, 'jaxpr', inner), 'eqns', [])
+  assert max(sizes) <= b * w * d < b * (w // 2) ** 2 * d
+  highest = jax.lax.Precision.HIGHEST
+  assert precisions == [(highest, highest)]
+
+
 def test_owners_follow_several_merges():
   owner = jnp.array([[0, 0, 1, 2, 3, -1]])
   index = jnp.array([[0, 0, 1, 2]])
