@@ -72,12 +72,29 @@ def bytes_per_position(run: runs.Run) -> float:
   return 1 / (row['tokens_per_byte'] * row.get('units_per_token', 1.0))
 
 
-def flops_per_byte(run: runs.Run) -> float:
-  """FLOPs of a forward pass in training, per byte of training text."""
+def flops_per_byte(run: runs.Run, *, is_used: bool = False) -> float:
+  """FLOPs of a forward pass, per byte of training text.
+
+  Args:
+    run: The run.
+    is_used: Whether a model with units counts as many as held-out text has,
+      not the room that it has for them in training.
+  """
   row, config = run.metrics('train')[-1], run.config
   shape = models.Shape(b=config.batch_size, t=config.data.seq_len)
-  forward = sum(run.model.flops(shape).values())
-  return row['step'] * forward / row['bytes']
+  kept = _units_per_token(run) if is_used else []
+  if not kept:
+    parts = run.model.flops(shape)
+  else:
+    parts = run.model.flops(shape, kept=kept[0] if len(kept) == 1 else kept)
+  return row['step'] * sum(parts.values()) / row['bytes']
+
+
+def _units_per_token(run: runs.Run) -> list[float]:
+  """Of held-out text, by stage; [] for a model without units."""
+  row, name = run.metrics('eval/val')[-1], 'units_per_token'
+  names = [name, *(f'{name}_{stage}' for stage in range(2, len(row)))]
+  return [row[name] for name in names if name in row]
 
 
 def bytes_per_second(run: runs.Run, source: Any, num_bytes: int) -> float:

@@ -17,6 +17,7 @@ COLUMNS = (
   ('bpb', 'model', 'bpb'),
   ('bytes/position', 'model', 'bytes_per_position'),
   ('FLOPs/byte', 'model', 'flops_per_byte'),
+  ('used', 'model', 'flops_per_byte_used'),
   ('bytes/s written', 'speed', 'bytes_per_second'),
   ('+ case', 'noise', 'case'),
   ('+ typos', 'noise', 'typo'),
@@ -25,7 +26,12 @@ COLUMNS = (
   ('2nd after', 'adapted', 'second_after'),
   ('1st after', 'adapted', 'first_after'),
 )
-_WHOLE = ('parameters', 'flops_per_byte', 'bytes_per_second')
+_WHOLE = (
+  *('parameters', 'flops_per_byte', 'flops_per_byte_used'),
+  'bytes_per_second',
+)
+# Not in the records of before; left out where no model has it.
+_NEWER = ('flops_per_byte_used',)
 _NOTES = (
   'bpb: bits per byte of held-out text; every model has had the same training '
   'FLOPs. ± is the standard error over seeds.',
@@ -105,7 +111,7 @@ class Scores:
         name,
         *(
           _number(key, *self.value(name, stage, key))
-          for _, stage, key in COLUMNS
+          for _, stage, key in self._columns()
         ),
       ]
       for name in self.names
@@ -114,6 +120,11 @@ class Scores:
   def notes(self) -> list[str]:
     """What a reader of the table must know."""
     notes = list(_NOTES)
+    if self._is_known('flops_per_byte_used'):
+      notes.append(
+        'used: FLOPs/byte with as many units as held-out text has; FLOPs/byte '
+        'counts the room for them, all of which training computes.'
+      )
     for name in self.names:
       flops, _ = self.value(name, 'patcher', 'flops')
       bpb, _ = self.value(name, 'patcher', 'bpb')
@@ -127,10 +138,20 @@ class Scores:
   def markdown(self) -> str:
     """The table with its notes."""
     notes = '\n'.join(f'- {note}' for note in self.notes())
-    return f'{table.markdown(_header(), self.cells())}\n{notes}\n'
+    return f'{table.markdown(self._header(), self.cells())}\n{notes}\n'
 
   def __str__(self) -> str:
-    return table.plain(_header(), self.cells())
+    return table.plain(self._header(), self.cells())
+
+  def _header(self) -> list[str]:
+    return ['model', *(label for label, *_ in self._columns())]
+
+  def _columns(self) -> list[tuple[str, str, str]]:
+    return [x for x in COLUMNS if x[2] not in _NEWER or self._is_known(x[2])]
+
+  def _is_known(self, key: str) -> bool:
+    stages = [x for one in self.members for x in one.found.values()]
+    return any(key in found for found in stages)
 
 
 def line(numbers: Mapping[str, float]) -> str:
@@ -139,10 +160,6 @@ def line(numbers: Mapping[str, float]) -> str:
     f'{key} {_number(key, value, math.nan)}' for key, value in numbers.items()
   )
   return '  '.join(cells)
-
-
-def _header() -> list[str]:
-  return ['model', *(label for label, *_ in COLUMNS)]
 
 
 def _number(key: str, mean: float, error: float) -> str:

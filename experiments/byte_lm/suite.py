@@ -194,6 +194,7 @@ def _facts(run: runs.Run) -> dict[str, float]:
     'bpb_se': run.metrics('eval/val')[-1]['bpb_se'],
     'bytes_per_position': measures.bytes_per_position(run),
     'flops_per_byte': measures.flops_per_byte(run),
+    'flops_per_byte_used': measures.flops_per_byte(run, is_used=True),
   }
 
 

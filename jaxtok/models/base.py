@@ -106,7 +106,9 @@ class SequenceModel(Protocol):
     """Floating-point operations of one forward pass (2 per MAC), by part.
 
     Training counts 'head' and 'patcher' in a way of their own; see
-    `train.flops.per_step`.
+    `train.flops.per_step`. A model with units counts the room for them, which
+    is what training computes, and has a second argument `kept`: units per
+    position of the text, counted in place of the room.
     """
     ...
 

@@ -424,18 +424,22 @@ class Blt(nnx.Module):
     }
     return nested.NestedCache.empty(local, make(self.trunk), own | states)
 
-  def flops(self, shape: base.Shape) -> dict[str, float]:
+  def flops(
+    self, shape: base.Shape, kept: float | None = None
+  ) -> dict[str, float]:
     """Matmul FLOPs of one forward pass in training, by part.
 
     Bytes' attention counts the keys of the window, the global transformer the
     room for patches, `capacity` of the positions; patches looking at bytes
-    count all bytes of the row. A patcher with a language model is the part
-    'patcher'; training runs it forward only.
+    count all bytes of the row. With `kept` there are that many patches per
+    position. A patcher with a language model is the part 'patcher'; training
+    runs it forward only.
     """
     c, rows = self.config, shape.b * shape.t
     keys, d = shape.kv or shape.t, c.byte_dim
     sight = min(keys, c.window or keys)
-    room, room_kv = c.capacity.sizes(shape.t)[-1], c.capacity.sizes(keys)[-1]
+    room = c.capacity.room(shape.t, kept)
+    room_kv = c.capacity.room(keys, kept)
     units, parts = shape.b * room, shape.b * room * c.num_parts
     layers = sum(layer.config.flops(rows, sight) for layer in self.decoder)
     looks = 4 * d * d * (rows + parts) + 4 * d * rows * c.num_parts

@@ -279,15 +279,19 @@ class Hat(nnx.Module):
     make = lambda part: part.config.init_cache(batch_size, max_len)
     return nested.NestedCache.empty((make(self.decoder),), make(self.backbone))
 
-  def flops(self, shape: base.Shape) -> dict[str, float]:
+  def flops(
+    self, shape: base.Shape, kept: float | None = None
+  ) -> dict[str, float]:
     """Matmul FLOPs of one forward pass in training, by part.
 
     Attention within words counts the keys of a window that holds the longest
-    word, the backbone the room for words: `capacity` of the positions.
+    word, the backbone the room for words, `capacity` of the positions; with
+    `kept` that many words per position.
     """
     c, rows = self.config, shape.b * shape.t
     keys = shape.kv or shape.t
-    room, room_kv = c.capacity.sizes(shape.t)[-1], c.capacity.sizes(keys)[-1]
+    room = c.capacity.room(shape.t, kept)
+    room_kv = c.capacity.room(keys, kept)
     chars = self.encoder.config
     return {
       'encoder': chars.flops(rows, min(keys, 2 * c.max_word + 1)),

@@ -366,16 +366,20 @@ class Hat2(nnx.Module):
     }
     return nested.NestedCache.empty(local, make(self.backbone), states)
 
-  def flops(self, shape: base.Shape) -> dict[str, float]:
+  def flops(
+    self, shape: base.Shape, kept: float | None = None
+  ) -> dict[str, float]:
     """Matmul FLOPs of one forward pass in training, by part.
 
     Attention of bytes counts the keys of the window, the backbone the room for
-    words: `capacity` of the positions.
+    words, `capacity` of the positions; with `kept` that many words per
+    position.
     """
     c, rows = self.config, shape.b * shape.t
     keys = shape.kv or shape.t
     sight = min(keys, c.window or keys)
-    room, room_kv = c.capacity.sizes(shape.t)[-1], c.capacity.sizes(keys)[-1]
+    room = c.capacity.room(shape.t, kept)
+    room_kv = c.capacity.room(keys, kept)
     units = shape.b * room
     decoder = sum(part.config.flops(rows, sight) for part in self.decoder)
     return {

@@ -31,6 +31,7 @@ stage, D of the next one.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -265,14 +266,28 @@ class HNet(nnx.Module):
     del metrics
     self.stage.advance()
 
-  def flops(self, shape: base.Shape) -> dict[str, float]:
+  def flops(
+    self, shape: base.Shape, kept: float | Sequence[float] | None = None
+  ) -> dict[str, float]:
     """Matmul FLOPs of one forward pass in training, by part.
 
     Local attention counts the keys of the window; each next stage runs on the
     room for chunks, `capacity` of the positions.
+
+    Args:
+      shape: Sizes of the call.
+      kept: Chunks per token in place of the room for them, one number for each
+        stage, as the metrics `units_per_token`, `units_per_token_2` have them.
     """
     c, rows = self.config, shape.b * shape.t
-    parts = self.stage.flops(shape.b, shape.t, shape.kv or shape.t)
+    shares = None
+    if kept is not None:
+      shares = (kept,) if isinstance(kept, float | int) else tuple(kept)
+      if len(shares) != c.num_stages:
+        raise ValueError(
+          f'kept={kept} must have a number for each of {c.num_stages} stages.'
+        )
+    parts = self.stage.flops(shape.b, shape.t, shape.kv or shape.t, shares)
     return parts | {'head': 2.0 * rows * c.dims[0] * c.vocab_rows}
 
 

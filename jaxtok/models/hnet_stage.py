@@ -70,7 +70,10 @@ class Main(nnx.Module):
   def init_cache(self, batch_size: int, max_len: int) -> Any:
     return self.level.config.init_cache(batch_size, max_len)
 
-  def flops(self, b: int, t: int, keys: int) -> dict[str, float]:
+  def flops(
+    self, b: int, t: int, keys: int, kept: tuple[float, ...] | None = None
+  ) -> dict[str, float]:
+    del kept  # It has no chunks.
     return {'main': float(self.level.config.flops(b * t, keys))}
 
 
@@ -261,17 +264,30 @@ class Stage(nnx.Module):
     inner = self.inner.init_cache(batch_size, max_len)
     return nested.NestedCache.empty((local, local), inner, states)
 
-  def flops(self, b: int, t: int, keys: int) -> dict[str, float]:
-    """Matmul FLOPs of this stage and the inner ones, by part."""
+  def flops(
+    self, b: int, t: int, keys: int, kept: tuple[float, ...] | None = None
+  ) -> dict[str, float]:
+    """Matmul FLOPs of this stage and the inner ones, by part.
+
+    Args:
+      b: Rows.
+      t: Positions of this stage.
+      keys: Keys of each.
+      kept: Chunks per position of this stage, here and in the inner ones; None
+        means the room for them.
+    """
     c, stage = self.config, self.stage
     sight = min(keys, c.window or keys)
-    room, room_kv = c.capacity.sizes(t)[-1], c.capacity.sizes(keys)[-1]
+    share, inner = None, None
+    if kept is not None:
+      share, inner = kept[0], tuple(x / kept[0] for x in kept[1:])
+    room, room_kv = c.capacity.room(t, share), c.capacity.room(keys, share)
     # Two maps of the gate and the residual one.
     parts = {
       f'stage_{stage}': 2.0 * self.before.config.flops(b * t, sight),
       f'gate_{stage}': 3 * 2.0 * b * t * c.dims[stage] ** 2,
     }
-    return parts | self.inner.flops(b, room, room_kv)
+    return parts | self.inner.flops(b, room, room_kv, inner)
 
   def advance(self) -> None:
     """Counts a step of training."""

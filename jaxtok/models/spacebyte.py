@@ -234,16 +234,18 @@ class SpaceByte(nnx.Module):
     local = make(self.before), make(self.after)
     return nested.NestedCache.empty(local, make(self.trunk))
 
-  def flops(self, shape: base.Shape) -> dict[str, float]:
+  def flops(
+    self, shape: base.Shape, kept: float | None = None
+  ) -> dict[str, float]:
     """Matmul FLOPs of one forward pass in training, by part.
 
     Local attention counts the keys of the window, global blocks the room for
-    units: `capacity` of the positions.
+    units, `capacity` of the positions; with `kept` that many per position.
     """
     c, rows = self.config, shape.b * shape.t
     keys = shape.kv or shape.t
-    room = c.capacity.sizes(shape.t)[-1]
-    room_kv = c.capacity.sizes(keys)[-1]
+    room = c.capacity.room(shape.t, kept)
+    room_kv = c.capacity.room(keys, kept)
     local = 2 * self.before.config.flops(rows, min(keys, c.window or keys))
     return {
       'local': float(local),

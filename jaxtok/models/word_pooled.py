@@ -344,15 +344,19 @@ class WordPooled(nnx.Module):
     local, trunk = make(self.decoder), make(self.backbone)
     return nested.NestedCache.empty((local,), trunk, max_len=max_len)
 
-  def flops(self, shape: base.Shape) -> dict[str, float]:
+  def flops(
+    self, shape: base.Shape, kept: float | None = None
+  ) -> dict[str, float]:
     """Matmul FLOPs of one forward pass in training, by part.
 
     Attention within words counts the keys of a window that holds the longest
-    word, the backbone the room for words: `capacity` of the positions.
+    word, the backbone the room for words, `capacity` of the positions; with
+    `kept` that many words per position.
     """
     c, p = self.config, self.config.num_vectors
     keys = shape.kv or shape.t
-    room, room_kv = c.capacity.sizes(shape.t)[-1], c.capacity.sizes(keys)[-1]
+    room = c.capacity.room(shape.t, kept)
+    room_kv = c.capacity.room(keys, kept)
     places = shape.b * (shape.t + (p - 1) * room)
     keys += (p - 1) * room_kv
     chars, window = self.encoder.config, c.max_word + p

@@ -102,6 +102,20 @@ class Capacity:
     share = self.ratio if self.policy == 'ratio' else 1.0
     return (max(1, math.ceil(share * length)),)
 
+  def room(self, length: int, kept: float | None = None) -> int:
+    """Units of a row that count in FLOPs.
+
+    Args:
+      length: Positions of the row.
+      kept: Units per position that the text has; None means those that there
+        is room for, which is what training computes.
+    """
+    if kept is None:
+      return self.sizes(length)[-1]
+    if not 0 <= kept <= 1:
+      raise ValueError(f'kept={kept} units per position must be in [0, 1].')
+    return math.ceil(kept * length)
+
   def choose(self, length: int, num_units: int) -> int:
     """The least size for `num_units` units, on the host; else the largest."""
     sizes = self.sizes(length)

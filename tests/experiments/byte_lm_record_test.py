@@ -60,6 +60,22 @@ def test_records_name_no_folder_of_a_machine():
     assert '"/' not in text, name
 
 
+def test_flops_of_the_units_that_are_used_are_shown_if_they_are_known():
+  plain, known = make_record(), make_record()
+  for row in known['rows']:
+    row['found']['model']['flops_per_byte_used'] = 54321.0
+  columns = lambda found: [
+    cell.strip()
+    for cell in record.render(PAGE, {'a': found}).splitlines()[5].split('|')
+  ]
+  assert 'used' not in columns(plain)
+  at = columns(known).index('used')
+  assert columns(known)[at - 1] == 'FLOPs/byte'
+  lines = record.render(PAGE, {'a': known}).splitlines()
+  assert lines[7].split('|')[at].strip() == '54,321 ± 0'
+  assert any(line.startswith('- used: FLOPs/byte with') for line in lines)
+
+
 def test_a_record_becomes_sentence_table_and_picture():
   page = record.render(PAGE, {'a': make_record()})
   lines = page.splitlines()

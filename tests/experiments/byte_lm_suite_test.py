@@ -79,6 +79,8 @@ def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
   trained = rows[0].run.metrics('train')[-1]
   # The backward pass costs two forward passes.
   assert facts['flops_per_byte'] == trained['flops'] / 3 / trained['bytes']
+  # All positions are units.
+  assert facts['flops_per_byte_used'] == facts['flops_per_byte']
   assert row['seconds'] > trained['seconds']
   assert facts['bytes_per_position'] == pytest.approx(1, rel=0.1)
   assert trained['flops'] <= plan.budget
