@@ -87,6 +87,99 @@ def test_states_equal_a_loop_over_words():
   np.testing.assert_allclose(*both(params), atol=1e-5)
 
 
+def stack_in_numpy(weights, x, allow):
+  """A transformer over [..., t, d], RoPE from position 0, float64.
+
+  `allow` [..., t, t]: what each position sees.
+  """
+
+  def norm(name, x):
+    mean = (x * x).mean(-1, keepdims=True)
+    return x / np.sqrt(mean + 1e-6) * weights[f'{name}.scale']
+
+  def turn(x):  # [..., n, t, h]
+    t, half = x.shape[-2], x.shape[-1] // 2
+    angle = np.arange(t)[:, None] * 10_000.0 ** (-np.arange(half) / half)
+    a, z = x[..., :half], x[..., half:]
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.concatenate([a * cos - z * sin, z * cos + a * sin], -1)
+
+  for i in range(sum(name.endswith('attention.q.kernel') for name in weights)):
+    at = f'blocks.{i}.'
+    y = norm(at + 'attention_norm', x)
+    q, k, v = (
+      np.einsum('...td,dnh->...nth', y, weights[f'{at}attention.{p}.kernel'])
+      for p in 'qkv'
+    )
+    score = np.einsum('...nth,...nsh->...nts', turn(q), turn(k))
+    score = score / np.sqrt(q.shape[-1])
+    score = np.where(allow[..., None, :, :], score, -1e30)
+    share = np.exp(score - score.max(-1, keepdims=True))
+    share /= share.sum(-1, keepdims=True)
+    mixed = np.einsum('...nts,...nsh->...nth', share, v)
+    out = weights[f'{at}attention.out.kernel']
+    x = x + np.einsum('...nth,nhd->...td', mixed, out)
+    y = norm(at + 'mlp_norm', x)
+    gate, up = (y @ weights[f'{at}mlp.{p}.kernel'] for p in ('gate', 'up'))
+    x = x + (gate / (1 + np.exp(-gate)) * up) @ weights[f'{at}mlp.down.kernel']
+  return norm('norm', x)
+
+
+def word_major(model, words_bnm, lengths_bn):
+  """The paper's equations over words in rows of their own, in NumPy.
+
+  Returns the decoder's states [b, n, 1 + m, d]: of what is predicted of a word,
+  then of its bytes.
+  """
+  flat = {
+    '.'.join(map(str, path)): np.asarray(x.get_raw_value(), np.float64)
+    for path, x in nnx.to_flat_state(nnx.state(model, nnx.Param))
+  }
+  part = lambda name: {
+    key.removeprefix(f'{name}.stack.'): x
+    for key, x in flat.items()
+    if key.startswith(f'{name}.stack.')
+  }
+  (b, n, m), table = words_bnm.shape, flat['embed.table']
+  x_bnmd = table[words_bnm]
+  first = lambda x_bnd: np.concatenate([x_bnd[:, :, None], x_bnmd], axis=2)
+  # The mark, or the prediction, and the bytes that there are.
+  is_there = np.arange(m + 1) <= lengths_bn[..., None]
+  both = np.broadcast_to(is_there[..., None, :], (b, n, m + 1, m + 1))
+  marks = np.broadcast_to(table[WORD], (b, n, table.shape[1]))
+  e_bnd = stack_in_numpy(part('encoder'), first(marks), both)[:, :, 0]
+  e_bnd = e_bnd @ flat['up.kernel']
+  causal = lambda t: np.tri(t, dtype=bool)
+  u_bnd = stack_in_numpy(part('backbone'), e_bnd, causal(n)[None])
+  p_bnd = u_bnd[:, :-1] @ flat['down.kernel']
+  start = np.broadcast_to(table[BOS], (b, 1, table.shape[1]))
+  p_bnd = np.concatenate([start, p_bnd], axis=1)
+  return stack_in_numpy(part('decoder'), first(p_bnd), both & causal(m + 1))
+
+
+def test_states_equal_words_in_rows_of_their_own_in_numpy():
+  """An oracle that shares no code with the model; two rows, two layers."""
+  rng = np.random.default_rng(0)
+  lengths = np.array([[3, 1, 2, 4], [1, 5, 2, 0]])  # Row 1 has three words.
+  words = rng.choice([i for i in range(22) if i != WORD], (2, 4, 5))
+  rows, documents = np.zeros((2, 14), np.int32), np.zeros((2, 14), np.int32)
+  for b, num in enumerate((4, 3)):
+    row = []
+    for i in range(num):
+      row += [WORD if i else BOS, *words[b, i, : lengths[b, i]]]
+    rows[b, : len(row)], documents[b, : len(row)] = row, 1
+  model = make(num_layers=2, num_char_layers=2, max_word=5, embed_std=1.0)
+  states = nnx.jit(
+    lambda model, *args: model(args[0], segment_ids=args[1]).hidden_btd
+  )(model, jnp.asarray(rows), jnp.asarray(documents))
+  want = word_major(model, words, lengths)
+  for b, num in enumerate((4, 3)):
+    kept = [want[b, i, : 1 + lengths[b, i]] for i in range(num)]
+    kept = np.concatenate(kept)
+    # Six layers of float32, states of order 1.
+    np.testing.assert_allclose(states[b, : len(kept)], kept, atol=2e-5)
+
+
 @pytest.mark.slow  # The suite shows the same by gradients, in one word.
 def test_a_byte_is_read_by_later_bytes_of_its_word_and_by_later_words():
   model = make()
