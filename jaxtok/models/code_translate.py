@@ -9,7 +9,8 @@ cross-attention see units. The decoder reads and writes tokens:
   tokens -> blocks 0..l-1 -> merge -> blocks l.. -> decoder's cross-attention
 
 With relative or rotary positions the blocks after the merge see distances
-between indices of units; absolute positions were added before.
+between indices of units or, with `distances='first'`, between their first
+tokens, as they are without a merge; absolute positions were added before.
 
   encoded = model.encode(tokens_bs, units_bs=units_bs)
   output = model(targets_bt, context=encoded)
@@ -31,6 +32,8 @@ from jaxtok.config import configclass
 from jaxtok.models import adoption, base, code_merge, transformer
 from jaxtok.nn import block, cross, masks, ragged, unit_merge
 
+DISTANCES = ('unit', 'first')
+
 
 @configclass
 class Config(transformer.Config):
@@ -38,6 +41,7 @@ class Config(transformer.Config):
 
   how: code_merge.How = code_merge.How.AVERAGE
   layer: int = 1  # Merges before this block; num_encoder_layers: after all.
+  distances: str = 'unit'  # Of units: of their indices, or of 'first' tokens.
   # Room for units. 'full' loses none and saves nothing, 'bucket' loses none and
   # runs the later blocks in the least of its sizes that holds the units of all
   # rows.
@@ -49,6 +53,10 @@ class Config(transformer.Config):
       raise ValueError(
         f'layer={self.layer} must be in [0, num_encoder_layers='
         f'{self.num_encoder_layers}].'
+      )
+    if self.distances not in DISTANCES:
+      raise ValueError(
+        f'distances={self.distances!r} must be one of {", ".join(DISTANCES)}.'
       )
 
   def make(self, rngs: nnx.Rngs) -> 'CodeTranslate':
@@ -189,9 +197,14 @@ class CodeTranslate(transformer.Transformer):
         merged = ragged.segment_pool(x_bsd, units_bs, size, 'mean')
       else:
         merged = self.pool(x_bsd, units_bs, size)
-      valid_bw = merged.valid_bw.astype(jnp.int32)
+      valid_bw, places_bw = merged.valid_bw.astype(jnp.int32), None
+      if c.distances == 'first':
+        places_bw = _first_places(units_bs, positions, size)
       x_bwd, _ = self.encoder.run(
-        merged.values_bwd, self._visible(valid_bw), start=c.layer, rng=rng
+        merged.values_bwd,
+        self._visible(valid_bw, places_bw),
+        start=c.layer,
+        rng=rng,
       )
       norm = self.encoder.norm
       x_bwd = x_bwd if norm is None else norm(x_bwd)
@@ -236,3 +249,13 @@ class CodeTranslate(transformer.Transformer):
     if self.pool is not None:
       parts['merge'] = 2.0 * shape.b * shape.s * c.dim * (c.dim + 1)
     return parts
+
+
+def _first_places(units_bs: Any, positions: Any, size: int) -> Array:
+  """The position of the first token of each of `size` units; 0 of others."""
+  if positions is None:
+    positions = jnp.arange(units_bs.shape[1])[None]
+  # Whole numbers of float32 are exact far beyond any row.
+  places_bs = jnp.broadcast_to(positions, units_bs.shape).astype(jnp.float32)
+  first = ragged.segment_pool(places_bs[..., None], units_bs, size, 'first')
+  return first.values_bwd[..., 0].astype(jnp.int32)

@@ -66,14 +66,16 @@ def test_nothing_merged_is_the_transformer_of_the_same_weights():
   np.testing.assert_allclose(run(again)[1], want, atol=1e-5)
 
 
-def test_blocks_after_the_merge_see_means_at_distances_of_units():
+@pytest.mark.parametrize('distances', code_translate.DISTANCES)
+def test_blocks_after_the_merge_see_means_at_distances_of_units(distances):
   """Each program alone, units by a loop, without padding."""
-  model = make()
+  model = make(distances=distances)
   stack = model.encoder
 
-  def through(x, layer):
+  def through(x, layer, places=None):
     n = x.shape[1]
-    bias = stack.bias(jnp.arange(n)[None], jnp.arange(n)[None])
+    places = jnp.asarray(range(n) if places is None else places)[None]
+    bias = stack.bias(places, places)
     context = block.Context(masks.Full(), masks.Layout(n, n), bias=bias)
     return stack.blocks[layer](x, context)[0]
 
@@ -83,10 +85,19 @@ def test_blocks_after_the_merge_see_means_at_distances_of_units():
     x = np.asarray(through(x, 0))
     units = UNITS[b, :num]
     z = np.stack([x[0, units == i].mean(0) for i in range(units.max() + 1)])
-    want = stack.norm(through(jnp.asarray(z[None]), 1))[0]
+    first = [list(units).index(i) for i in range(units.max() + 1)]
+    places = first if distances == 'first' else None
+    want = stack.norm(through(jnp.asarray(z[None]), 1, places))[0]
     got = encoded.hidden_bsd[b, : len(z)]
     np.testing.assert_allclose(got, want, atol=2e-5)
   np.testing.assert_array_equal(encoded.segment_ids_bs.sum(1), [3, 5])
+
+
+def test_a_distance_of_units_is_not_that_of_their_first_tokens():
+  got = {d: run(make(distances=d))[1] for d in code_translate.DISTANCES}
+  assert np.abs(got['unit'] - got['first']).max() > 1e-4
+  with pytest.raises(ValueError, match="distances='last' must be one of unit"):
+    config(distances='last')
 
 
 @pytest.mark.parametrize('how', list(How))
