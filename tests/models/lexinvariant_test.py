@@ -13,6 +13,7 @@ from experiments.claims import semi_lexinvariant as semi_claim
 from jaxtok.models import base, level, lexinvariant
 from jaxtok.nn import masks, random_table, segmenters
 from jaxtok.objectives import next_token
+from jaxtok.tasks import lookup
 from tests.conformance import greedy, model_suite
 
 V, D = model_suite.VOCAB, 16
@@ -330,3 +331,21 @@ def test_new_symbols_of_the_claim_get_vectors_of_their_own_in_each_row():
   # Of 500 numbers each: cosines are about 0.04.
   assert abs(vectors @ vectors.T - np.eye(9)).max() < 0.25
   np.testing.assert_allclose(got[:, is_new].std(axis=-1), 3, rtol=0.2)
+
+
+def test_rows_of_look_up_are_those_of_the_task_with_one_query():
+  task = lookup.Lookup(num_symbols=64, high=32)
+  tokens, weights = map(
+    np.asarray, claim.lookup_rows(task, jax.random.key(0), num=256)
+  )
+  assert tokens.shape == (256, task.prompt_len + 1)
+  assert task.is_correct(tokens).all()
+  pairs = tokens[:, :-3].reshape(256, 8, 3)
+  symbols = np.sort(pairs[..., :2].reshape(256, 16))
+  assert (np.diff(symbols) > 0).all()  # No key stands for two values.
+  assert symbols.max() < 32
+  # Each pair alike: 4 standard errors of 256 draws are 0.083.
+  asked = (pairs[..., 0] == tokens[:, -3:-2]).mean(0)
+  np.testing.assert_allclose(asked, 1 / 8, atol=0.09)
+  np.testing.assert_array_equal(weights.sum(1), 1)
+  assert (weights[:, -1] == 1).all()
