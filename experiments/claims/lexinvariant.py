@@ -47,6 +47,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jaxtok.evals import decipher
 from jaxtok.models import level, lexinvariant
 from jaxtok.tasks import base, deciphering, lookup
 from jaxtok.train import optim
@@ -282,43 +283,10 @@ def _probe_accuracy(model, task, seed: int, rows, states) -> float:
     [task.chain.draw(np.random.default_rng((seed, 8, i))) for i in range(1024)]
   )
   train_states = score(model, train, jax.random.key(seed + 100))[2]
-  probe = _fit_probe(train_states, train[:, :-1], task.chain.num_symbols, seed)
+  num = task.chain.num_symbols
+  probe = decipher.fit_probe(train_states, train[:, :-1], num, seed=seed)
   logprob_btv = np.asarray(jax.nn.log_softmax(probe(states), axis=-1))
   names = rows[:, :-1]
   # Evidence for what a symbol stands for, from all its places so far.
-  same_bts = (names[:, :, None] == names[:, None]) & np.tri(
-    names.shape[1], dtype=bool
-  )
-  evidence_btv = np.einsum('bts,bsv->btv', same_bts, logprob_btv)
-  is_right_bt = evidence_btv.argmax(-1) == names
+  is_right_bt = decipher.evidence(logprob_btv, names).argmax(-1) == names
   return float(is_right_bt[:, 32:].mean())
-
-
-def _fit_probe(states, symbols, num: int, seed: int, steps: int = 1500):
-  """An MLP with one hidden layer from states to plain symbols."""
-  dim, rngs = states.shape[-1], nnx.Rngs(seed)
-  model = nnx.Sequential(
-    nnx.Linear(dim, 128, rngs=rngs), nnx.relu, nnx.Linear(128, num, rngs=rngs)
-  )
-  graph, params = nnx.split(model)
-  x, y = jnp.asarray(states.reshape(-1, dim)), jnp.asarray(symbols.reshape(-1))
-  optimizer = optax.adam(2e-3)
-
-  def loss(params, index):
-    logits = nnx.merge(graph, params)(x[index])
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, y[index]
-    ).mean()
-
-  def step(carry, rng):
-    params, state = carry
-    index = jax.random.randint(rng, (1024,), 0, len(x))
-    updates, state = optimizer.update(jax.grad(loss)(params, index), state)
-    return (optax.apply_updates(params, updates), state), None
-
-  @jax.jit
-  def run(params, rngs):
-    return jax.lax.scan(step, (params, optimizer.init(params)), rngs)[0][0]
-
-  rngs = jax.random.split(jax.random.key(seed), steps)
-  return jax.jit(nnx.merge(graph, run(params, rngs)))

@@ -6,7 +6,7 @@ Huang et al. 2023, arXiv:2305.16349, section 4.2: a model that knows no symbols
 reads it like plain text. Only ASCII letters are replaced, an upper-case letter
 by the upper case of what its lower case is replaced by. With `switch` a second
 key is used behind that share of the document: the loss jumps there, and falls
-again as the new key is deciphered.
+again as the new key is deciphered. `token_tables` has keys for rows of tokens.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import string
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from jaxtok.config import configclass
 from jaxtok.data import source as source_lib
@@ -72,3 +72,37 @@ def key(rng: np.random.Generator) -> UInt8[np.ndarray, '256']:
   table = np.arange(256, dtype=np.uint8)
   table[_LOWER], table[_UPPER] = _LOWER[order], _UPPER[order]
   return table
+
+
+def letter_ids(tokenizer: Any) -> Int[np.ndarray, '2 26']:
+  """The ids of the lower-case letters, and of the upper-case ones.
+
+  Raises:
+    ValueError: If there are tokens of several bytes.
+  """
+  if (longest := tokenizer.token_byte_lengths.max()) > 1:
+    raise ValueError(
+      f'{tokenizer!r} has tokens of {longest} bytes, so a row of tokens cannot '
+      'be put into a cipher of letters. Use a tokenizer over bytes.'
+    )
+  found = [tokenizer.encode(bytes([x])) for x in (*_LOWER, *_UPPER)]
+  return np.concatenate(found).reshape(2, 26)
+
+
+def token_tables(
+  tokenizer: Any, rng: np.random.Generator, num_rows: int, num_keys: int = 1
+) -> Int[np.ndarray, 'b k v']:
+  """Random keys for rows of tokens: what each id is replaced by.
+
+  Args:
+    tokenizer: One over bytes.
+    rng: Of the keys.
+    num_rows: Rows b.
+    num_keys: Keys k of each.
+  """
+  ids = letter_ids(tokenizer)
+  every = np.arange(tokenizer.vocab_size, dtype=np.int32)
+  tables = np.tile(every, (num_rows, num_keys, 1))
+  for row in tables.reshape(-1, len(every)):
+    row[ids] = ids[:, rng.permutation(26)]
+  return tables

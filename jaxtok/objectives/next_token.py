@@ -86,6 +86,10 @@ class NextToken:
     scores = self._scores(model, output, batch)
     return self._metrics(scores, batch, 1) | _own(output.aux, 1)
 
+  def per_target(self, model: Any, batch: dict[str, Array]) -> Array:
+    """Nats of each target [b, t], without dropout."""
+    return self._scores(model, self._output(model, batch, None), batch).nats_bt
+
   def _output(self, model, batch, rng) -> Any:
     return model(
       batch['tokens_bt'],

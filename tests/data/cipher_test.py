@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtok.data import cipher, text
+from jaxtok.tokenizers import bytes as byte_tokenizer
 
 PLAIN = b'The quick Brown fox jumps over the lazy Dog, 12 times! \xc3\xa9 ' * 40
 
@@ -62,3 +63,19 @@ def test_a_ciphered_source_changes_the_key_and_the_documents():
 def test_an_impossible_switch_is_refused():
   with pytest.raises(ValueError, match=r'switch=0.0 must be in \(0, 1\]'):
     cipher.Ciphered(source=text.Stdlib(), switch=0.0)
+
+
+def test_keys_for_tokens_are_those_for_bytes():
+  tokenizer = byte_tokenizer.Config(map='byt5').make()
+  tables = cipher.token_tables(tokenizer, np.random.default_rng(0), 3, 2)
+  assert tables.shape == (3, 2, tokenizer.vocab_size)
+  assert len({row.tobytes() for row in tables.reshape(6, -1)}) == 6
+  for row in tables.reshape(6, -1):
+    np.testing.assert_array_equal(np.sort(row), np.arange(len(row)))
+    ciphered = tokenizer.decode(row[tokenizer.encode(PLAIN)])
+    found = key_of(PLAIN, ciphered)
+    lower = {a: b for a, b in found.items() if 97 <= a < 123}
+    assert any(a != b for a, b in lower.items())
+    for a, b in found.items():
+      assert b == (lower.get(a + 32, b + 32) - 32 if 65 <= a < 91 else b)
+      assert a == b or chr(a).isalpha()

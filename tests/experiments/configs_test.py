@@ -101,6 +101,21 @@ def test_sizes_of_blt_have_kinds_and_the_papers_name():
       load(size)
 
 
+def test_a_lexinvariant_run_can_end_with_text_in_ciphers():
+  path = f'{ROOT}/experiments/byte_lm/configs/lexinvariant.py'
+  plain = config_path.load(f'{path}:tiny')
+  config = config_path.load(f'{path}:tiny_decipher')
+  keys = {'plain': 0, 'ciphered': 1, 'switched': 2}
+  assert set(config.evals) == {*plain.evals, *keys, 'decipher'}
+  for name, num in keys.items():
+    its = config.evals.pop(name)
+    assert (its.num_keys, its.edges[0]) == (num, 0)
+    # The three curves have the same windows, one of which begins at T/2.
+    assert config.data.seq_len // 2 in its.edges
+  del config.evals['decipher']
+  assert config == plain
+
+
 @pytest.mark.parametrize('name', ['transformer', 'bpe'])
 def test_paper_sizes_are_those_that_hat_is_compared_with(name):
   """16 layers and 64k tokens are said to have 1.1 B parameters."""
