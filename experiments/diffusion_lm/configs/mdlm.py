@@ -11,6 +11,7 @@ The same model, data and steps as experiments/byte_lm/configs/transformer.py but
 for the causal mask and one more token. Sizes: tiny, quickstart, small.
 """
 
+from experiments import sizes
 from experiments.byte_lm.configs import transformer
 from jaxtok import train
 from jaxtok.diffusion import mdlm
@@ -18,6 +19,7 @@ from jaxtok.diffusion import mdlm
 
 def get_config(size: str = 'small') -> train.Config:
   """An MDLM run of the given size."""
+  size = sizes.pick(size, **{x: x for x in ('tiny', 'quickstart', 'small')})
   config = transformer.get_config(size)
   num_tokens = config.tokenizer.make().vocab_size
   config.model.vocab_size = num_tokens + 1
