@@ -6,12 +6,13 @@ arXiv:2512.09106 multiplies correctness by a falling function of the calls. With
 r - alpha n / L instead, a policy that is rarely right gains more by being fast
 than by being right, and reveals everything in its first call.
 
-Check: dice, a policy from random weights (no cloning), lr 3e-3, alpha 1, 100
-updates with each reward, and the policy after the last one. Numbers are of 128
-validation prompts, decoded as at test time.
+Check: dice with a denoiser of 2,500 steps, a policy from random weights (no
+cloning), lr 3e-3, alpha 1, 100 updates with each reward, and the policy after
+the last one. Numbers are of 128 validation prompts, decoded as at test time.
 
-Measured, the additive reward does not collapse here: once a policy is right,
-being right at 12 calls (0.4) is worth more than being wrong at one (-0.05).
+With the denoiser of 5,000 steps the additive reward did not collapse (two
+seeds: 0.95 at 12.8 and 12.3 calls): once a policy is right, being right at 12
+calls (0.4) is worth more than being wrong at one (-0.05).
 """
 
 import pathlib
@@ -31,12 +32,12 @@ THRESHOLD = {
   'sum_accuracy': 'every <= 0.05',
   'product_accuracy': 'every >= 0.2',
 }
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 
 
 def measure(workdir: pathlib.Path, *, seed: int) -> dict[str, float]:
   """Numbers of one seed; see the module's docstring."""
-  config = dice.get_config('small')
+  config = dice.get_config('tiny')
   shared = workdir.parent / 'experiment'
   job = experiment.Experiment(config, shared)
   found = job.denoiser()
