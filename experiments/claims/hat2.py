@@ -16,11 +16,11 @@ model sees bytes of the words before its own, which HAT's decoder does not, and
 pays for no marks: that it is no worse for the same FLOPs is what the change has
 to show.
 
-Measured (three seeds) it needs 1.10 times HAT's bits, 2.69 to 2.46, in 321 steps
-to HAT's 337. Before three things were changed that were not HAT's it needed 1.21
-times, no less than a flat transformer: the vectors of words began 48 times as
-large as bytes, attention counted all 256 keys, and there was room for a word in
-three bytes.
+Measured (three seeds) it needs 1.10 times HAT's bits, 2.69 to 2.46, in 321
+steps to HAT's 337. Before three things were changed that were not HAT's it
+needed 1.21 times, no less than a flat transformer: the vectors of words began
+48 times as large as bytes, attention counted all 256 keys, and there was room
+for a word in three bytes.
 
 Generation with nested caches equals arg max without on all of 50 prompts in
 `tests/models/hat2_test.py`.

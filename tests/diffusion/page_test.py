@@ -35,8 +35,8 @@ def untrained(workdir):
   )
 
 
-def test_the_page_has_three_blocks():
-  assert len(SHOWN) == 3
+def test_the_page_has_four_blocks():
+  assert len(SHOWN) == 4
 
 
 def test_the_first_blocks_decode(monkeypatch):
@@ -52,8 +52,19 @@ def test_the_first_blocks_decode(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_last_block_trains():
+def test_the_third_block_trains():
   names = {}
   exec(compile(SHOWN[2], str(PAGE), 'exec'), names)
   assert 0 <= names['numbers']['reward'] <= 1
   assert names['trainer'].step == 1
+
+
+def test_the_last_block_bounds_a_likelihood(monkeypatch):
+  monkeypatch.setattr(runs, 'load', untrained)
+  names = {}
+  exec(compile(SHOWN[3], str(PAGE), 'exec'), names)
+  bound = names['bound']
+  assert bound.num_tokens_b.tolist() == [6]
+  # An untrained model knows little of 257 tokens: between ln 100 and ln 700.
+  assert -6 * 6.6 < bound.lower_bound_b[0] < -6 * 4.6
+  assert bound.standard_error_b[0] > 0

@@ -268,8 +268,8 @@ def test_prompts_in_parts_come_out_as_all_at_once():
   )
   for rule in rules:
     a, b = whole.point('', rule), parts.point('', rule)
-    np.testing.assert_array_equal(a.correct_n, b.correct_n)
-    np.testing.assert_array_equal(a.calls_n, b.calls_n)
+    np.testing.assert_array_equal(a.right_pd, b.right_pd)
+    np.testing.assert_array_equal(a.cost_pd, b.cost_pd)
   assert max(sizes) >= 40
   got, want = parts.decode(rules[0], rows_bt), whole.decode(rules[0], rows_bt)
   for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
