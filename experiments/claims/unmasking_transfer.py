@@ -14,8 +14,8 @@ right in 0.97 of the original task is taken at its temperature. drop_* is the
 accuracy lost, extra_calls_longer the calls added by the three pairs more that
 fit into the answer.
 
-The record is of policies trained at pressures up to 3, when the flagship had
-these seeds, and of the best policy of each pressure alone.
+Measured before with policies of other seeds (20 to 24), trained at pressures up
+to 3: another denoiser cost 0.02, longer answers 0.14 at 1.4 calls more.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ THRESHOLD = {
   'drop_longer': 'every <= 0.1',
   'extra_calls_longer': 'every <= 6',
 }
-SEEDS = (20, 21, 22, 23, 24)
+SEEDS = flagship.SEEDS
 SHARES = ('policy',)
 
 
