@@ -13,7 +13,6 @@ import dataclasses
 import json
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from jaxtok import config as config_lib
 from jaxtok.config import configclass
 from jaxtok.models import transformer
+from jaxtok.runs import files
 from jaxtok.tasks import base
 
 _CHUNK = 100  # Updates per compiled call.
@@ -177,10 +177,7 @@ def save_tree(
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   arrays = {jax.tree_util.keystr(k): np.asarray(x) for k, x in leaves}
   arrays |= {f'#{k}': x for k, x in numbers.items()}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix('.partial.npz')
-  np.savez(partial, **arrays, made_by=np.asarray(_text(made_by)))
-  partial.replace(path)
+  files.write_npz(path, arrays | {'made_by': np.asarray(_text(made_by))})
 
 
 def load(
@@ -202,19 +199,15 @@ def load_tree(
 ) -> tuple[Any, dict[str, float]]:
   """`load` of what `save_tree` wrote; `tree` is one of the same structure."""
   leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-  if not zipfile.is_zipfile(path):
+  stored = files.read_npz(path, 'Delete it to train anew.')
+  found = str(stored.get('made_by', '{}'))
+  if found != _text(made_by):
     raise ValueError(
-      f'{path} is empty or damaged: it is no .npz. Delete it to train anew.'
+      f'{path} was written with another config ({_difference(found, made_by)}'
+      '). Choose another --workdir, or delete the file to train anew.'
     )
-  with np.load(path) as stored:
-    found = str(stored['made_by']) if 'made_by' in stored else '{}'
-    if found != _text(made_by):
-      raise ValueError(
-        f'{path} was written with another config ({_difference(found, made_by)}'
-        '). Choose another --workdir, or delete the file to train anew.'
-      )
-    arrays = [jnp.asarray(stored[jax.tree_util.keystr(k)]) for k, _ in leaves]
-    numbers = {k[1:]: float(stored[k]) for k in stored if k[0] == '#'}
+  arrays = [jnp.asarray(stored[jax.tree_util.keystr(k)]) for k, _ in leaves]
+  numbers = {k[1:]: float(stored[k]) for k in stored if k[0] == '#'}
   return jax.tree.unflatten(treedef, arrays), numbers
 
 

@@ -6,15 +6,13 @@ import csv
 import dataclasses
 import io
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from experiments.unmasking import selection
 from jaxtok.evals import pareto
-from jaxtok.runs import plots
+from jaxtok.runs import files, plots
 
 Points = list[pareto.Point]
 LEARNED = 'learned'
@@ -166,9 +164,7 @@ def save_points(path: pathlib.Path, named: dict[str, Points]) -> None:
       key = f'{name}|{point.name}'
       arrays[key] = np.stack([point.right_pd, point.cost_pd])
       arrays[_COUNT + key] = point.counts
-  partial = path.with_suffix('.partial.npz')
-  np.savez_compressed(partial, **arrays)
-  partial.replace(path)
+  files.write_npz(path, arrays)
 
 
 def load_points(path: pathlib.Path) -> dict[str, Points]:
@@ -178,23 +174,18 @@ def load_points(path: pathlib.Path) -> dict[str, Points]:
     ValueError: If the file is empty, cut short or something else.
   """
   named: dict[str, Points] = {}
-  try:
-    with zipfile.ZipFile(path) as archive:
-      is_whole = bool(archive.namelist()) and archive.testzip() is None
-  except (zipfile.BadZipFile, zlib.error, EOFError):
-    is_whole = False
-  if not is_whole:
-    raise ValueError(
-      f'{path} is empty or damaged: it holds no whole .npz of points. Delete '
-      'it, and the points are measured again.'
-    )
-  with np.load(path) as stored:
-    for key in stored:
-      if key.startswith(_COUNT):
-        continue
-      name, _, setting = key.partition('|')
-      point = pareto.Point(setting, *stored[key], stored[_COUNT + key])
-      named.setdefault(name, []).append(point)
+  mend = 'Delete it, and the points are measured again.'
+  stored = files.read_npz(path, mend)
+  for key in stored:
+    if key.startswith(_COUNT):
+      continue
+    name, _, setting = key.partition('|')
+    if _COUNT + key not in stored:
+      raise ValueError(
+        f'{path} holds no points, or those of an older version. {mend}'
+      )
+    point = pareto.Point(setting, *stored[key], stored[_COUNT + key])
+    named.setdefault(name, []).append(point)
   return named
 
 

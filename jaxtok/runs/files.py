@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are either the old or the new version, never half of one."""
 
+import io
 import json
 import os
+import zipfile
+import zlib
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 PathLike = str | os.PathLike
@@ -59,3 +63,36 @@ def read_json(path: PathLike) -> Any:
       f'{os.fspath(path)} is not valid JSON ({e}). It was written by another '
       'program or edited by hand; restore it or start a new workdir.'
     ) from e
+
+
+def write_npz(path: PathLike, arrays: dict[str, np.ndarray]) -> None:
+  """Writes arrays to an .npz file, compressed and atomically."""
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  write_atomic(path, buffer.getvalue())
+
+
+def read_npz(path: PathLike, mend: str) -> dict[str, np.ndarray]:
+  """Reads all arrays of an .npz file.
+
+  Args:
+    path: Of the file.
+    mend: What to do if it is damaged, a sentence for the error.
+
+  Raises:
+    FileNotFoundError: If there is no such file.
+    ValueError: If it is empty, cut short, has a wrong byte or is something
+      else; the message names it.
+  """
+  data = io.BytesIO(epath.Path(path).read_bytes())
+  try:
+    # np.load would take files of other kinds, too.
+    with zipfile.ZipFile(data), np.load(data, allow_pickle=False) as stored:
+      arrays = {key: stored[key] for key in stored.files}
+  except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError):
+    arrays = {}
+  if not arrays:
+    raise ValueError(
+      f'{os.fspath(path)} is empty or damaged: it is no whole .npz file. {mend}'
+    )
+  return arrays
