@@ -151,10 +151,13 @@ class Lesson:
     )
     expert = self.judge.judged(shown, self.judge.rows_nt)[0].mean()
 
+    shares = []
+
     def share(model) -> float:
       found = self._validate(model).values()
       accuracy = max(right.mean() for right, _ in found)
-      return accuracy / expert if expert else 1.0
+      shares.append(accuracy / expert if expert else 1.0)
+      return shares[-1]
 
     model, nats, steps = cloning.clone(
       model, self._demonstrations(), c.clone, self.actions, share
@@ -165,7 +168,7 @@ class Lesson:
       f'{found["accuracy"]:.3f} at {found["calls"]:.1f} calls (of what it '
       f'copies: {expert:.3f}), {time.perf_counter() - begin:.0f} s'
     )
-    if c.clone.until and share(model) < c.clone.until:
+    if shares and shares[-1] < c.clone.until:
       self.log(
         f'warning: after all {steps} updates the clone is right less often '
         f'than clone.until={c.clone.until:g} times what it copies. Try more '

@@ -12,6 +12,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from typing import Any
 
 import jax
@@ -20,7 +22,6 @@ import numpy as np
 from flax import nnx
 
 from jaxtok.diffusion import policy, rollout
-from jaxtok.runs import files
 
 _FORMAT = 'jaxtok unmasking policy, version 1'
 _ACTIONS = {
@@ -42,7 +43,7 @@ def save(path: str | os.PathLike, selector: Selector, **numbers: float) -> None:
   Raises:
     ValueError: If the selector is no policy.
   """
-  outer = selector
+  path, outer = pathlib.Path(path), selector
   block = num_candidates = 0
   if isinstance(selector, rollout.InBlocks):
     block, selector = selector.block, selector.selector
@@ -65,7 +66,11 @@ def save(path: str | os.PathLike, selector: Selector, **numbers: float) -> None:
     'numbers': {key: float(x) for key, x in numbers.items()},
   }
   arrays = _arrays(nnx.state(selector.model, nnx.Param))
-  files.write_npz(path, arrays | {'about': np.asarray(json.dumps(about))})
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + '.partial')
+  with open(partial, 'wb') as file:
+    np.savez(file, about=np.asarray(json.dumps(about)), **arrays)
+  partial.replace(path)
 
 
 def load(path: str | os.PathLike) -> Selector:
@@ -123,8 +128,19 @@ def _arrays(state: Any) -> dict[str, np.ndarray]:
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """What is in a file: what it says about itself, and its other arrays."""
-  arrays = files.read_npz(path, 'Copy it again, or save the policy again.')
   try:
+    with zipfile.ZipFile(path) as archive:
+      is_whole = archive.testzip() is None
+  except (zipfile.BadZipFile, zlib.error, EOFError):
+    is_whole = False
+  if not is_whole:
+    raise ValueError(
+      f'{path} is empty or damaged: it is no whole .npz file. Copy it again, '
+      'or save the policy again.'
+    )
+  try:
+    with np.load(path) as stored:
+      arrays = {key: stored[key] for key in stored.files}
     about = json.loads(str(arrays.pop('about')))
     is_ours = about['format'] == _FORMAT
   except (KeyError, TypeError, ValueError):
