@@ -12,18 +12,16 @@ denoiser of 64 x 3, one for all seeds. Each seed trains four policies from
 random weights, 300 updates at speed pressure 0.4; the three of the highest
 reward on validation prompts go on with 600 updates at pressure 8, and then at
 1. Settings were chosen on other seeds (0 to 6, 10, 20 to 24, 30 to 34, 40 to
-44).
-512 test prompts (of 13 kinds: with greedy tokens a rule decodes equal prompts
-equally), policies at ten temperatures, thresholds on a grid of 0.01, and dense
-grids of entropy bounds, factors, top-k, margin, entropy and random.
+44). 512 test prompts (of 13 kinds: with greedy tokens a rule decodes equal
+prompts equally), policies at ten temperatures, thresholds on a grid of 0.01,
+and dense grids of entropy bounds, factors, top-k, margin, entropy and random.
 
 Rules are taken at their best on the test prompts. The policy's settings are
 chosen with 30 draws of each validation prompt and tested with 100 others:
 accuracy and calls, of the most accurate setting within 9.45 calls there, a
-little below the 9.5 that are asked for;
-fast_gain, of the most accurate setting within 6 calls, its accuracy less that
-of the best rule that costs no more, or no more than 6 calls; fast_gain_low, the
-same less 1.96 standard errors; gain_*, of all settings that no other beat in
+little below the 9.5 that are asked for; fast_gain, of the most accurate setting
+within 6 calls, its accuracy less that of the best rule that costs no more, or
+no more than 6 calls; fast_gain_low, the same less 1.96 standard errors; gain_*, of all settings that no other beat in
 validation, their hypervolume less the best rule's, and less that of all rules
 together, *_low the lower end of its 95 % interval (prompts and draws resampled,
 for rules and policy alike). best_gain_* is the same of points chosen on the
