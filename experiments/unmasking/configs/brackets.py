@@ -5,7 +5,7 @@
 Most words can be completed in many ways: two holes that close each other may be
 of any kind, but both of one. The answer repeats what is given.
 
-docs/unmasking.md has what thresholds reach; no policy was trained so far.
+docs/unmasking.md has what rules and the policy of `tiny` reach.
 
   python -m experiments.unmasking --workdir=runs/brackets \\
       --config=experiments/unmasking/configs/brackets.py:tiny
