@@ -151,7 +151,7 @@ shown = jax.jit(
     **settings,
   )
 )()
-model, nats = cloning.clone(
+model, nats, _ = cloning.clone(
   model, shown, cloning.Config(steps=100 if TINY else 1200)
 )
 learned = lambda t: policy.Policy(model, jnp.float32(t))
