@@ -54,16 +54,26 @@ def _check_delay(delay: int) -> None:
 
 @configclass
 class PI:
-  """Hyper-parameters of `PIController`; defaults are the paper's."""
+  """Hyper-parameters of `PIController`; defaults are the paper's.
+
+  `two_sided` and `ramp` are ours, for a share that a task cannot spare. There
+  the paper's controller runs away: once too much is deleted, what is left helps
+  so little that the loss alone deletes the rest, and a coefficient that is never
+  negative cannot stop it.
+  """
 
   target: float = 0.5  # What is observed should become this.
   kp: float = 0.5
   ki: float = 1e-5
   decay: float = 0.9  # Of the smoothed proportional part.
   delay: int = 0  # Steps before it begins.
+  ramp: int = 0  # Steps after these in which the target rises from 0.
+  two_sided: bool = False  # The coefficient may be negative.
 
   def __post_init__(self):
     _check_delay(self.delay)
+    if self.ramp < 0:
+      raise ValueError(f'ramp={self.ramp} must be >= 0 (training steps).')
     if not 0 <= self.decay < 1:
       raise ValueError(f'decay={self.decay} must be in [0, 1).')
 
@@ -75,8 +85,8 @@ class PIController(nnx.Module):
   """Proportional-integral control of the coefficient of a regulariser.
 
   With `err = target - observed`: `P = decay P + (1 - decay) kp err`, `I = I +
-  ki err`, and the coefficient of the next step is `max(0, P + I)`. A larger
-  coefficient must raise what is observed.
+  ki err`, and the coefficient of the next step is `max(0, P + I)`, or `P + I`
+  if it is two-sided. A larger coefficient must raise what is observed.
   """
 
   def __init__(self, config: PI):
@@ -87,13 +97,21 @@ class PIController(nnx.Module):
 
   def coef(self) -> Float[Array, '']:
     """The regulariser's coefficient; 0 until `delay` steps have passed."""
-    return jnp.maximum(0.0, self.proportional[...] + self.integral[...])
+    coef = self.proportional[...] + self.integral[...]
+    return coef if self.config.two_sided else jnp.maximum(0.0, coef)
+
+  def target(self) -> Float[Array, '']:
+    """What should be observed in the step to come."""
+    c = self.config
+    past = (self.steps[...] - c.delay).astype(jnp.float32)
+    risen = jnp.clip(past / c.ramp, 0.0, 1.0) if c.ramp else 1.0
+    return jnp.float32(c.target) * risen
 
   def update(self, observed: Float[Array, '']) -> None:
     """Advances the state; during the delay only the count of steps."""
     c = self.config
     error = jnp.where(
-      self.steps[...] < c.delay, 0.0, c.target - observed
+      self.steps[...] < c.delay, 0.0, self.target() - observed
     ).astype(jnp.float32)
     self.proportional[...] = (
       c.decay * self.proportional[...] + (1 - c.decay) * c.kp * error

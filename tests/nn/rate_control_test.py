@@ -50,19 +50,47 @@ def test_pi_control_reaches_its_target_on_a_sigmoid_plant(target):
   assert abs(float(plant(coefs[-1])) - target) < 0.02
 
 
-def test_pi_control_equals_its_recursion():
-  controller = rate_control.PI(target=0.5, kp=0.4, ki=0.01, delay=2).make()
+@pytest.mark.parametrize('two_sided', [False, True])
+@pytest.mark.parametrize('ramp', [0, 5])
+def test_pi_control_equals_its_recursion(two_sided, ramp):
+  controller = rate_control.PI(
+    target=0.5, kp=0.4, ki=0.01, delay=2, ramp=ramp, two_sided=two_sided
+  ).make()
   rng = np.random.default_rng(0)
   p = i = 0.0
   for step in range(20):
+    coef = p + i if two_sided else max(0, p + i)
     # float32 sums of 20 terms below 0.5.
-    np.testing.assert_allclose(controller.coef(), max(0, p + i), atol=1e-6)
+    np.testing.assert_allclose(controller.coef(), coef, atol=1e-6)
     observed = float(rng.random())
     controller.update(jnp.float32(observed))
     if step >= 2:
-      error = 0.5 - observed
+      target = 0.5 * min((step - 2) / 5, 1) if ramp else 0.5
+      error = target - observed
       p, i = 0.9 * p + 0.1 * 0.4 * error, i + 0.01 * error
   assert controller.steps[...] == 20
+
+
+@pytest.mark.parametrize('two_sided', [False, True])
+def test_only_a_two_sided_controller_stops_what_runs_away(two_sided):
+  """A plant that rises by itself once past 0.3, as deletion can."""
+  config = rate_control.PI(target=0.5, ki=1e-4, two_sided=two_sided)
+
+  def step(carry, _):
+    state, share = carry
+    controller = nnx.merge(graph, state)
+    pull = 0.02 * (share - 0.3) + 0.2 * controller.coef()
+    share = jnp.clip(share + pull, 0.0, 1.0)
+    controller.update(share)
+    return (nnx.state(controller), share), share
+
+  graph, state = nnx.split(config.make())
+  start = (state, jnp.float32(0.1))
+  shares = jax.lax.scan(step, start, None, length=3000)[1]
+  if two_sided:
+    np.testing.assert_allclose(shares[-500:], 0.5, atol=0.05)
+  else:
+    np.testing.assert_array_equal(shares[-500:], 1.0)
 
 
 def test_the_ratio_loss_is_one_at_its_target_and_pulls_towards_it():
@@ -125,6 +153,7 @@ def test_random_targets_depend_on_the_step_only_and_follow_their_law():
   [
     (lambda: rate_control.PI(decay=1.0), r'decay=1.0 must be in \[0, 1\)'),
     (lambda: rate_control.PI(delay=-1), 'delay=-1 must be >= 0'),
+    (lambda: rate_control.PI(ramp=-1), 'ramp=-1 must be >= 0'),
     (
       lambda: rate_control.Ratio(length=1.0),
       'length=1.0 positions per unit must',
