@@ -57,27 +57,23 @@ def measure(
   """Trains the models; see the module."""
   numbers, deleted = {}, []
   for task in edits.KINDS:
-    rows = {
-      kind: _train(workdir, task, kind, size, seed)
-      for kind in ('control', 'gate')
-    }
-    deleted.append(rows['gate']['deleted'])
-    if task == 'vowels':
-      rest = ('random', 'boundaries', 'convolution')
-      rows |= {
-        kind: _train(workdir, task, kind, size, seed, deleted[0])
-        for kind in rest
-      }
-    best = rows.pop('control')['bpb']
-    numbers |= {f'bpb_control_{task}': best}
-    for kind, row in rows.items():
-      name = task if kind == 'gate' else f'{task}_{kind}'
-      numbers |= {
-        f'excess_{name}': row['bpb'] - best,
-        f'ratio_{name}': row['bpb'] / best,
-        f'deleted_{name}': row['deleted'],
-      }
+    best = _train(workdir, task, 'control', size, seed)['bpb']
+    row = _train(workdir, task, 'gate', size, seed)
+    deleted.append(row['deleted'])
+    numbers |= {f'bpb_control_{task}': best} | _losses(task, row, best)
+  for kind in ('random', 'boundaries', 'convolution'):
+    row = _train(workdir, 'vowels', kind, size, seed, deleted[0])
+    best = numbers['bpb_control_vowels']
+    numbers |= _losses(f'vowels_{kind}', row, best)
   return numbers | {'least_deleted': min(deleted)}
+
+
+def _losses(name, row, best: float) -> dict[str, float]:
+  return {
+    f'excess_{name}': row['bpb'] - best,
+    f'ratio_{name}': row['bpb'] / best,
+    f'deleted_{name}': row['deleted'],
+  }
 
 
 def _train(workdir, task, kind, size, seed, share: float = 0.5):
