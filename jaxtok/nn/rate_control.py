@@ -58,8 +58,8 @@ class PI:
 
   `two_sided` and `ramp` are ours, for a share that a task cannot spare. There
   the paper's controller runs away: once too much is deleted, what is left helps
-  so little that the loss alone deletes the rest, and a coefficient that is never
-  negative cannot stop it.
+  so little that the loss alone deletes the rest, and a coefficient that is
+  never negative cannot stop it.
   """
 
   target: float = 0.5  # What is observed should become this.
