@@ -166,6 +166,38 @@ def test_a_record_says_what_it_did_not_make(records, tmp_path):
   assert entry['reused_files'] == both
 
 
+def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch):
+  state = {'commit': 'c', 'diff': '', 'untracked': []}
+  monkeypatch.setattr(measure.meta, 'git', lambda: state)
+  calls = []
+
+  def interrupted(workdir, *, seed):
+    calls.append(seed)
+    is_begun = (workdir / 'run').exists()
+    (workdir / 'run').touch()
+    if seed == 1 and not is_begun:
+      raise KeyboardInterrupt
+    return {'size': seed}
+
+  claim = make_claim(measure=interrupted)
+  for _ in range(2):  # Not resumed, the second call begins anew.
+    with pytest.raises(KeyboardInterrupt):
+      measure.measure(claim, tmp_path)
+  assert calls == [0, 1, 0, 1]
+  _, entry = measure.measure(claim, tmp_path, resume=True)
+  assert calls[4:] == [1]
+  assert entry['measured'] == {'size': [0.0, 1.0]}
+  assert entry['resumed_seeds'] == [0, 1]
+  # By other code, or code that is not committed, nothing is resumed.
+  for other in ({'commit': 'd'}, {'untracked': ['jaxtok/new.py']}):
+    monkeypatch.setattr(measure.meta, 'git', lambda x=other: state | x)
+    with pytest.raises(ValueError, match='begun at commit c, now it is'):
+      measure.measure(claim, tmp_path, resume=True)
+  # There is nothing to resume.
+  _, entry = measure.measure(make_claim(), tmp_path / 'new', resume=True)
+  assert entry['resumed_seeds'] == []
+
+
 def test_records_of_other_claims_are_no_change_of_the_code(
   tmp_path, monkeypatch
 ):

@@ -9,6 +9,9 @@
 Prints claim, threshold, numbers and verdict, and writes the numbers to
 docs/claims/NAME.json. Claims are measured on the CPU; with --device on the
 accelerator that JAX finds, as entries of their own.
+
+A call that was interrupted goes on with --resume, if the code is the same:
+seeds that had ended are not measured again, and runs go on.
 """
 
 import argparse
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       if args.all and not _fits(claim, args.device):
         print(f'{claim.name}: skipped, measured on {", ".join(claim.devices)}')
       else:
-        _measure(claim, pathlib.Path(args.workdir))
+        _measure(claim, pathlib.Path(args.workdir), args.resume)
     if args.write_docs:
       print(f'wrote {os.path.relpath(docs.write())}')
     elif claims:
@@ -69,18 +72,22 @@ def _fits(claim: claim_lib.Claim, is_accelerator: bool) -> bool:
   return bool({'gpu', 'tpu'} & set(claim.devices))
 
 
-def _measure(claim: claim_lib.Claim, workdir: pathlib.Path) -> None:
+def _measure(
+  claim: claim_lib.Claim, workdir: pathlib.Path, resume: bool
+) -> None:
   print(f'{claim.name}: {claim.title}')
   print(f'  claim      {claim.claim}')
   for metric, rule in claim.threshold.items():
     print(f'  threshold  {metric} {rule}')
   print(f'  measuring, seeds {list(claim.seeds)} ...', flush=True)
-  device, entry = measure_lib.measure(claim, workdir)
+  device, entry = measure_lib.measure(claim, workdir, resume=resume)
   measure_lib.record(claim, device, entry)
   for metric, values in entry['measured'].items():
     print(f'  measured   {metric} {claim_lib.summary(values)}')
   if reused := entry['reused_files']:
     print(f'  reused     {len(reused)} files of earlier calls, as {reused[0]}')
+  if resumed := entry['resumed_seeds']:
+    print(f'  resumed    seeds {resumed}, whose earlier time is not counted')
   print(
     f'  verdict    {claim.verdict(entry)} on {device} ({entry["seconds"]} s)'
   )
@@ -114,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--write_docs', action='store_true', help='write docs/methods.md')
   add('--device', action='store_true', help='measure on the accelerator')
   add('--workdir', default='runs/claims', help='where runs go')
+  add('--resume', action='store_true', help='go on with an interrupted call')
   add('--debug', action='store_true', help='show tracebacks')
   return parser
 
