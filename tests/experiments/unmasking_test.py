@@ -24,12 +24,11 @@ from experiments.unmasking import (
   training,
 )
 from experiments.unmasking.configs import (
-  brackets,
   dice,
   free_choice,
   policy,
+  puzzles,
   remdm,
-  sudoku,
 )
 from experiments.unmasking.configs import upo as upo_config
 from jaxtok.diffusion import (
@@ -773,14 +772,21 @@ def test_a_task_without_an_exact_denoiser_needs_a_trained_one():
     training.exact_denoiser(addition.Addition())
 
 
-@pytest.mark.parametrize(
-  'module', [brackets, dice, free_choice, policy, remdm, sudoku]
-)
+@pytest.mark.parametrize('module', [dice, free_choice, policy, puzzles, remdm])
 @pytest.mark.parametrize('size', ['tiny', 'small'])
 def test_configs_can_be_built(module, size):
   config = module.get_config(size)
   assert config.policy.alphas
   assert hash(config) == hash(module.get_config(size))
+
+
+@pytest.mark.parametrize(
+  'kind', ['sudoku', 'brackets', 'addition', 'countdown']
+)
+def test_each_puzzle_has_a_config_and_answers_its_own_questions(kind):
+  task = puzzles.get_config(f'tiny_{kind}').task
+  assert type(task).__name__.lower() == kind
+  assert task.is_correct(base.batch(task, 0, 0, 8)).all()
 
 
 @pytest.mark.parametrize('kind', ['', '_no_time', '_no_mask'])
