@@ -75,17 +75,12 @@ class Outcome:
       self._draw_bars(
         axes[1],
         'rise of bits per byte by noise',
-        {label: ('noise', key) for label, _, key in scores_lib.COLUMNS[5:8]},
+        _of('noise'),
       )
       self._draw_bars(
         axes[2],
         'bits per byte of two languages',
-        {
-          '1st before': ('model', 'bpb'),
-          **{
-            label: (stage, key) for label, stage, key in scores_lib.COLUMNS[8:]
-          },
-        },
+        {'1st before': ('model', 'bpb')} | _of('adapted'),
       )
       return plots.Picture(axes[0].figure)
 
@@ -145,3 +140,12 @@ def _legend(axis: Any) -> None:
   axis.legend(
     fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0)
   )
+
+
+def _of(wanted: str) -> dict[str, tuple[str, str]]:
+  """The numbers of a stage, by the head of their column."""
+  return {
+    label: (stage, key)
+    for label, stage, key in scores_lib.COLUMNS
+    if stage == wanted
+  }

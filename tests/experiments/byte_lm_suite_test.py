@@ -260,3 +260,20 @@ def test_a_model_far_from_the_others_does_not_hide_them(monkeypatch):
   assert 2.3 < low < 2.4 < 4 < high < 4.1
   labels = [line.get_label() for line in axes.lines]
   assert labels == ['bytes', 'bpe', 'far (ends at 7.4)']
+
+
+def test_each_panel_shows_the_numbers_of_its_axis(monkeypatch):
+  points = lambda self, name: (np.array([1.0, 4.0]), np.array([4, 3]))
+  monkeypatch.setattr(outcome.Outcome, '_curve', points)
+  monkeypatch.setattr(outcome.compare, 'compare', lambda *args, **kwargs: None)
+  languages = ('second_before', 'second_after', 'first_after')
+  stages = {
+    'model': {'bpb': 3.0},
+    'noise': dict.fromkeys(suite.NOISE, 3.5),
+    'adapted': dict.fromkeys(languages, 4.0),
+  }
+  rows = [outcome.Row('bytes', 0, stages, 1.0, None)]
+  _, noise_axis, axis = outcome.Outcome(rows, {}).picture().figure.axes
+  labels = lambda axis: [bars.get_label() for bars in axis.containers]
+  assert labels(noise_axis) == ['+ case', '+ typos', '+ spaces']
+  assert labels(axis) == ['1st before', '2nd before', '2nd after', '1st after']
