@@ -22,8 +22,8 @@ seed 0, 0.50 deleted). With 4 + 2 layers and pressure that rises slowly two
 runs deleted everything: past the 0.26 that vowels can spare the loss itself
 asks for more deletion, with a coefficient of zero. One that may be negative
 holds the half, and letters are handed on: 0.08 bits after 8,000 steps, half of
-them hard; asked softly, 0.9996 of those tokens were right, hard 0.982. With four
-hard steps in five it is 0.016.
+them hard; asked softly, 0.9996 of those tokens were right, hard 0.982. With
+four hard steps in five it is 0.016.
 
 Contextual vowels go on losing: 0.43 after 7,710 steps, 0.45 at the end. Fewer
 positions can be spared there than in the other tasks. That more steps or width
