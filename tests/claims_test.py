@@ -191,8 +191,14 @@ def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch):
   # By other code, or code that is not committed, nothing is resumed.
   for other in ({'commit': 'd'}, {'untracked': ['jaxtok/new.py']}):
     monkeypatch.setattr(measure.meta, 'git', lambda x=other: state | x)
-    with pytest.raises(ValueError, match='begun at commit c, now it is'):
+    with pytest.raises(ValueError, match='begun at commit c on cpu, now it is'):
       measure.measure(claim, tmp_path, resume=True)
+  # Nor on another device.
+  monkeypatch.setattr(measure.meta, 'git', lambda: state)
+  other = measure.meta.device() | {'kind': 'another cpu'}
+  monkeypatch.setattr(measure.meta, 'device', lambda: other)
+  with pytest.raises(ValueError, match='now it is c on another cpu'):
+    measure.measure(claim, tmp_path, resume=True)
   # There is nothing to resume.
   _, entry = measure.measure(make_claim(), tmp_path / 'new', resume=True)
   assert entry['resumed_seeds'] == []

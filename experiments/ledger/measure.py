@@ -51,10 +51,11 @@ def measure(
     'has_uncommitted_changes': _has_changes(git),
     'versions': meta.versions(),
   }
+  begun_by = made_by | {'device': device['kind']}
   seeds = [_Seed(workdir / claim.name, seed) for seed in claim.seeds]
-  resumed = [one.seed for one in seeds if resume and one.is_begun(made_by)]
+  resumed = [one.seed for one in seeds if resume and one.is_begun(begun_by)]
   for one in seeds:
-    results.append(one.measure(claim, made_by, one.seed in resumed))
+    results.append(one.measure(claim, begun_by, one.seed in resumed))
   is_cpu = device['platform'] == 'cpu'
   return 'cpu' if is_cpu else device['kind'], {
     'measured': {key: [r[key] for r in results] for key in results[0]},
@@ -83,9 +84,10 @@ class _Seed:
     if found != made_by or made_by['has_uncommitted_changes']:
       raise ValueError(
         f'{self.folder} cannot be resumed: it was begun at commit '
-        f'{found["commit"]}, now it is {made_by["commit"]}; both must be the '
-        'same, with the same packages and nothing uncommitted. Call again '
-        'without --resume to begin anew.'
+        f'{found["commit"]} on {found["device"]}, now it is '
+        f'{made_by["commit"]} on {made_by["device"]}; both must be the same, '
+        'with the same packages and nothing uncommitted. Call again without '
+        '--resume to begin anew.'
       )
     return True
 

@@ -46,7 +46,7 @@ def get_config(size: str = 'small') -> train.Config:
     source=edits.Edits(length=length), source_len=length, target_len=length
   )
   if size == 'half':
-    rate = rate_control.PI(delay=delay, ramp=3000, two_sided=True)
+    rate = rate_control.PI(target=0.5, delay=delay, ramp=3000, two_sided=True)
   else:
     ki = 1e-5 if size == 'paper' else 1e-3
     rate = rate_control.PI(target=0.25, ki=ki, delay=delay)

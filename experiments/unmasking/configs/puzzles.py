@@ -7,12 +7,12 @@
   addition   sums of two numbers of three digits
   countdown  a target from two or three numbers of at most five
 
-One sudoku and one sum is right, so a perfect denoiser would write each in one
-call. One that is not reads what it wrote: calls buy thinking, where in
-`dice.py` they buy agreement. No size trains that of sudoku for longer than 500
-steps, lest one call be enough. Words and equations can be completed in many
-ways, of which one has to be agreed on; the answer repeats the brackets that are
-given.
+A sudoku and a sum have one right answer, which a perfect denoiser would write
+in one call. That of sudoku is not perfect and reads what it wrote: calls buy
+thinking, where in `dice.py` they buy agreement; no size trains it for longer
+than 500 steps, lest one call be enough. Words and equations can be completed in
+many ways, of which one has to be agreed on; the answer repeats the brackets
+that are given. On sums, as measured, calls buy nothing.
 
 docs/unmasking.md has what rules and the policies of `tiny` reach.
 
