@@ -199,9 +199,16 @@ def test_an_interrupted_measurement_goes_on(tmp_path, monkeypatch):
   monkeypatch.setattr(measure.meta, 'device', lambda: other)
   with pytest.raises(ValueError, match='now it is c on another cpu'):
     measure.measure(claim, tmp_path, resume=True)
-  # There is nothing to resume.
-  _, entry = measure.measure(make_claim(), tmp_path / 'new', resume=True)
+  for broken in ('', '[]', '{}', '{"made'):
+    (tmp_path / 'toy' / 'seed_0.json').write_text(broken)
+    with pytest.raises(ValueError, match=r'seed_0\.json is empty or damaged'):
+      measure.measure(claim, tmp_path, resume=True)
+
+
+def test_it_is_said_that_there_is_nothing_to_resume(tmp_path, capsys):
+  _, entry = measure.measure(make_claim(), tmp_path, resume=True)
   assert entry['resumed_seeds'] == []
+  assert f'nothing to resume in {tmp_path / "toy"}' in capsys.readouterr().out
 
 
 def test_records_of_other_claims_are_no_change_of_the_code(

@@ -54,6 +54,8 @@ def measure(
   begun_by = made_by | {'device': device['kind']}
   seeds = [_Seed(workdir / claim.name, seed) for seed in claim.seeds]
   resumed = [one.seed for one in seeds if resume and one.is_begun(begun_by)]
+  if resume and not resumed:
+    print(f'  nothing to resume in {workdir / claim.name}', flush=True)
   for one in seeds:
     results.append(one.measure(claim, begun_by, one.seed in resumed))
   is_cpu = device['platform'] == 'cpu'
@@ -80,7 +82,13 @@ class _Seed:
     """Whether an earlier call by the same code began with it."""
     if not self._path.exists():
       return False
-    found = files.read_json(self._path)['made_by']
+    try:
+      found = files.read_json(self._path)['made_by']
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+        f'{self._path} is empty or damaged: it should say which code began '
+        'with this seed. Call again without --resume to begin anew.'
+      ) from error
     if found != made_by or made_by['has_uncommitted_changes']:
       raise ValueError(
         f'{self.folder} cannot be resumed: it was begun at commit '
