@@ -35,6 +35,7 @@ FOLDERS: dict[str, frozenset[str]] = {
         'cloning',
         'denoisers',
         'ending',
+        'estimates',
         'exact_match',
         'first_hitting',
         'likelihood',

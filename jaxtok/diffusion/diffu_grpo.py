@@ -3,14 +3,14 @@
 """Trains the weights of a denoiser by group-relative policy gradients.
 
 diffu-GRPO of d1, Zhao et al. 2025, arXiv:2504.12216. The probability of an
-answer under a masked diffusion model is a sum over orders. It is replaced by
-the mean-field estimate: one call in which the whole answer is masked, and the
-product of what it gives to each token. Prompt tokens are masked too, with a
-small probability, anew for each update of a batch and alike for the policy that
-sampled, the policy being trained and the reference, so that a batch can be
-learned from several times. The estimate is that of temperature 1, also where
-answers are sampled at another. It is exact if the tokens of an answer are
-independent given the prompt, and biased otherwise.
+answer is replaced by the mean-field estimate: one call in which the whole
+answer is masked, and the product of what it gives to each token. Prompt tokens
+are masked too, with a small probability, anew for each update of a batch and
+alike for the policy that sampled, the policy being trained and the reference,
+so that a batch can be learned from several times. The estimate is that of
+temperature 1, also where answers are sampled at another. It is exact if the
+tokens of an answer are independent given the prompt, and biased otherwise;
+`Estimate.COUPLED` scores tokens beside others, see `estimates`.
 
 What is trained are the `params` of a denoiser, see `Trainable`. That holds for
 `denoisers.OfModel` of any model, also of a LLaDA from a checkpoint; its class
@@ -38,7 +38,14 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
-from jaxtok.diffusion import ending, losses, returns, rl, samplers, selectors
+from jaxtok.diffusion import (
+  ending,
+  estimates,
+  returns,
+  rl,
+  samplers,
+  selectors,
+)
 
 
 @runtime_checkable
@@ -52,6 +59,13 @@ class Trainable(Protocol):
   params: Any
 
   def __call__(self, tokens_bt: Int[Array, 'b t']) -> Float[Array, 'b t v']: ...
+
+
+class Estimate(enum.Enum):
+  """Which log-probability stands for an answer's, see `estimates`."""
+
+  MEAN_FIELD = 'mean_field'  # The paper's.
+  COUPLED = 'coupled'  # Twice the work; also beside revealed tokens.
 
 
 class Average(enum.Enum):
@@ -69,6 +83,7 @@ class Config:
   num_prompts: int = 16  # Per batch.
   group: int = 8  # Answers per prompt; the paper's 6.
   num_inner: int = 4  # Updates per batch; the paper's 12.
+  estimate: Estimate = Estimate.MEAN_FIELD
   prompt_mask_rate: float = 0.15
   temperature: float = 0.9  # Of tokens, when answers are sampled.
   block: int = 0  # Of the decoding; 0 decodes all at once, the paper's 32.
@@ -142,44 +157,45 @@ class Batch:
     return self.tokens_bt.shape[1] - self.is_scored_bs.shape[1]
 
 
-def hide_prompts(
-  rng: Array, num_rows: int, prompt_len: int, rate: float
-) -> Bool[Array, 'b p']:
-  """Prompt tokens to mask, each with probability `rate`."""
-  return jax.random.uniform(rng, (num_rows, prompt_len)) < rate
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Masks:
+  """What is masked in one update; in `learn` there is one for each, stacked.
 
-
-def mean_field_log_prob(
-  denoiser: samplers.Denoiser,
-  tokens_bt: Int[Array, 'b t'],
-  is_hidden_bp: Bool[Array, 'b p'],
-  mask_id: int,
-) -> Float[Array, 'b s']:
-  """Log-probability of each answer token when the whole answer is masked.
-
-  Args:
-    denoiser: See `samplers.decode`; called once. Column `mask_id` is ignored.
-    tokens_bt: Prompts of p tokens and answers.
-    is_hidden_bp: Prompt tokens that are masked as well.
-    mask_id: The mask token; where it is the answer's token, the result is
-      about `losses.IMPOSSIBLE`.
-
-  Returns:
-    Of at least float32.
+  Attributes:
+    is_hidden_bp: Tokens of prompts.
+    is_first_bs: Of `estimates.coupled_log_prob`; None is the mean field.
   """
-  prompt_len = is_hidden_bp.shape[1]
-  num_answer = tokens_bt.shape[1] - prompt_len
-  is_masked_bt = jnp.pad(
-    is_hidden_bp, ((0, 0), (0, num_answer)), constant_values=True
-  )
-  masked_bt = jnp.where(is_masked_bt, mask_id, tokens_bt)
-  logits_bsv = denoiser(masked_bt)[:, prompt_len:]
-  dtype = jnp.promote_types(logits_bsv.dtype, jnp.float32)
-  is_mask_v = jnp.arange(logits_bsv.shape[-1]) == mask_id
-  logits_bsv = jnp.where(is_mask_v, losses.IMPOSSIBLE, logits_bsv.astype(dtype))
-  log_probs_bsv = jax.nn.log_softmax(logits_bsv, axis=-1)
-  answer_bs1 = tokens_bt[:, prompt_len:, None]
-  return jnp.take_along_axis(log_probs_bsv, answer_bs1, axis=-1)[..., 0]
+
+  is_hidden_bp: Bool[Array, '*n b p']
+  is_first_bs: Bool[Array, '*n b s'] | None = None
+
+  @classmethod
+  def draw(cls, rng: Array, batch: Batch, config: Config) -> 'Masks':
+    """For an update of `batch`."""
+    num_rows, num_answer = batch.is_scored_bs.shape
+    is_hidden_bp = estimates.hide_prompts(
+      rng, num_rows, batch.prompt_len, config.prompt_mask_rate
+    )
+    if config.estimate is Estimate.MEAN_FIELD:
+      return cls(is_hidden_bp)
+    rng = jax.random.fold_in(rng, 1)
+    return cls(is_hidden_bp, estimates.split_answers(rng, num_rows, num_answer))
+
+  def log_prob(
+    self,
+    denoiser: samplers.Denoiser,
+    tokens_bt: Int[Array, 'b t'],
+    mask_id: int,
+  ) -> Float[Array, 'b s']:
+    """Of each answer token, see `estimates`."""
+    if self.is_first_bs is None:
+      return estimates.mean_field_log_prob(
+        denoiser, tokens_bt, self.is_hidden_bp, mask_id
+      )
+    return estimates.coupled_log_prob(
+      denoiser, tokens_bt, self.is_hidden_bp, self.is_first_bs, mask_id
+    )
 
 
 def scored(
@@ -229,7 +245,7 @@ def loss(
   batch: Batch,
   old_bs: Float[Array, 'b s'],
   reference_bs: Float[Array, 'b s'],
-  is_hidden_bp: Bool[Array, 'b p'],
+  masks: Masks,
   *,
   mask_id: int,
   config: Config,
@@ -239,9 +255,9 @@ def loss(
   Args:
     denoiser: The policy.
     batch: Answers.
-    old_bs: `mean_field_log_prob` of the policy that sampled, and
-    reference_bs: of the reference, both under the same `is_hidden_bp`.
-    is_hidden_bp: See `mean_field_log_prob`.
+    old_bs: `masks.log_prob` of the policy that sampled, and
+    reference_bs: of the reference.
+    masks: The same for all three.
     mask_id: Static.
     config: Static.
 
@@ -249,9 +265,7 @@ def loss(
     The loss, and numbers: `kl` per token, and `clipped`, the share of tokens
     whose ratio is out of bounds.
   """
-  log_prob_bs = mean_field_log_prob(
-    denoiser, batch.tokens_bt, is_hidden_bp, mask_id
-  )
+  log_prob_bs = masks.log_prob(denoiser, batch.tokens_bt, mask_id)
   weight_bs = weights(batch.is_scored_bs, config.average)
   total = lambda x_bs: jnp.where(batch.is_scored_bs, weight_bs * x_bs, 0).sum()
   gain_bs = jax.vmap(rl.surrogate, (1, 1, None, None), 1)(
@@ -308,7 +322,7 @@ def learn(
     reference: Its `params` to stay close to.
     opt_state: Of `config.optimizer()`.
     batch: Answers.
-    rng: Of the masks of the prompts.
+    rng: Of the masks.
     mask_id: Static.
     config: Static.
 
@@ -316,16 +330,11 @@ def learn(
     The new `params`, the optimizer's state, and the mean over updates of the
     numbers of `loss` and of `norm`, that of the gradient.
   """
-  draw = lambda rng: hide_prompts(
-    rng, batch.tokens_bt.shape[0], batch.prompt_len, config.prompt_mask_rate
-  )
-  hidden_nbp = jax.vmap(draw)(jax.random.split(rng, config.num_inner))
+  draw = lambda rng: Masks.draw(rng, batch, config)
+  masks_n = jax.vmap(draw)(jax.random.split(rng, config.num_inner))
   policy = lambda params: dataclasses.replace(denoiser, params=params)
   score = lambda policy: jax.lax.map(
-    lambda is_hidden_bp: mean_field_log_prob(
-      policy, batch.tokens_bt, is_hidden_bp, mask_id
-    ),
-    hidden_nbp,
+    lambda masks: masks.log_prob(policy, batch.tokens_bt, mask_id), masks_n
   )
   old_nbs = score(denoiser)
   # Without a weight the divergence is reported from the policy that sampled.
@@ -345,7 +354,7 @@ def learn(
     return (optax.apply_updates(params, updates), opt_state), numbers
 
   (params, opt_state), numbers = jax.lax.scan(
-    update, (denoiser.params, opt_state), (old_nbs, reference_nbs, hidden_nbp)
+    update, (denoiser.params, opt_state), (old_nbs, reference_nbs, masks_n)
   )
   return params, opt_state, {k: v.mean() for k, v in numbers.items()}
 
@@ -405,7 +414,7 @@ class Trainer:
 
     Args:
       prompts_bt: Whole rows [num_prompts, t]; answers are not read.
-      rng: Decides the answers and the masks of the prompts.
+      rng: Decides the answers and the masks.
 
     Returns:
       Means: `reward` and `calls` of the answers, and the numbers of `learn`.

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtok.diffusion import denoisers, diffu_grpo, samplers, selectors
+from jaxtok.diffusion import (
+  denoisers,
+  diffu_grpo,
+  estimates,
+  samplers,
+  selectors,
+)
 from jaxtok.models import transformer
 
 P, S, V, MASK = 2, 3, 3, 3  # Prompt, answer, real tokens, the mask.
@@ -61,7 +67,7 @@ def batch(advantage=(0.5, -1.0, 0.25), is_scored=None):
 
 
 def score(denoiser, hidden=HIDDEN, tokens=TOKENS):
-  return diffu_grpo.mean_field_log_prob(
+  return estimates.mean_field_log_prob(
     denoiser, jnp.asarray(tokens), jnp.asarray(hidden), MASK
   )
 
@@ -75,7 +81,7 @@ def gradient(denoiser, config, *, old=None, reference=None, of=None):
       of or batch(),
       same if old is None else old,
       same if reference is None else reference,
-      jnp.asarray(HIDDEN),
+      diffu_grpo.Masks(jnp.asarray(HIDDEN)),
       mask_id=MASK,
       config=config,
     ),
@@ -171,7 +177,13 @@ def test_the_expected_gradient_is_that_of_the_expected_reward():
       old = jax.lax.stop_gradient(score(of, hidden, tokens))
       pair = diffu_grpo.Batch(tokens, advantage, jnp.ones((2, S), bool))
       return diffu_grpo.loss(
-        of, pair, old, old, hidden, mask_id=MASK, config=PLAIN
+        of,
+        pair,
+        old,
+        old,
+        diffu_grpo.Masks(hidden),
+        mask_id=MASK,
+        config=PLAIN,
       )[0]
 
     p, got = np.asarray(law(denoiser.params)), 0.0
@@ -259,14 +271,6 @@ def test_rows_or_tokens_weigh_the_same():
   np.testing.assert_allclose(token, np.asarray(is_scored) / 4, atol=1e-7)
 
 
-def test_prompts_are_hidden_at_the_rate():
-  rng = jax.random.key(0)
-  got = diffu_grpo.hide_prompts(rng, 400, 50, 0.15)
-  # Five deviations of the mean of 20,000 draws.
-  assert float(got.mean()) == pytest.approx(0.15, abs=0.013)
-  assert not diffu_grpo.hide_prompts(rng, 400, 50, 0.0).any()
-
-
 def learn(config, denoiser, reference=None, rng=0):
   return diffu_grpo.learn(
     denoiser,
@@ -304,6 +308,25 @@ def test_every_inner_update_has_a_mask_of_its_own():
   )
   assert len(seen(1)) <= 3  # Rows.
   assert len(seen(8)) > 3
+
+
+def test_coupled_updates_learn_from_partly_revealed_answers():
+  # Of each row the entries of its two inputs have a gradient; in the mean field
+  # all of them have the whole answer masked.
+  denoiser = Table.make()
+  # The first token is the lowest digit of a place in the table.
+  digits = np.indices((V + 1,) * (P + S))[::-1].reshape(P + S, -1)
+  whole = (digits[P:] == MASK).all(axis=0)
+  seen = {}
+  for estimate in diffu_grpo.Estimate:
+    config = diffu_grpo.Config(
+      estimate=estimate, num_inner=4, kl_weight=0.0, weight_decay=0.0
+    )
+    params, _, numbers = learn(config, denoiser)
+    seen[estimate.value] = np.any(params != denoiser.params, axis=(1, 2))
+    assert float(numbers['clipped']) < 1
+  assert not np.any(seen['mean_field'] & ~whole)
+  assert np.any(seen['coupled'] & ~whole)
 
 
 def test_the_reference_pulls_the_policy_back():
