@@ -54,16 +54,18 @@ THRESHOLD = {
   'least_deleted': 'every >= 0.45',
 }
 SEEDS = (0,)
+_SIZES = {'vowels': 'half', 'contextual': 'wide', 'merge': 'half'}
 
 
 def measure(
-  workdir: pathlib.Path, *, seed: int, size: str = 'half'
+  workdir: pathlib.Path, *, seed: int, size: str = ''
 ) -> dict[str, float]:
-  """Trains the models; see the module."""
+  """Trains the models, all of one size if told; see the module."""
   numbers, deleted = {}, []
   for task in edits.KINDS:
-    best = _train(workdir, task, '_control', size, seed)['bpb']
-    row = _train(workdir, task, '', size, seed)
+    size_of_task = size or _SIZES[task]
+    best = _train(workdir, task, '_control', size_of_task, seed)['bpb']
+    row = _train(workdir, task, '', size_of_task, seed)
     deleted.append(row['deleted'])
     numbers |= {
       f'bpb_control_{task}': best,

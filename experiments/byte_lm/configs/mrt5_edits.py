@@ -17,7 +17,8 @@ of 128, 30,000 steps, the controller from step 10,000 on, no hard steps), and
 half: half of the positions go, more than any task can spare, so that letters
 have to be handed on. For that the gate stands behind two blocks of four, the
 share rises over 3,000 steps, and the controller holds it from both sides (see
-`rate_control.PI`); four steps in five delete hard.
+`rate_control.PI`); four steps in five delete hard. wide is half with width 128,
+15,000 steps and a share that rises over 5,000, which 'contextual' needs.
 """
 
 import dataclasses
@@ -38,6 +39,7 @@ def get_config(size: str = 'small') -> train.Config:
     tiny=(24, 32, 100, 66, (96, 3, 2, 4, 24, 192, 1)),
     small=(24, 32, 5000, 2300, (96, 3, 2, 4, 24, 192, 1)),
     half=(24, 32, 9000, 1500, (96, 4, 2, 4, 24, 192, 2)),
+    wide=(24, 32, 15_000, 1500, (128, 4, 2, 4, 32, 256, 2)),
     paper=(64, 128, 30_000, 10_000, (512, 9, 3, 8, 64, 1024, 3)),
   )
   dim, encoder_layers, layers, heads, head_dim, mlp_dim, at = shape
@@ -45,11 +47,12 @@ def get_config(size: str = 'small') -> train.Config:
   config.data = pairs.Config(
     source=edits.Edits(length=length), source_len=length, target_len=length
   )
-  if size == 'half':
-    rate = rate_control.PI(target=0.5, delay=delay, ramp=3000, two_sided=True)
+  if ramp := {'half': 3000, 'wide': 5000}.get(size, 0):
+    rate = rate_control.PI(target=0.5, delay=delay, ramp=ramp, two_sided=True)
   else:
     ki = 1e-5 if size == 'paper' else 1e-3
     rate = rate_control.PI(target=0.25, ki=ki, delay=delay)
+  hard_share = {'paper': 0.0, 'half': 0.8, 'wide': 0.8}.get(size, 0.3)
   shortener = config.model.shortener if kind else shorteners.Gate(rate=rate)
   config.model = dataclasses.replace(
     config.model,
@@ -62,7 +65,7 @@ def get_config(size: str = 'small') -> train.Config:
     shorten_at=at,
     shortener=shortener,
     # Without, a gate that is not sharp works softly and fails hard.
-    hard_share=0.0 if kind else {'paper': 0.0, 'half': 0.8}.get(size, 0.3),
+    hard_share=0.0 if kind else hard_share,
   )
   config.batch_size, config.steps = batch_size, steps
   config.optim.warmup_steps = min(100, steps // 10)
