@@ -67,9 +67,14 @@ class Judge:
 
 
 def bytes_per_position(run: runs.Run) -> float:
-  """Bytes of held-out text per position of the trunk."""
-  row = run.metrics('eval/val')[-1]
-  return 1 / (row['tokens_per_byte'] * row.get('units_per_token', 1.0))
+  """Bytes of held-out text per position of the trunk, the innermost stage.
+
+  A model whose trunk has several positions for a unit has
+  `positions_per_unit`.
+  """
+  row, units = run.metrics('eval/val')[-1], _units_per_token(run)
+  each = getattr(run.model, 'positions_per_unit', 1)
+  return 1 / (row['tokens_per_byte'] * (units or [1.0])[-1] * each)
 
 
 def flops_per_byte(run: runs.Run, *, is_used: bool = False) -> float:

@@ -337,6 +337,11 @@ class WordPooled(nnx.Module):
     logits_btv = self.head(hidden_btd, self.embed)
     return logits_btv[..., : self.config.vocab_size]
 
+  @property
+  def positions_per_unit(self) -> int:
+    """Positions of the backbone for each word."""
+    return self.config.num_vectors
+
   def init_cache(self, batch_size: int, max_len: int) -> nested.NestedCache:
     """An empty cache for `max_len` tokens per row, all may be marks."""
     slots = self.config.num_vectors * max_len

@@ -14,11 +14,13 @@ choice: the last of `Boundaries`, the first of `Convolution`.
 Axes: b rows, s positions of the encoder, d width, w groups, r rate.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.scipy.special import gammaln
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.config import configclass
 from jaxtok.nn import linear, ragged, segmenters, shorteners
@@ -145,8 +147,8 @@ class Convolution:
 class StridedConvolution(nnx.Module):
   """A linear map of `rate` states at a time, counted from a document's first.
 
-  A row has room for one group in every `rate` positions; what several
-  documents need beyond that is lost and counted as deleted.
+  A row of several documents may have more groups than one in every `rate`
+  positions; then the map is computed at all positions.
   """
 
   is_soft = False
@@ -166,12 +168,37 @@ class StridedConvolution(nnx.Module):
   ) -> shorteners.Shortened:
     """See `shorteners.Shortener`."""
     del tokens_bs, rng
-    rate, (b, s, d) = self.config.rate, x_bsd.shape
+    rate, s = self.config.rate, x_bsd.shape[1]
     start_bs = segmenters.limit(
       segmenters.first(segment_ids_bs, segment_ids_bs), rate
     )
     start_bs = start_bs & (segment_ids_bs != 0)
-    kept = ragged.compact(segment_ids_bs, start_bs, -(-s // rate))
+    mixed_bsd = ragged.dispatch(
+      functools.partial(self._mix, x_bsd, segment_ids_bs, start_bs),
+      sorted({-(-s // rate), s}),
+      start_bs.sum(axis=1),
+    )
+    return shorteners.Shortened(
+      mixed_bsd,
+      start_bs,
+      None,
+      jnp.zeros(()),
+      {'deleted': shorteners.lost(start_bs, segment_ids_bs)},
+    )
+
+  def _mix(
+    self,
+    x_bsd: Float[Array, 'b s d'],
+    segment_ids_bs: Int[Array, 'b s'],
+    start_bs: Bool[Array, 'b s'],
+    room: int,
+  ) -> Float[Array, 'b s d']:
+    """The mixed state of each group where it starts, 0 elsewhere.
+
+    Groups beyond `room` in a row would be lost.
+    """
+    rate, (b, _, d) = self.config.rate, x_bsd.shape
+    kept = ragged.compact(segment_ids_bs, start_bs, room)
     index_bwr = kept.index_bw[..., None] + jnp.arange(rate)
     index_bx = index_bwr.reshape(b, -1)
     of_group_bwr = ragged.gather(segment_ids_bs, index_bx).reshape(
@@ -182,17 +209,8 @@ class StridedConvolution(nnx.Module):
     )
     group_bwrd = ragged.gather(x_bsd, index_bx).reshape(*index_bwr.shape, d)
     mixed_bwd = self.mix(jnp.where(is_own_bwr[..., None], group_bwrd, 0))
-    mixed_bwd = mixed_bwd.astype(x_bsd.dtype)
-    place = lambda like, values: ragged.scatter_add(
-      jnp.zeros_like(like), kept.index_bw, values
-    )
-    keep_bs = place(segment_ids_bs, kept.valid_bw.astype(jnp.int32)) > 0
-    return shorteners.Shortened(
-      place(x_bsd, mixed_bwd),
-      keep_bs,
-      None,
-      jnp.zeros(()),
-      {'deleted': shorteners.lost(keep_bs, segment_ids_bs)},
+    return ragged.scatter_add(
+      jnp.zeros_like(x_bsd), kept.index_bw, mixed_bwd.astype(x_bsd.dtype)
     )
 
   def flops(self, rows: int) -> float:

@@ -190,12 +190,14 @@ def test_convolution_mixes_groups_of_each_document():
   module.mix.bias[...] += 0.5
   got = call(None, module=module)
   kernel = np.asarray(module.mix.kernel[...], 'float64')
-  x, starts = (
-    states().astype('float64'),
-    {0: [(0, 4), (4, 7), (7, 11)], 1: [(0, 4), (4, 8), (8, 9)], 2: []},
-  )
+  x = states().astype('float64')
+  # Row 0 has more groups than one in four positions.
+  starts = {
+    0: [(0, 4), (4, 7), (7, 11), (11, 12)],
+    1: [(0, 4), (4, 8), (8, 9)],
+    2: [],
+  }
   for b, groups in starts.items():
-    # Row 0 has room for three groups: its fourth, (11, 12), is lost.
     want = np.zeros((S, D))
     for low, high in groups:
       want[low] = 0.5 + sum(
