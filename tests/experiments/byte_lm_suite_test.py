@@ -19,6 +19,7 @@ from experiments.byte_lm import plan as plan_lib
 from experiments.byte_lm.configs import spacebyte, transformer
 from jaxtok import runs
 from jaxtok.data import noise, text
+from jaxtok.models import word_pooled
 from jaxtok.nn import segmenters
 from jaxtok.train import errors
 
@@ -62,6 +63,26 @@ def plan(tmp_path):
   return plan_lib.Plan(
     size='tiny', budget=4e9, first=first, second=second, max_bytes=300
   )
+
+
+def test_positions_are_those_of_the_innermost_trunk():
+  row = {'tokens_per_byte': 1.0}
+  fake = lambda model=None, **more: types.SimpleNamespace(
+    metrics=lambda name: [row | more], model=model
+  )
+  measure = suite.measures.bytes_per_position
+  assert measure(fake()) == 1
+  assert measure(fake(units_per_token=0.25)) == 4
+  stages = dict(units_per_token=0.25, units_per_token_2=0.125)
+  assert measure(fake(**stages)) == 8
+  assert (
+    word_pooled.WordPooled.positions_per_unit.fget(
+      types.SimpleNamespace(config=word_pooled.Config(num_vectors=4))
+    )
+    == 4
+  )
+  four = types.SimpleNamespace(positions_per_unit=4)
+  assert measure(fake(four, units_per_token=0.25)) == 1
 
 
 def test_a_model_is_measured_once(plan, tmp_path, monkeypatch, capsys):
