@@ -27,8 +27,8 @@ them) and mostly elsewhere in two (0.27 and 0.24). Before, with a ratio loss of
 each row and an outer stage that saw 256 bytes in place of 64 and learned as
 fast as the main network, borders were at words in two seeds, chunks a little
 shorter than asked for, and 1.47 bits were needed.
-On English, 4e12 FLOPs, H-Net is below it with wider models and above it with
-these (docs/token_free_models.md).
+On English, 4e12 FLOPs, H-Net is below it with wider models, and was above it
+with these before that change (docs/token_free_models.md).
 """
 
 import pathlib

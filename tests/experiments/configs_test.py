@@ -131,6 +131,20 @@ def test_paper_sizes_are_those_that_hat_is_compared_with(name):
   assert num == pytest.approx(wanted, rel=0.05)
 
 
+def test_hat_of_the_papers_size_trains_as_its_baselines():
+  load = lambda name: config_path.load(
+    f'{ROOT}/experiments/byte_lm/configs/{name}.py:paper'
+  )
+  hat, flat = load('hat'), load('transformer')
+  for name in ('steps', 'batch_size', 'data'):
+    assert getattr(hat, name) == getattr(flat, name)
+  assert hat.optim.warmup_steps == flat.optim.warmup_steps == 500
+  # 18 heads of the backbone, 16 of the flat model.
+  assert (hat.optim.lr * 18, flat.optim.lr * 16) == pytest.approx(
+    (3e-4 * 32,) * 2
+  )
+
+
 @pytest.mark.parametrize('path', TRAINED)
 def test_tiny_trains_and_reports_bits_per_byte(path, tmp_path):
   config = config_path.load(f'{path}:tiny')

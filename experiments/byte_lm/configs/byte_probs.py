@@ -8,7 +8,7 @@
 The model of `bpe.py`. The eval `cut` cuts held-out texts inside tokens, and
 reports the cost of the next byte: exact (`bpb`), by the token-level model
 (`naive_bpb`) and by token healing (`healed_bpb`). Sizes: tiny, quickstart,
-small.
+small, paper (that of `bpe.py`).
 """
 
 from experiments.byte_lm.configs import bpe
