@@ -11,7 +11,9 @@ Check: three models trained on Python's standard library with the same FLOPs,
 and one over 1,024 BPE tokens, both of width 64, on rows of 256 tokens.
 Held-out files: bits per byte; positions of HAT's backbone per byte of text; and
 how much bits per byte rise when 10 % of the letters inside words are deleted,
-HAT's rise over BPE's. Bits per byte of noisy text are per byte of it.
+HAT's rise over BPE's (noise_rise_to_bpe). The same is reported, without a
+threshold, for the other kinds of `data.noise`: rise_to_bpe_*. Bits per byte of
+noisy text are per byte of it.
 
 Generation with nested caches equals arg max without on all of 50 prompts in
 `tests/models/hat_test.py`.
@@ -50,20 +52,27 @@ def measure(
     'bpe': bpe.get_config('tiny'),
   }
   configs['bpe'].tokenizer.vocab_size = 1024
-  clean, rise, words = {}, {}, 0.0
+  clean, words = {}, 0.0
+  rise = {kind: {} for kind in noise.KINDS}
   for name, config in configs.items():
     folder = pathlib.Path(workdir) / name
     run = train.run(spacebyte.prepare(config, seed, flops), folder)
     row = run.metrics('eval/val')[-1]
     clean[name] = row['bpb']
     judge = measures.Judge(run, config.evals['val'].max_bytes)
-    noisy = noise.Noisy(source=config.data.source, kind='delete', rate=0.1)
-    rise[name] = judge(run.model, noisy) - row['bpb']
+    for kind, rises in rise.items():
+      noisy = noise.Noisy(source=config.data.source, kind=kind, rate=0.1)
+      rises[name] = judge(run.model, noisy) - row['bpb']
     if name == 'hat':
       words = row['units_per_token'] * row['tokens_per_byte']
   return {f'bpb_{name}': value for name, value in clean.items()} | {
     'hat_to_flat': clean['hat'] / clean['flat'],
     'words_per_byte': words,
-    'noise_rise_to_bpe': rise['hat'] / rise['bpe'],
-    **{f'rise_{name}': value for name, value in rise.items()},
+    'noise_rise_to_bpe': rise['delete']['hat'] / rise['delete']['bpe'],
+    **{f'rise_{name}': value for name, value in rise['delete'].items()},
+    **{
+      f'rise_to_bpe_{kind}': rises['hat'] / rises['bpe']
+      for kind, rises in rise.items()
+      if kind != 'delete'
+    },
   }

@@ -3,7 +3,8 @@
 """Text with spelling noise, for measuring how much a model minds it.
 
 A source of documents whose bytes are changed at random, each with probability
-`rate`, the same on every machine. Only ASCII is touched.
+`rate`, the same on every machine. Only ASCII is touched. Most are the noise of
+Neitemeier et al. 2025, arXiv:2501.10322, whose rates are not known.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtok.config import configclass
 from jaxtok.data import source as source_lib
 
-KINDS = ('delete', 'case', 'typo', 'spaces')
+KINDS = ('delete', 'case', 'typo', 'spaces', 'swap', 'caps')
 _LETTERS = np.frombuffer(string.ascii_lowercase.encode(), np.uint8)
 
 
@@ -25,7 +26,8 @@ class Noisy:
 
   Kinds: 'delete' drops letters and digits inside words (not the first of one),
   'case' flips the case of letters, 'typo' puts a random letter in the place of
-  one, 'spaces' drops spaces.
+  one, 'spaces' drops spaces, 'swap' exchanges a letter or digit with the next
+  of its word, 'caps' writes words in capitals (`rate=1`: all of them).
   """
 
   source: Any  # Any source config.
@@ -73,8 +75,27 @@ def add_noise(data: bytes, kind: str, rate: float) -> bytes:
   if kind == 'spaces':
     return x[~(is_hit & (x == ord(' ')))].tobytes()
   is_word = is_letter | _between(x, '0', '9')
+  if kind == 'swap':
+    return _swap(x, is_hit, is_word).tobytes()
+  if kind == 'caps':
+    starts = is_word & ~np.concatenate([[False], is_word[:-1]])
+    is_loud = rng.random(starts.sum() + 1) < rate  # The first is no word's.
+    is_hit = is_loud[np.cumsum(starts)] & _between(x, 'a', 'z') & is_word
+    return np.where(is_hit, x ^ 0x20, x).astype(np.uint8).tobytes()
   is_inside = is_word & np.concatenate([[False], is_word[:-1]])
   return x[~(is_hit & is_inside)].tobytes()
+
+
+def _swap(x: np.ndarray, is_hit: np.ndarray, is_word: np.ndarray) -> np.ndarray:
+  """Bytes that are hit change places with the next, each at most once."""
+  is_hit = is_hit & is_word & np.concatenate([is_word[1:], [False]])
+  index = np.arange(len(x))
+  # Of neighbours that are hit, every other one.
+  before = np.maximum.accumulate(np.where(is_hit, -1, index))
+  at = index[is_hit & ((index - before) % 2 == 1)]
+  x = x.copy()
+  x[at], x[at + 1] = x[at + 1], x[at]
+  return x
 
 
 def _between(x: np.ndarray, low: str, high: str) -> np.ndarray:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same model over overlapping 6-mers, masked in runs of six: DNABERT's way.
 
-Ji et al. 2021, Bioinformatics 37(15). The baseline of `dnabert2.py`.
+Ji et al. 2021, Bioinformatics 37(15). The baseline of `dnabert2.py`, with its
+sizes.
 
   python -m experiments.dna --workdir=runs/kmers \\
       --config=experiments/dna/configs/overlapping_6mers.py:tiny
@@ -20,7 +21,9 @@ def get_config(size: str = 'small') -> experiment.Config:
   config = dnabert2.get_config(size)
   config.pretrain.tokenizer = dna.Config(k=K, overlapping=True)
   config.pretrain.data.seq_len = 512
-  config.pretrain.batch_size //= 4  # As many bases per step.
+  # As many tokens per step; with one of them for each base that is a fifth of
+  # the bases that BPE tokens of five have.
+  config.pretrain.batch_size //= 4
   config.pretrain.objective.span = K
   config.pretrain.objective.mask_share = 1.0
   config.pretrain.objective.random_share = 0.0
