@@ -77,21 +77,37 @@ def bytes_per_position(run: runs.Run) -> float:
   return 1 / (row['tokens_per_byte'] * (units or [1.0])[-1] * each)
 
 
+def kept(run: runs.Run) -> float:
+  """Share of an encoder's positions that are left behind its shortener."""
+  return 1 - run.metrics('eval/val')[-1].get('deleted', 0.0)
+
+
+def reads_spans(run: runs.Run) -> bool:
+  """Whether the model fills spans: an encoder-decoder."""
+  return bool(getattr(run.config.model, 'is_encoder_decoder', False))
+
+
 def flops_per_byte(run: runs.Run, *, is_used: bool = False) -> float:
-  """FLOPs of a forward pass, per byte of training text.
+  """FLOPs of a forward pass, per byte of training text (or of its spans).
 
   Args:
     run: The run.
     is_used: Whether a model with units counts as many as held-out text has,
-      not the room that it has for them in training.
+      not the room that it has for them in training, and an encoder the
+      positions that it keeps.
   """
   row, config = run.metrics('train')[-1], run.config
   shape = models.Shape(b=config.batch_size, t=config.data.seq_len)
-  kept = _units_per_token(run) if is_used else []
-  if not kept:
+  units = _units_per_token(run)
+  if reads_spans(run):
+    its = config.data.lengths
+    shape = models.Shape(b=config.batch_size, t=its.target, s=its.source)
+    has_shortener = getattr(config.model, 'shortener', None) is not None
+    units = [kept(run)] if has_shortener else []
+  if not is_used or not units:
     parts = run.model.flops(shape)
   else:
-    parts = run.model.flops(shape, kept=kept[0] if len(kept) == 1 else kept)
+    parts = run.model.flops(shape, kept=units[0] if len(units) == 1 else units)
   return row['step'] * sum(parts.values()) / row['bytes']
 
 

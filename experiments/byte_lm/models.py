@@ -1,13 +1,19 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The models of the suite: all configs that read a text from left to right."""
+"""The models of the suite.
 
+`find` has all configs that read a text from left to right, `find_spans` the
+encoder-decoders that fill spans: ByT5, MrT5 and what that is compared with.
+"""
+
+import dataclasses
 import functools
 import importlib
 import pathlib
 from typing import Any
 
 from experiments.byte_lm import configs, entropy_patches
+from experiments.byte_lm.configs import byt5, mrt5
 from jaxtok.objectives import next_token
 
 _BASELINES = {'bytes': 'transformer', 'bpe': 'bpe'}  # Name, config file.
@@ -37,6 +43,30 @@ def find() -> dict[str, Any]:
       found[name] = module
       seen.append(its)
   return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A config file with something behind each size.
+
+  Attributes:
+    module: Of the file.
+    kind: What stands behind the size.
+  """
+
+  module: Any
+  kind: str
+
+  def get_config(self, size: str) -> Any:
+    """As that of the file."""
+    return self.module.get_config(f'{size}_{self.kind}')
+
+
+@functools.cache
+def find_spans() -> dict[str, Any]:
+  """As `find`: ByT5, MrT5, and MrT5's baselines in the place of its gate."""
+  others = {f'mrt5_{kind}': Kind(mrt5, kind) for kind in mrt5.BASELINES}
+  return {'byt5': byt5, 'mrt5': mrt5} | others
 
 
 def _is_causal(config: Any) -> bool:

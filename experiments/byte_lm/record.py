@@ -70,8 +70,9 @@ def section(name: str, record: Mapping[str, Any]) -> str:
   where = f'{device["devices"]} {device["kind"]}'
   if device['platform'] == 'cpu':
     where = f'{device["cores"]} CPU cores'
+  models = ' --models=spans' if found.is_of_spans else ''
   return (
-    f'`--size={plan["size"]} --budget={plan["budget"]:g}`, '
+    f'`--size={plan["size"]} --budget={plan["budget"]:g}{models}`, '
     f'seed{"s" if "," in seeds else ""} {seeds}, {text}, {minutes:.0f} minutes '
     f'on {where} ([numbers]({RECORDS}/{name}.json)):\n\n{found.markdown()}\n'
     f'![Bits per byte, noise, two languages](pictures/{_picture(name)})\n'

@@ -16,6 +16,7 @@ COLUMNS = (
   ('parameters', 'model', 'parameters'),
   ('bpb', 'model', 'bpb'),
   ('bytes/position', 'model', 'bytes_per_position'),
+  ('kept', 'model', 'kept'),
   ('FLOPs/byte', 'model', 'flops_per_byte'),
   ('used', 'model', 'flops_per_byte_used'),
   ('bytes/s written', 'speed', 'bytes_per_second'),
@@ -30,14 +31,26 @@ _WHOLE = (
   *('parameters', 'flops_per_byte', 'flops_per_byte_used'),
   'bytes_per_second',
 )
-# Not in the records of before; left out where no model has it.
-_NEWER = ('flops_per_byte_used',)
-_NOTES = (
+# Of some models or records only; left out where no model has it.
+_OPTIONAL = (
+  *('flops_per_byte_used', 'bytes_per_position', 'kept', 'bytes_per_second'),
+)
+_TEXT_NOTES = (
   'bpb: bits per byte of held-out text; every model has had the same training '
   'FLOPs. ± is the standard error over seeds.',
   'bytes/position: bytes of text per position of the trunk. FLOPs/byte: of a '
   'forward pass. bytes/s written: greedy, 8 prompts at once, without '
   'compilation.',
+)
+_SPAN_NOTES = (
+  'bpb: bits per byte of spans that are left out of held-out text, given the '
+  'rest; every model has had the same training FLOPs. ± is the standard error '
+  'over seeds.',
+  "kept: share of the encoder's positions behind the shortener. FLOPs/byte: of "
+  'a forward pass as in training, for each byte of a span; deletion is soft '
+  'there, so nothing is saved. used: with hard deletion of as many positions.',
+)
+_NOTES = (
   '+ case, + typos, + spaces: rise of bpb when 10 % of the letters change '
   'case, become another letter, or 10 % of the spaces are missing; per byte of '
   'the text as it then is.',
@@ -90,6 +103,11 @@ class Scores:
     """All seeds, in order."""
     return sorted({one.seed for one in self.members})
 
+  @property
+  def is_of_spans(self) -> bool:
+    """Whether the models are encoder-decoders."""
+    return self._is_known('kept')
+
   def value(self, name: str, stage: str, key: str) -> tuple[float, float]:
     """Mean over the seeds of a model and its standard error; nan: unknown."""
     members = [one.found for one in self.members if one.name == name]
@@ -119,8 +137,8 @@ class Scores:
 
   def notes(self) -> list[str]:
     """What a reader of the table must know."""
-    notes = list(_NOTES)
-    if self._is_known('flops_per_byte_used'):
+    notes = [*(_SPAN_NOTES if self.is_of_spans else _TEXT_NOTES), *_NOTES]
+    if self._is_known('flops_per_byte_used') and not self.is_of_spans:
       notes.append(
         'used: FLOPs/byte with as many units as held-out text has; FLOPs/byte '
         'counts the room for them, all of which training computes.'
@@ -147,7 +165,7 @@ class Scores:
     return ['model', *(label for label, *_ in self._columns())]
 
   def _columns(self) -> list[tuple[str, str, str]]:
-    return [x for x in COLUMNS if x[2] not in _NEWER or self._is_known(x[2])]
+    return [x for x in COLUMNS if x[2] not in _OPTIONAL or self._is_known(x[2])]
 
   def _is_known(self, key: str) -> bool:
     stages = [x for one in self.members for x in one.found.values()]

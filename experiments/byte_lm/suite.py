@@ -16,6 +16,10 @@ language (`--second=`, or --data alone) that part is left out.
 `blt_entropy` spends a quarter of its budget on the language model that says
 where patches end.
 
+`--models=spans` stands for the encoder-decoders (ByT5, MrT5, and what that is
+compared with), whose bits per byte are of spans given the rest of the text:
+they have a workdir and a table of their own, without a speed.
+
 Ends with `suite.md`, `suite.json` and `suite.png` in the workdir. A second call
 measures only what is missing, and goes on with a run that was interrupted. It
 refuses numbers of another size, budget, text or --max_bytes in the workdir.
@@ -42,7 +46,8 @@ from jaxtok.train import setup
 
 FLAGS = flags.FLAGS
 
-MODELS = models.find()
+MODELS = models.find() | models.find_spans()
+SPANS = 'spans'  # In --models: all encoder-decoders.
 NOISE = ('case', 'typo', 'spaces')
 _RATE = 0.1  # Of each kind of noise.
 _ADAPTED = 0.25  # Share of the budget that the second language gets.
@@ -59,7 +64,7 @@ def main(argv: list[str]) -> None:
     root = pathlib.Path(FLAGS.workdir)
     seeds = cli.whole_numbers('seeds', FLAGS.seeds)
     plan = _plan()
-    rows = measure_all(root, plan, FLAGS.models, seeds)
+    rows = measure_all(root, plan, _names(FLAGS.models), seeds)
     result = outcome.Outcome(rows, plan.facts)
     print(f'\n{result}')
     for path in result.save(root):
@@ -73,11 +78,18 @@ def measure_all(
 
   Raises:
     ConfigChangedError: If there are numbers of another plan.
-    ValueError: If a model or a text does not exist.
+    ValueError: If a model or a text does not exist, or models of both sorts
+      are to be compared.
   """
   if unknown := [name for name in names if name not in MODELS]:
     raise ValueError(
       f'model {unknown[0]!r} does not exist. Use some of: {", ".join(MODELS)}.'
+    )
+  if len({name in models.find_spans() for name in names}) > 1:
+    raise ValueError(
+      f'--models={",".join(names)} has encoder-decoders, whose bits per byte '
+      'are of spans given the rest of a text, beside models that read it from '
+      'left to right. Measure them in two calls.'
     )
   jobs = [(name, seed) for name in names for seed in seeds]
   for name, seed in jobs:  # Before anything is trained.
@@ -108,10 +120,11 @@ def _measure(
   stages = {
     'model': lambda: _facts(run),
     'noise': lambda: _noise(run, judge, plan),
-    'speed': lambda: {
-      'bytes_per_second': measures.bytes_per_second(run, plan.first, _WRITTEN)
-    },
   }
+  if not measures.reads_spans(run):
+    stages['speed'] = lambda: {
+      'bytes_per_second': measures.bytes_per_second(run, plan.first, _WRITTEN)
+    }
   if plan.second is not None:
     stages['adapted'] = lambda: _adapted(run, judge, plan)
   for stage, measure in stages.items():
@@ -192,7 +205,11 @@ def _facts(run: runs.Run) -> dict[str, float]:
     'parameters': run.num_parameters,
     'bpb': run.metrics('eval/val')[-1]['bpb'],
     'bpb_se': run.metrics('eval/val')[-1]['bpb_se'],
-    'bytes_per_position': measures.bytes_per_position(run),
+    **(
+      {'kept': measures.kept(run)}
+      if measures.reads_spans(run)
+      else {'bytes_per_position': measures.bytes_per_position(run)}
+    ),
     'flops_per_byte': measures.flops_per_byte(run),
     'flops_per_byte_used': measures.flops_per_byte(run, is_used=True),
   }
@@ -224,6 +241,12 @@ def _adapted(
     'second_after': judge(after.model, plan.second),
     'first_after': judge(after.model, plan.first),
   }
+
+
+def _names(given: list[str]) -> list[str]:
+  """Models with `SPANS` spelt out."""
+  spans = list(models.find_spans())
+  return [name for x in given for name in (spans if x == SPANS else [x])]
 
 
 def _plan() -> plan_lib.Plan:
@@ -259,7 +282,12 @@ def define_flags() -> None:
   flags.DEFINE_string('workdir', 'runs/byte_lm', 'Where the runs go.')
   flags.DEFINE_float('budget', 4e12, 'Training FLOPs of each model.')
   flags.DEFINE_string('size', 'quickstart', 'Of all models.')
-  flags.DEFINE_list('models', list(MODELS), f'Some of {", ".join(MODELS)}.')
+  flags.DEFINE_list(
+    'models',
+    list(models.find()),
+    f'Some of {", ".join(models.find())}; or {SPANS}, which is '
+    f'{", ".join(models.find_spans())}.',
+  )
   flags.DEFINE_list('seeds', ['0'], 'Seeds of the runs.')
   flags.DEFINE_string('data', None, 'Own text: file, folder, glob, tfds:NAME.')
   flags.DEFINE_string('second', None, 'Text in a second language, with --data.')

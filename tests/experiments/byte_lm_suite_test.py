@@ -19,6 +19,7 @@ from experiments.byte_lm import plan as plan_lib
 from experiments.byte_lm.configs import spacebyte, transformer
 from jaxtok import runs
 from jaxtok.data import noise, text
+from jaxtok.models import base as model_base
 from jaxtok.models import word_pooled
 from jaxtok.nn import segmenters
 from jaxtok.train import errors
@@ -48,6 +49,9 @@ def one_device(monkeypatch):
   found = {
     'bytes': types.SimpleNamespace(get_config=alone(transformer.get_config)),
     'blt_entropy': entropy,
+    'mrt5_convolution': types.SimpleNamespace(
+      get_config=alone(models.find_spans()['mrt5_convolution'].get_config)
+    ),
   }
   monkeypatch.setattr(suite, 'MODELS', found)
 
@@ -161,6 +165,43 @@ def _check_refusals(tmp_path, plan):
     suite.measure_all(tmp_path / 'runs', edited, ['bytes'], [0])
 
 
+def test_encoder_decoders_are_measured_by_what_they_keep(plan, tmp_path):
+  # Bits per byte are of spans; a step of the tiny model costs 1.4e9 FLOPs.
+  plan = dataclasses.replace(plan, second=None)
+  rows = suite.measure_all(tmp_path / 'runs', plan, ['mrt5_convolution'], [0])
+  found = rows[0].found
+  assert set(found) == {'model', 'noise'}
+  facts = found['model']
+  # One of four positions, and the last group of each row is not full.
+  assert facts['kept'] == pytest.approx(0.25, abs=0.01)
+  assert facts['flops_per_byte_used'] <= facts['flops_per_byte']
+  run = rows[0].run
+  trained = run.metrics('train')[-1]
+  assert facts['flops_per_byte'] == trained['flops'] / 3 / trained['bytes']
+  shape = run.config.data.lengths
+  used = run.model.flops(
+    model_base.Shape(b=run.config.batch_size, t=shape.target, s=shape.source),
+    kept=facts['kept'],
+  )
+  assert facts['flops_per_byte_used'] == pytest.approx(
+    trained['step'] * sum(used.values()) / trained['bytes']
+  )
+  result = outcome.Outcome(rows, plan.facts)
+  table = result.scores.markdown()
+  assert '| kept |' in table
+  assert 'bytes/s' not in table
+  assert 'spans' in table
+
+
+def test_models_of_both_sorts_are_not_compared(plan, tmp_path):
+  with pytest.raises(
+    ValueError, match='mrt5_convolution,bytes has encoder-dec'
+  ):
+    suite.measure_all(tmp_path, plan, ['mrt5_convolution', 'bytes'], [0])
+  assert suite._names(['spans']) == list(models.find_spans())
+  assert suite._names(['bytes']) == ['bytes']
+
+
 def test_the_suite_has_the_decoders_and_nothing_twice():
   found = list(models.find())
   assert found[:4] == ['bytes', 'bpe', 'blt', 'blt_entropy']
@@ -181,9 +222,10 @@ def test_the_suite_finds_a_config_that_is_new(tmp_path, monkeypatch):
   assert found['new_model'].get_config('tiny').model.dim == 64
 
 
-@pytest.mark.parametrize('name', models.find())
+@pytest.mark.parametrize('name', models.find() | models.find_spans())
 def test_models_of_the_suite_have_its_default_size(name):
-  assert models.find()[name].get_config('quickstart').train_flops > 0
+  found = models.find() | models.find_spans()
+  assert found[name].get_config('quickstart').train_flops > 0
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ Bits per byte are of the bytes left out, given all others. A run fills blanks:
   fill_spans.fill(run.model, run.tokenizer, [[b'def ', b'(self):']],
                   num_bytes=20)
 
-Sizes: tiny, small, paper (ByT5-small: 12 + 4 layers, 300 M parameters, rows of
-1,024 ids; the learning rate of MrT5's continued training).
+Sizes: tiny, quickstart, small, paper (ByT5-small: 12 + 4 layers, 300 M
+parameters, rows of 1,024 ids; the learning rate of MrT5's continued training).
 """
 
 from experiments import sizes
@@ -29,6 +29,7 @@ def get_config(size: str = 'small') -> train.Config:
   seq_len, shape = sizes.pick(
     size,
     tiny=(128, (64, 2, 2, 2, 32, 128)),
+    quickstart=(256, (128, 4, 2, 4, 32, 256)),
     small=(1024, (512, 8, 3, 8, 64, 1024)),
     paper=(1024, (1472, 12, 4, 6, 64, 3584)),
   )

@@ -17,8 +17,9 @@ _convolution pools four into one.
 
 Half of the positions are to go, after a third of the steps without a penalty.
 The controller's integral is faster than the paper's, whose runs are longer.
-Sizes: tiny, small, paper (ByT5-small, trained on from its weights, which
---init_from=FOLDER reads; the paper's batch, rows, steps and learning rate).
+Sizes: tiny, quickstart, small, paper (ByT5-small, trained on from its weights,
+which --init_from=FOLDER reads; the paper's batch, rows, steps and learning
+rate).
 """
 
 import copy
