@@ -14,6 +14,9 @@ from jaxtok.decoding import autoregressive
 def generate(model: Any, rows: Sequence[Any], num: int) -> np.ndarray:
   """Continues prompts, and checks each token by a call over the whole row.
 
+  Also that other prompts in the same shape, of which a model may make other
+  units, need no other program.
+
   Args:
     model: See `models.base`.
     rows: Prompts of different lengths.
@@ -23,8 +26,15 @@ def generate(model: Any, rows: Sequence[Any], num: int) -> np.ndarray:
     The new tokens [b, num].
   """
   prompts, lengths = autoregressive.pad_prompts(rows)
-  got = autoregressive.generate(model, prompts, lengths, num_tokens=num)
-  new = np.asarray(got.tokens)
+  call = lambda *args: np.asarray(
+    autoregressive.generate(model, *args, num_tokens=num).tokens
+  )
+  new = call(prompts, lengths)
+  programs = autoregressive._start._cache_size()
+  # Another order, and prompts that are all as short as the shortest.
+  np.testing.assert_array_equal(call(prompts[::-1], lengths[::-1])[::-1], new)
+  call(prompts, np.append(lengths[:1], np.full(len(rows) - 1, min(lengths))))
+  assert autoregressive._start._cache_size() <= programs + 1
   whole = np.zeros((len(rows), prompts.shape[1] + num), np.int32)
   for row, prompt, n, continued in zip(
     whole, prompts, lengths, new, strict=True
