@@ -9,6 +9,7 @@ that are missing are scored after the same prompt, cut in the ways of
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -109,7 +110,10 @@ class Gaps:
 
 
 def cut(
-  texts: Iterable[bytes], tokenizer: Any, config: Config, first: int = 0
+  texts: Iterable[bytes],
+  tokenizer: Any,
+  config: Config,
+  firsts: Iterable[int] | None = None,
 ) -> list[Gap]:
   """Gaps in texts, one in each that has room.
 
@@ -117,13 +121,14 @@ def cut(
     texts: Any.
     tokenizer: Of kind 'concat'.
     config: How many gaps, how long.
-    first: Byte of each text before which no gap begins.
+    firsts: Byte of each text before which no gap begins; None means 0.
 
   Raises:
     ValueError: If no token can be cut.
   """
   rng, gaps = np.random.default_rng(0), []
-  for text in texts:
+  firsts = itertools.repeat(0) if firsts is None else firsts
+  for text, first in zip(texts, firsts, strict=False):  # May never end.
     lengths = tokenizer.token_byte_lengths[tokenizer.encode(text)]
     is_inside = np.ones(len(text) + 1, bool)
     is_inside[np.cumsum(lengths)] = False
