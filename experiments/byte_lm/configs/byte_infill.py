@@ -35,7 +35,8 @@ def get_config(size: str = 'small') -> train.Config:
   )
   config.evals['gaps'] = gaps.Config(
     max_bytes=config.evals['val'].max_bytes,
-    num_gaps=16 if size == 'tiny' else 200,
+    num_gaps=8 if size == 'tiny' else 200,
+    gap_bytes=6 if size == 'tiny' else 16,
     text_bytes=config.data.piece_bytes,
   )
   return config
