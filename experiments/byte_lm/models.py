@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments.byte_lm import configs, entropy_patches
 from experiments.byte_lm.configs import byt5, mrt5
+from jaxtok.data import fim
 from jaxtok.objectives import next_token
 
 _BASELINES = {'bytes': 'transformer', 'bpe': 'bpe'}  # Name, config file.
@@ -26,8 +27,9 @@ def find() -> dict[str, Any]:
   """Modules with `get_config(size)` by name; baselines first, then by name.
 
   They are the files of experiments/byte_lm/configs whose model is a decoder
-  that is trained to predict the next token. Of files that differ neither in
-  model nor in tokens, such as `byte_probs` and `bpe`, there is the first.
+  that is trained to predict the next token of text as it is, without gaps. Of
+  files that differ neither in model nor in tokens, such as `byte_probs` and
+  `bpe`, there is the first.
   """
   (folder,) = map(pathlib.Path, configs.__path__)
   stems = sorted(path.stem for path in folder.glob('[!_]*.py'))
@@ -71,6 +73,9 @@ def find_spans() -> dict[str, Any]:
 
 def _is_causal(config: Any) -> bool:
   is_next_token = isinstance(config.objective, next_token.Config)
-  return is_next_token and not getattr(
-    config.model, 'is_encoder_decoder', False
+  has_gaps = isinstance(config.data, fim.Config)
+  return (
+    is_next_token
+    and not has_gaps
+    and not getattr(config.model, 'is_encoder_decoder', False)
   )

@@ -16,7 +16,7 @@ FOLDERS: dict[str, frozenset[str]] = {
   'jaxtok/context': frozenset(),
   'jaxtok/decoding': frozenset(
     {
-      *('autoregressive', 'byte_baselines', 'byte_infill', 'cover_pool'),
+      *('autoregressive', 'byte_baselines', 'cover_pool'),
       *('cover_state', 'covers', 'fill_spans', 'open_prompt', 'sampling'),
       'text',
     }

@@ -229,7 +229,47 @@ def _encode(tokenizer: Any, group: list[bytes]) -> Iterator[tuple]:
     yield ragged.values[start:stop], charges[start:stop]
 
 
-def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:
+@runtime_checkable
+class Transform(Protocol):
+  """Makes tokens of documents in another way than the tokenizer alone.
+
+  Attributes:
+    key: Equal keys mean equal tokens of equal documents.
+  """
+
+  key: str
+
+  def __call__(
+    self, data: bytes, index: int
+  ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and charges of what a document becomes, one document or several.
+
+    Args:
+      data: The document.
+      index: Its number.
+    """
+    ...
+
+
+def _tokenized(
+  source: Source, tokenizer: Any, transform: Transform | None
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+  """Ids and charges of what each document becomes."""
+  if transform is None:
+    for group in _groups(source):
+      for pair in _encode(tokenizer, group):
+        yield [pair]
+    return
+  for index, data in enumerate(documents(source)):
+    yield list(transform(data, index))
+
+
+def _build(
+  source: Source,
+  tokenizer: Any,
+  transform: Transform | None,
+  folder: pathlib.Path,
+) -> None:
   """Tokenizes a source into `folder`."""
   is_short = tokenizer.kind == 'concat' and (
     int(np.max(tokenizer.token_byte_lengths)) < 1 << 16
@@ -245,14 +285,14 @@ def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:
     total=len(source), desc='tokenizing', unit='doc', disable=None, leave=False
   )
   with open(folder / 'tokens.bin', 'wb') as file, progress:
-    for group in _groups(source):
-      for ids, charges in _encode(tokenizer, group):
+    for pairs in _tokenized(source, tokenizer, transform):
+      for ids, charges in pairs:
         rows = np.empty(len(ids), record)
         rows['token'], rows['num_bytes'] = ids, charges
         file.write(rows.data)
         count, size = count + len(ids), size + int(charges.sum())
         ends.append(count)
-      progress.update(len(group))
+      progress.update()
   np.save(folder / 'ends.npy', np.array(ends, np.int64))
   seconds = time.monotonic() - began
   meta = {**dtypes, 'bytes': size, 'tokens': count, 'seconds': seconds}
@@ -264,7 +304,10 @@ def _build(source: Source, tokenizer: Any, folder: pathlib.Path) -> None:
 
 
 def open_tokens(
-  source: Source, tokenizer: Any, cache_dir: Any = None
+  source: Source,
+  tokenizer: Any,
+  cache_dir: Any = None,
+  transform: Transform | None = None,
 ) -> Tokens:
   """The tokens of a source.
 
@@ -273,16 +316,19 @@ def open_tokens(
     tokenizer: Any tokenizer with a bos or eos token.
     cache_dir: Where tokens are cached; None means
       `cache.default_cache_dir()`.
+    transform: What else happens to documents, e.g. `fim.Cuts`.
 
   Returns:
     Tokens made on the fly (one token per byte) or from the cache, which is
     made by the first call and used again by later ones, in any process.
   """
   bos = bos_id(tokenizer)
-  if (table := byte_table(tokenizer)) is not None:
+  table = byte_table(tokenizer) if transform is None else None
+  if table is not None:
     return ByteTokens(stored.store(source, cache_dir), table, bos)
   period = getattr(tokenizer, 'tokens_per_window', 1)
-  name = cache.digest(_FORMAT, tokenizer.fingerprint, source.key)
+  how = () if transform is None else (transform.key,)
+  name = cache.digest(_FORMAT, tokenizer.fingerprint, source.key, *how)
   root = pathlib.Path(cache_dir or cache.default_cache_dir())
   folder = root / 'tokens' / name
   if folder.exists():
@@ -293,6 +339,6 @@ def open_tokens(
       logging.info('Tokenizing %d documents to %s.', len(source), folder)
       part = folder.with_suffix('.part')
       shutil.rmtree(part, ignore_errors=True)
-      _build(source, tokenizer, part)
+      _build(source, tokenizer, transform, part)
       os.rename(part, folder)
   return CachedTokens(folder, bos, period)

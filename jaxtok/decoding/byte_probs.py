@@ -101,7 +101,7 @@ class ByteModel:
     self,
     prompts: Sequence[base.Data],
     num_bytes: int,
-    before: Sequence[int] | None = None,
+    before: Sequence[int] | Sequence[Sequence[int]] | None = None,
   ) -> 'CoverState':
     """The state behind prompts.
 
@@ -110,7 +110,8 @@ class ByteModel:
         empty.
       num_bytes: Bytes that will be appended, as far as known. There is room
         for more, at the cost of compiling again each time it doubles.
-      before: Ids before each prompt, at least one; None means the BOS token.
+      before: Ids before all prompts, at least one, or a list of such for each
+        prompt; None means the BOS token.
 
     Raises:
       TypeError: If a prompt is no text.
@@ -123,14 +124,9 @@ class ByteModel:
         f'{len(prompts)} prompts and num_bytes={num_bytes}: there must be at '
         'least one prompt, and num_bytes >= 0.'
       )
-    before = (self.bos,) if before is None else tuple(before)
-    if not before or not all(0 <= i < self.num_ids for i in before):
-      raise ValueError(
-        f'before={before} must be one id or more, each in [0, {self.num_ids}), '
-        'the ids of the model.'
-      )
+    heads = self._heads(before, len(prompts))
     settled = [self.settled(prompt) for prompt in prompts]
-    rows = [before + head for head, _ in settled]
+    rows = [h + ids for h, (ids, _) in zip(heads, settled, strict=True)]
     led = [self.lead + prompt for prompt in prompts]
     rest = [text[at:] for text, (_, at) in zip(led, settled, strict=True)]
     room = max(map(len, rows)) + max(map(len, rest)) + num_bytes
@@ -144,6 +140,24 @@ class ByteModel:
     for place in range(max(map(len, rest))):
       state.append([r[place] if place < len(r) else -1 for r in rest])
     return state
+
+  def _heads(self, before: Any, num: int) -> list[tuple[int, ...]]:
+    """The ids before each prompt; see `start`."""
+    before = (self.bos,) if before is None else tuple(before)
+    is_shared = not before or np.ndim(before[0]) == 0
+    heads = [before] * num if is_shared else [tuple(ids) for ids in before]
+    if len(heads) != num:
+      raise ValueError(
+        f'before has {len(heads)} lists of ids for {num} prompts; give one for '
+        'each.'
+      )
+    for head in heads:
+      if not head or not all(0 <= i < self.num_ids for i in head):
+        raise ValueError(
+          f'before={head} must be one id or more, each in [0, '
+          f'{self.num_ids}), the ids of the model.'
+        )
+    return heads
 
   def settled(self, prompt: bytes) -> tuple[tuple[int, ...], int]:
     """The tokens of a prompt that no continuation changes.

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_lib.load(args.workdir)
     run.check_continues()
     options = _options(args)
-    _note_length(run, prompt, args.num_bytes)
+    note_length(run, prompt, args.num_bytes)
     if args.batch == 1:
       _stream(run, prompt, options, args.raw)
     else:
@@ -84,8 +84,12 @@ _ESCAPE = re.compile(rb'\\(x[0-9a-fA-F]{0,2}|[ntr0\\])')
 _MEANINGS = {b'n': b'\n', b't': b'\t', b'r': b'\r', b'0': b'\0', b'\\': b'\\'}
 
 
-def parse_prompt(text: str) -> bytes:
+def parse_prompt(text: str, flag: str = '--prompt') -> bytes:
   """Bytes of a command-line prompt with escapes such as `\\xff` and `\\n`.
+
+  Args:
+    text: Of the command line.
+    flag: Where it was given, for messages.
 
   Raises:
     ValueError: If an escape is not complete.
@@ -97,9 +101,9 @@ def parse_prompt(text: str) -> bytes:
       return _MEANINGS[name]
     if len(name) < 3:
       raise ValueError(
-        f'--prompt={text!r} has a broken escape: \\x needs two hexadecimal '
+        f'{flag}={text!r} has a broken escape: \\x needs two hexadecimal '
         'digits. Write \\\\ for a backslash, or put the text into a file and '
-        'use --prompt_file.'
+        f'use {"--prompt_file" if flag == "--prompt" else "--file"}.'
       )
     return bytes.fromhex(name[1:].decode())
 
@@ -116,7 +120,7 @@ def _prompt(args: argparse.Namespace) -> bytes:
   return pathlib.Path(args.prompt_file).read_bytes()
 
 
-def _note_length(run: run_lib.Run, prompt: bytes, num_bytes: int) -> None:
+def note_length(run: run_lib.Run, prompt: bytes, num_bytes: int) -> None:
   """Says so if the text grows longer than the rows of the training."""
   trained = run.raw_config.get('data', {}).get('seq_len', 0)
   length = len(run.tokenizer.encode(prompt)) + num_bytes

@@ -89,23 +89,46 @@ class Train:
   """Trains byte-level BPE on the training split of a run.
 
   Ids 0..255 are the bytes, pad 256, bos 257, eos 258, as in the byte
-  tokenizer; then merges, so that a smaller vocabulary is a prefix of a larger
-  one.
+  tokenizer; then new special tokens, in order, which no text is ever encoded
+  to; then merges, so that a smaller vocabulary is a prefix of a larger one.
   """
 
-  vocab_size: int = 4096
+  vocab_size: int = 4096  # All ids, special tokens included.
+  new_special_tokens: tuple[str, ...] = ()  # E.g. `data.fim.NAMES`.
   pattern: str = 'gpt2'  # How text is cut into words; see `PATTERNS`.
   min_frequency: int = 2  # Pairs seen less often are not merged.
   max_bytes: int = 64_000_000  # Reads only the first so many; 0 reads all.
   max_token_bytes: int = 0  # Longest token; 0 sets no limit.
 
   def __post_init__(self):
-    if self.vocab_size < 259:
+    self._check_special()
+    fixed = 256 + len(self._special)
+    if self.vocab_size < fixed:
       raise ValueError(
-        f'vocab_size={self.vocab_size} is too small: the 256 bytes and 3 '
-        'special tokens (pad, bos, eos) take 259 ids. Use at least 260.'
+        f'vocab_size={self.vocab_size} is too small: the 256 bytes and '
+        f'{len(self._special)} special tokens (pad, bos, eos'
+        f'{"".join(f", {name}" for name in self.new_special_tokens)}) take '
+        f'{fixed} ids. Use at least {fixed + 1}.'
       )
     self._check_limits()
+
+  @property
+  def _special(self) -> tuple[str, ...]:
+    return (*_SPECIAL_NAMES, *self.new_special_tokens)
+
+  def _check_special(self) -> None:
+    for name in self.new_special_tokens:
+      if len(name) < 2:
+        raise ValueError(
+          f'new_special_tokens={self.new_special_tokens}: {name!r} has fewer '
+          'than two characters, and could be the name of a byte.'
+        )
+      if self._special.count(name) > 1:
+        raise ValueError(
+          f'new_special_tokens={self.new_special_tokens}: {name!r} is given '
+          f'twice, or is one of those that there are always: '
+          f'{", ".join(_SPECIAL_NAMES)}.'
+        )
 
   def _check_limits(self) -> None:
     for name in ('min_frequency', 'max_bytes', 'max_token_bytes'):
@@ -144,7 +167,7 @@ class Train:
       documents,
       self.vocab_size,
       bytelevel.split_on(self.pattern),
-      _SPECIAL_NAMES,
+      self._special,
       min_frequency=self.min_frequency,
       max_bytes=self.max_bytes,
       max_token_bytes=self.max_token_bytes,

@@ -651,7 +651,7 @@ def test_mistakes_are_named(bpe, random_model):
     vocab_size=led.vocab_size, dim=8, num_layers=1, num_heads=1
   ).make(nnx.Rngs(0))
   config = byte_infill.Config(prefix=1, suffix=2, middle=3, order='psm')
-  with pytest.raises(ValueError, match=r"order='psm' cuts .* Use order='spm'"):
+  with pytest.raises(ValueError, match=r"order='psm' .* Use order='spm'"):
     byte_infill.start(
       byte_probs.ByteModel(lm, led), b'e', b'l', num_bytes=1, config=config
     )

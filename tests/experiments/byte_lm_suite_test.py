@@ -209,6 +209,7 @@ def test_the_suite_has_the_decoders_and_nothing_twice():
   others = {'hat', 'hat2', 'hnet', 'lexinvariant', 'spacebyte', 'word_pooled'}
   assert others <= set(found)
   left_out = {'byt5', 'mrt5', 'mrt5_edits'}  # Encoder-decoders.
+  left_out |= {'byte_infill'}  # Text with gaps.
   alike = {'transformer', 'byte_probs'}  # Models of bytes and bpe.
   assert not (left_out | alike) & set(found)
 

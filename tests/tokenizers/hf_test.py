@@ -150,6 +150,31 @@ def test_a_cached_vocabulary_is_not_trained_again(tmp_path, monkeypatch):
   assert again.fingerprint == first.fingerprint != other.fingerprint
 
 
+def test_new_special_tokens_come_before_the_merges_and_in_no_text(tmp_path):
+  # BPE would make a token of the second name.
+  text = '<PRE> <PRE><PRE> SUF PRE SUF ' * 50
+  names = ('<PRE>', 'SUF')
+  config = hf.Train(vocab_size=266, new_special_tokens=names)
+  tokenizer = config.make(lambda: [text], cache_dir=tmp_path)
+  assert tokenizer.special.extra == {'<PRE>': 259, 'SUF': 260}
+  assert (tokenizer.special.bos, tokenizer.special.eos) == (257, 258)
+  ids = tokenizer.encode(text)
+  assert ids.max() > 261  # There are merges.
+  assert not tokenizer.special.ids() & set(ids.tolist())
+  assert tokenizer.decode(ids) == text.encode()
+  assert tokenizer.token_bytes(259) == b''
+  marked = tokenizer.encode('<PRE>aSUF', parse_special=True)
+  assert marked.tolist() == [259, ord('a'), 260]
+  smaller = hf.Train(vocab_size=264, new_special_tokens=names)
+  other = smaller.make(lambda: [text])
+  assert all(
+    other.token_bytes(i) == tokenizer.token_bytes(i) for i in range(264)
+  )
+  again = config.make(lambda: [text], cache_dir=tmp_path)  # As it was saved.
+  assert again.special == tokenizer.special
+  assert again.encode(text).tolist() == ids.tolist()
+
+
 @pytest.mark.parametrize('documents', [[], [b''], ['', '']])
 def test_empty_training_text_is_an_error(documents):
   with pytest.raises(ValueError, match=r'text is empty.*data source'):
@@ -162,6 +187,13 @@ def test_empty_training_text_is_an_error(documents):
     (dict(vocab_size=258), 'vocab_size=258 is too small: .* at least 260'),
     (dict(max_bytes=-1), 'max_bytes must be >= 0, got -1'),
     (dict(min_frequency=-2), 'min_frequency must be >= 0, got -2'),
+    (
+      dict(vocab_size=259, new_special_tokens=('<a>',)),
+      r'4 special tokens \(pad, bos, eos, <a>\) take 260 ids. Use at least 261',
+    ),
+    (dict(new_special_tokens=('<a>', '<a>')), "'<a>' is given twice"),
+    (dict(new_special_tokens=('<bos>',)), "'<bos>' is given twice, or is one"),
+    (dict(new_special_tokens=('a',)), "'a' has fewer than two characters"),
   ],
 )
 def test_settings_out_of_range_are_errors(fields, message):
