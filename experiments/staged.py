@@ -30,14 +30,18 @@ class Staged:
   def log(self, text: str) -> None:
     print(f'[{time.perf_counter() - self.begin:5.0f} s] {text}', flush=True)
 
-  def keep_config(self) -> None:
+  def keep_config(self, *free: str) -> None:
     """Writes the config where there is none yet.
+
+    Args:
+      *free: Fields that may change from call to call; they are not written.
 
     Raises:
       ValueError: If there is another.
     """
     path = self.workdir / 'config.json'
     now = config_lib.to_dict(self.config)
+    now = {name: value for name, value in now.items() if name not in free}
     if not path.exists():
       self.workdir.mkdir(parents=True, exist_ok=True)
       files.write_json(path, now)

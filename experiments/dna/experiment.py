@@ -1,6 +1,6 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pre-trains an encoder, then fine-tunes it on each task.
+"""Pre-trains an encoder, then fine-tunes it on each task, or on some.
 
   <workdir>/pretrain/            a run directory, see `jaxtok.runs`
   <workdir>/tasks/NAME.json      scores by start and seed
@@ -38,10 +38,16 @@ class Config:
   tasks: dict[str, finetune_lib.Task] = dataclasses.field(default_factory=dict)
   seeds: tuple[int, ...] = (0,)  # Of fine-tuning.
   starts: tuple[str, ...] = STARTS  # 'random' shows what pre-training gives.
+  only: tuple[str, ...] = ()  # Tasks of this call; () means all.
 
   def __post_init__(self):
     if unknown := set(self.starts) - set(STARTS):
       raise ValueError(f'starts={unknown} must be among {STARTS}.')
+    if unknown := set(self.only) - set(self.tasks):
+      raise ValueError(
+        f'only={sorted(unknown)} must be among the tasks: '
+        f'{", ".join(self.tasks)}.'
+      )
 
 
 @dataclasses.dataclass
@@ -52,7 +58,7 @@ class Experiment(staged.Staged):
 
   def __post_init__(self):
     super().__post_init__()
-    self.keep_config()
+    self.keep_config('only')
 
   @functools.cached_property
   def encoder(self) -> finetune_lib.Encoder:
@@ -73,18 +79,37 @@ class Experiment(staged.Staged):
         encoder = self.encoder
         if start == 'random':
           encoder = dataclasses.replace(encoder, params=None)
-        task = c.tasks[name]
-        done.append(finetune_lib.finetune(encoder, task, c.finetune, seed=seed))
+        task, label = c.tasks[name], f'{name} from {start} weights, seed {seed}'
+        done.append(
+          finetune_lib.finetune(
+            encoder,
+            task,
+            c.finetune,
+            seed=seed,
+            log=lambda text, label=label: self.log(f'{label}, {text}'),
+          )
+        )
         files.write_json(path, found)
-        shown = f'{task.metric} {done[-1][task.metric]:.3f}'
-        self.log(f'{name} from {start} weights, seed {seed}: {shown}')
+        self.log(f'{label}: {task.metric} {done[-1][task.metric]:.3f}')
     return found
+
+  def _is_done(self, name: str) -> bool:
+    """Whether a task of another call has all its scores."""
+    path = self.workdir / 'tasks' / f'{name}.json'
+    if not path.exists():
+      return False
+    found, num = files.read_json(path), len(self.config.seeds)
+    return all(len(found.get(x, [])) >= num for x in self.config.starts)
 
   def run(self) -> str:
     """Everything; writes table.md and returns it as plain text."""
     header = ['task', 'metric', FLOOR, *self.config.starts, 'cut']
     rows = []
     for name, task in self.config.tasks.items():
+      if name not in (self.config.only or self.config.tasks) and not (
+        self._is_done(name)
+      ):
+        continue
       found = self.task(name)
       cells = [_shown([found['floor'][task.metric]])]
       for start in self.config.starts:

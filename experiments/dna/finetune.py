@@ -8,6 +8,7 @@ ones that are tested, as in the code of arXiv:2306.15006.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -104,9 +105,21 @@ def rows(task: Task, tokenizer: Any) -> dict[str, labelled.Rows]:
 
 
 def finetune(
-  encoder: Encoder, task: Task, config: Config, *, seed: int
+  encoder: Encoder,
+  task: Task,
+  config: Config,
+  *,
+  seed: int,
+  log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
   """Trains and tests.
+
+  Args:
+    encoder: What is trained on.
+    task: The data.
+    config: Settings.
+    seed: Of the last layer and of the order.
+    log: Told of each epoch.
 
   Returns:
     `mcc`, `macro_f1` and `accuracy` of the test split, `validation_nats` of the
@@ -133,7 +146,9 @@ def finetune(
   )
   program = _program(model, config, task.warmup_steps, steps, seed)
   with jax.set_mesh(program.layout.mesh):
-    best, nats = _train(program, encoder, data, config, seed, steps, per_epoch)
+    best, nats = _train(
+      program, encoder, data, config, seed, steps, per_epoch, log
+    )
     predicted = program.logprobs(best, data['test']).argmax(axis=1)
   table = scores.confusion(
     data['test'].labels_n, predicted, task.data.num_classes
@@ -196,7 +211,7 @@ def _program(
   return _Program(layout, seed)
 
 
-def _train(program, encoder, data, config, seed, steps, per_epoch):
+def _train(program, encoder, data, config, seed, steps, per_epoch, log):
   """The state of the best epoch, and its validation loss."""
   layout = program.layout
   now = layout.init(seed)
@@ -217,6 +232,7 @@ def _train(program, encoder, data, config, seed, steps, per_epoch):
         f'the loss is not finite at step {number}. Lower finetune.lr='
         f'{config.lr}.'
       )
+    log(f'step {number}/{steps}: validation {nats:.4f} nats')
     if nats < least:
       best, least = jax.tree.map(np.asarray, now), nats
   return jax.device_put(best, layout.shardings), float(least)

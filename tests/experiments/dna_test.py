@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiment on DNA runs, resumes, and beats chance where it can."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -85,9 +86,42 @@ def test_a_run_pretrains_finetunes_and_resumes(name, tmp_path, programs):
   found['random'][0]['mcc'] = 0.125
   record.write_text(json.dumps(found))
   assert '0.125' in experiment.Experiment(config, tmp_path).run()
+  config.tasks['more'] = config.tasks['motifs']
+  with pytest.raises(ValueError, match='holds another config'):
+    experiment.Experiment(config, tmp_path)
+  del config.tasks['more']
+  config.only = ('motifs',)
+  assert '0.125' in experiment.Experiment(config, tmp_path).run()
+  with pytest.raises(ValueError, match=r"only=\['x'\] must be among .* motifs"):
+    dataclasses.replace(config, only=('x',))
   config.seeds = (0, 1)
   with pytest.raises(ValueError, match='holds another config'):
     experiment.Experiment(config, tmp_path)
+
+
+def test_some_tasks_are_run_and_those_of_before_are_shown(
+  tmp_path, monkeypatch
+):
+  scores = dict(mcc=0.5, cut=0.0, steps=1)
+  monkeypatch.setattr(
+    experiment.finetune_lib, 'finetune', lambda *args, **kwargs: dict(scores)
+  )
+  monkeypatch.setattr(
+    experiment.naive_bayes, 'score', lambda task: dict(mcc=0.25)
+  )
+  monkeypatch.setattr(
+    experiment.Experiment,
+    'encoder',
+    finetune.Encoder(config=None, tokenizer=None, params=None),
+  )
+  config = tiny(CONFIGS[0])
+  config.tasks['second'] = config.tasks['motifs']
+  config.only = ('motifs',)
+  assert 'second' not in experiment.Experiment(config, tmp_path).run()
+  config.only = ('second',)
+  shown = experiment.Experiment(config, tmp_path).run()
+  assert 'motifs' in shown
+  assert 'second' in shown
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ Zhou et al. 2023, arXiv:2306.15006.
 
 Sizes: tiny (made-up DNA, a minute), small (genomes and tasks of GUE from the
 folder `$JAXTOK_DATA`), paper (117 M parameters; its data are not included: set
-config.pretrain.data.source.path to FASTA files).
+config.pretrain.data.source.path to FASTA files). Of several tasks,
+--config.only="('mouse/2', 'mouse/3')" takes some; another call takes others.
 """
 
 from experiments import sizes
