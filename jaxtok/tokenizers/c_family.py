@@ -5,9 +5,9 @@
 Literals are those of each language's lexical grammar. What follows is ours:
 
 * A literal that does not end (on its line, if it may not go on) is none: its
-  first character is an operator and the code goes on behind it, so that the
-  apostrophe of a sentence costs one unit. A block comment without an end goes
-  to the end of the text.
+  quote is an operator and the code goes on behind it, so that the apostrophe of
+  a sentence costs one unit. A block comment without an end goes to the end of
+  the text.
 * A string with code in it (`${x}`, `$"{x}"`) is one string.
 * An annotation, a directive and a private name are names with their sign:
   `@Override`, `#include`, `#x`. What `#error`, `#warning`, `#region` and
@@ -222,7 +222,9 @@ _BEFORE_REGEX = frozenset(
 def lex(data: bytes, language: str) -> list[tuple[int, int, str]]:
   """Lexical units of a program: (start, stop, kind) in bytes; they tile.
 
-  Never fails on a program, be it broken or of another language.
+  Never fails on a program, be it broken or of another language. Time is
+  proportional to the text, unless strings with code in them, or raw ones, open
+  again and again without an end.
 
   Args:
     data: The program; what is no UTF-8 are operators of one byte.

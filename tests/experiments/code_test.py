@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.claims import code_translate as claim
 from experiments.code import __main__ as cli
 from experiments.code import (
   fit,
@@ -225,6 +226,19 @@ def test_each_kind_is_cut_by_the_rules_of_its_language(archive):
   np.testing.assert_array_equal(
     java.units_bs.max(1) + 1, python.units_bs.max(1)
   )
+
+
+def test_the_claim_keeps_the_rules_with_which_it_was_measured(
+  monkeypatch, tmp_path
+):
+  seen = []
+  numbers = dict.fromkeys(
+    ('bleu', 'exact_match', 'nats', 'flops', 'positions_kept', 'test_pairs'), 1
+  )
+  monkeypatch.setattr(translation, 'data', seen.append)
+  monkeypatch.setattr(translation, 'run', lambda *args: numbers)
+  claim.measure(tmp_path, seed=0)
+  assert [config.task.rules for config in seen] == ['python']
 
 
 def test_the_help_names_all_kinds():
