@@ -241,9 +241,14 @@ def test_the_claim_keeps_the_rules_with_which_it_was_measured(
   assert [config.task.rules for config in seen] == ['python']
 
 
-def test_the_help_names_all_kinds():
-  for kind in (*tasks.KINDS, *pairs.KINDS):
-    assert kind in cli.__doc__
+def test_the_help_and_the_list_name_all_kinds():
+  for module, kinds in (
+    (code_merge, tasks.KINDS),
+    (code_translate, pairs.KINDS),
+  ):
+    for kind in kinds:
+      assert kind in cli.__doc__
+      assert kind in module.__doc__.splitlines()[0]
 
 
 def test_the_table_has_a_row_for_each_way_to_merge(tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An encoder that merges the tokens of identifiers (arXiv:2507.14423).
+"""Classes from merged tokens: modules, defects, cloze (arXiv:2507.14423).
 
   python -m experiments.code --workdir=runs/code \\
       --config=experiments/code/configs/code_merge.py:tiny
 
-Other programs: --config.task.kind=defects or cloze (`experiments.code.tasks`).
+An encoder that merges the tokens of each identifier. The task is modules, or
+with --config.task.kind=defects or cloze another (`experiments.code.tasks`).
 
 Sizes: tiny, minute (of the table of tasks in docs/code.md), small (minutes),
 paper (CodeBERT's: 12 layers of width 768, rows of 512 tokens; with

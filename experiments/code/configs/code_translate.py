@@ -1,12 +1,13 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Translates programs from merged lexical units (arXiv:2507.14423).
+"""Translation: java_cs, refinement, concode, camel (arXiv:2507.14423).
 
   python -m experiments.code --workdir=runs/translate \\
       --config=experiments/code/configs/code_translate.py:tiny
 
-Other pairs: --config.task.kind=refinement (buggy to fixed methods) or concode
-(English to methods); see `experiments.code.pairs`.
+From merged lexical units. Other pairs than Java and C#:
+--config.task.kind=refinement (buggy to fixed methods) or concode (English to
+methods); see `experiments.code.pairs`.
 
 Sizes: tiny (lines of Python, no data needed), minute (of the table of tasks in
 docs/code.md) and small (Java to C#, methods of up to 64 tokens of CodeXGLUE, in
