@@ -8,7 +8,11 @@
       [--config.task.kind=defects] [--config.model.layer=2] \\
       [--config.hows="('none', 'average')"]
   python -m experiments.code --workdir=runs/translate \\
-      --config=experiments/code/configs/code_translate.py:tiny
+      --config=experiments/code/configs/code_translate.py:tiny \\
+      [--config.task.kind=refinement]
+
+Kinds of tasks: modules, defects, cloze (code_merge.py); java_cs, refinement,
+concode, camel (code_translate.py); docs/code.md says what they are.
 
 Trains the model without merging, with means, and with learned weights (hows),
 and writes a table, table.md, and what each model says of the test, NAME.txt.

@@ -24,11 +24,14 @@ LAYERS = (0, 1, 6, 10, 11)
 _LENGTH = 512  # Tokens of a program, two special ones included; else cut.
 
 
-def count(tokenizer: hf.HfTokenizer, programs: list[bytes]) -> tuple[int, int]:
+def count(
+  tokenizer: hf.HfTokenizer, programs: list[bytes], language: str
+) -> tuple[int, int]:
   """Tokens and units of all programs, two special tokens each included."""
   tokens = units = 0
   for program in programs:
-    unit = code_units.units(tokenizer, program)[1][: _LENGTH - 2]
+    unit = code_units.units(tokenizer, program, language=language)[1]
+    unit = unit[: _LENGTH - 2]
     tokens += len(unit) + 2
     units += int(unit.max(initial=-1)) + 1 + 2
   return tokens, units
@@ -51,15 +54,16 @@ def saved(tokens: int, units: int, layer: int) -> float:
   return 1 - cost(units) / cost(tokens)
 
 
-def _programs() -> dict[str, list[bytes]]:
+def _programs() -> dict[tuple[str, str], list[bytes]]:
+  """Programs by what they are and their language."""
   functions = tasks.Config(kind='modules', num_examples=10**6).load(0)[0]
-  found = {'Python, standard library': functions}
+  found = {('Python, standard library', 'python'): functions}
   if os.environ.get('JAXTOK_DATA'):
     _, test = pairs.Config(num_test=0).load(0)
-    found['Java, translation'] = [source for source, _ in test]
-    found['C#, translation'] = [target for _, target in test]
+    found['Java, translation', 'java'] = [source for source, _ in test]
+    found['C#, translation', 'csharp'] = [target for _, target in test]
     methods = tasks.Config(kind='defects', num_examples=10**6).load(0)[0]
-    found['Java, defects'] = methods
+    found['Java, defects', 'java'] = methods
   return found
 
 
@@ -71,8 +75,8 @@ def main() -> None:
   parser.add_argument('--tokenizer', required=True, help='file or folder')
   tokenizer = hf.Config(path=parser.parse_args().tokenizer).make()
   rows = []
-  for name, programs in _programs().items():
-    tokens, units = count(tokenizer, programs)
+  for (name, language), programs in _programs().items():
+    tokens, units = count(tokenizer, programs, language)
     mean = [round(total / len(programs)) for total in (tokens, units)]
     shares = [f'{saved(*mean, layer):.1%}' for layer in LAYERS]
     row = [name, str(len(programs)), str(mean[0]), f'{units / tokens:.3f}']

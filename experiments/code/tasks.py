@@ -5,13 +5,22 @@
 modules  Functions of Python's standard library, by the module they are in.
          The modules' names do not occur in what is shown but by chance.
 defects  Java methods before and after a fix (CodeXGLUE, code refinement,
-         small): which of the two it is. Reads `code/codexglue.zip` in the
-         folder that the environment variable JAXTOK_DATA names. Both of a
-         pair are on the same side of the split.
+         small): which of the two it is. Both of a pair are on the same side of
+         the split.
+cloze    Functions in Go, Java and JavaScript in which a word is hidden
+         (CodeXGLUE, cloze test, max and min): which of the two it is.
+
+The last two read `code/codexglue.zip` in the folder that the environment
+variable JAXTOK_DATA names.
+
+The copy of the cloze test lacks the answers of the words that are hidden in it.
+A program is of use if there is another `max` or `min`: the first is hidden and
+asked for (`ASKED`), what CodeXGLUE hides stays so (`HIDDEN`).
 """
 
 import ast
 import dataclasses
+import json
 import os
 import pathlib
 import sysconfig
@@ -22,11 +31,22 @@ import numpy as np
 from jaxtok.config import configclass
 from jaxtok.tokenizers import base, code_units
 
-KINDS = ('modules', 'defects')
+# Each kind's language; see `code_units.LANGUAGES`.
+KINDS = {'modules': 'python', 'defects': 'java', 'cloze': 'c_family'}
+ASKED, HIDDEN = '__asked__', '__hidden__'
 MODULES = (
   *('argparse', 'ast', 'datetime', 'inspect', 'ipaddress'),
   *('pickle', 'statistics', 'tarfile', 'turtle', 'typing'),
 )
+
+_CLOZE = ('max', 'min')  # Class 0 and class 1.
+_AROUND = 24  # Tokens of CodeXGLUE on each side of the word asked for.
+
+
+def check_language(language: str) -> None:
+  """Raises a ValueError if it is neither '' nor a language."""
+  if language:
+    code_units.check_language(language)
 
 
 @configclass
@@ -34,12 +54,14 @@ class Config:
   """Which programs, and how many."""
 
   kind: str = 'modules'
+  language: str = ''  # Whose units are merged; '' means that of the kind.
   num_examples: int = 2000  # In all.
   test_share: float = 0.2
 
   def __post_init__(self):
     if self.kind not in KINDS:
       raise ValueError(f'kind={self.kind!r} must be one of {", ".join(KINDS)}.')
+    check_language(self.language)
     if self.num_examples < 10:
       raise ValueError(f'num_examples={self.num_examples} must be >= 10.')
     if not 0 < self.test_share < 1:
@@ -49,9 +71,15 @@ class Config:
   def num_classes(self) -> int:
     return len(MODULES) if self.kind == 'modules' else 2
 
+  @property
+  def rules(self) -> str:
+    """The language whose units are merged."""
+    return self.language or KINDS[self.kind]
+
   def load(self, seed: int) -> tuple[list[bytes], np.ndarray, int]:
     """Programs, labels, and how many of them, the first, are for training."""
-    groups = _modules() if self.kind == 'modules' else _defects()
+    make = {'modules': _modules, 'defects': _defects, 'cloze': _cloze}
+    groups = make[self.kind]()
     order = np.random.default_rng(seed).permutation(len(groups))
     size = len(groups[0])
     order = order[: self.num_examples // size]
@@ -118,6 +146,32 @@ def _defects() -> list[list[tuple[bytes, int]]]:
   ]
 
 
+def _cloze() -> list[list[tuple[bytes, int]]]:
+  """Programs with a `max` or `min` that is asked for, each its own group."""
+  groups = []
+  with archive("kind='modules'") as opened:
+    for language in ('go', 'java', 'javascript'):
+      lines = opened.read(f'cloze_maxmin/{language}.jsonl').splitlines()
+      for line in lines:
+        found = _asked(json.loads(line)['pl_tokens'])
+        if found is not None:
+          groups.append([found])
+  return groups
+
+
+def _asked(tokens: list[str]) -> tuple[bytes, int] | None:
+  """The text around the first `max` or `min`, and which it is, if any."""
+  at = next((i for i, token in enumerate(tokens) if token in _CLOZE), None)
+  if at is None:
+    return None
+  shown = [HIDDEN if token == '<mask>' else token for token in tokens]
+  shown[at] = ASKED
+  # Behind a comment up to the end of its line a new one begins.
+  words = [x + '\n' if x.startswith('//') else x + ' ' for x in shown]
+  text = ''.join(words[max(at - _AROUND, 0) : at + _AROUND + 1])
+  return text.strip().encode(), _CLOZE.index(tokens[at])
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
   """Programs as arrays of one width.
@@ -151,6 +205,7 @@ def rows(
   labels: np.ndarray,
   length: int,
   *,
+  language: str,
   prefix: tuple[int, ...] = (),
   suffix: tuple[int, ...] = (),
 ) -> Rows:
@@ -161,6 +216,7 @@ def rows(
     programs: Their text.
     labels: Their classes.
     length: Tokens of a row; static. What is longer is cut before the suffix.
+    language: See `code_units.units`.
     prefix: Ids before each; () is one new token, `tokenizer.vocab_size`.
     suffix: Ids after each.
 
@@ -176,7 +232,9 @@ def rows(
   tokens_bt = np.zeros((len(programs), length), np.int32)
   units_bt = np.full((len(programs), length), -1, np.int32)
   for i, program in enumerate(programs):
-    ids, unit = surrounded(tokenizer, program, room, prefix, suffix)
+    ids, unit = surrounded(
+      tokenizer, program, room, prefix, suffix, language=language
+    )
     tokens_bt[i, : len(ids)] = ids
     units_bt[i, : len(ids)] = unit
   return Rows(tokens_bt, units_bt, labels)
@@ -188,9 +246,11 @@ def surrounded(
   room: int,
   prefix: tuple[int, ...],
   suffix: tuple[int, ...],
+  *,
+  language: str,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Ids and units of a program between special tokens, units of one."""
-  ids, unit = code_units.units(tokenizer, program)
+  ids, unit = code_units.units(tokenizer, program, language=language)
   ids, unit = ids[:room], unit[:room]
   first = len(prefix)
   last = first + unit.max(initial=-1) + 1

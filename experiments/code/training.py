@@ -43,7 +43,7 @@ class Config(fit.Run):
 def data(config: Config) -> tuple[Any, tasks.Rows, tasks.Rows]:
   """The tokenizer, and rows for training and for the test."""
   programs, labels, num = config.task.load(config.seed)
-  around = {}
+  around: dict[str, Any] = {}
   if config.init:
     tokenizer = pretrained.tokenizer(config.init)
     ends = pretrained.ends(config.init, tokenizer, config.prefix)
@@ -52,6 +52,7 @@ def data(config: Config) -> tuple[Any, tasks.Rows, tasks.Rows]:
     tokenizer = hf.Train(vocab_size=config.vocab_size).make(
       lambda: programs[:num]
     )
+  around['language'] = config.task.rules
   every = tasks.rows(tokenizer, programs, labels, config.length, **around)
   index = np.arange(len(programs))
   return tokenizer, every.take(index[:num]), every.take(index[num:])

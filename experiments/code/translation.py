@@ -71,7 +71,9 @@ def data(config: Config) -> Data:
     )
     bos, eos = tokenizer.special.bos, tokenizer.special.eos
     ends = pretrained.Ends((bos,), (eos,), start=bos, stop=eos)
-  encode = lambda part: pairs.rows(tokenizer, part, config.length, ends)
+  encode = lambda part: pairs.rows(
+    tokenizer, part, config.length, ends, language=config.task.rules
+  )
   found = Data(tokenizer, ends, encode(train), encode(test))
   for name, part in (('training', found.train), ('test', found.test)):
     print(

@@ -69,8 +69,8 @@ FOLDERS: dict[str, frozenset[str]] = {
   ),
   'jaxtok/tokenizers': frozenset(
     {
-      *('arithmetic', 'base', 'bytelevel', 'bytes', 'code_units', 'coded'),
-      *('concat', 'dna'),
+      *('arithmetic', 'base', 'bytelevel', 'bytes', 'c_family', 'code_units'),
+      *('coded', 'concat', 'dna'),
       *('files', 'gzip', 'hf', 'libraries', 'lossy', 'metaspace', 'parallel'),
       *('ragged', 'saved', 'spec', 'speed', 'stream', 'subword', 'training'),
       *('utf8', 'word_bytes', 'words'),

@@ -4,9 +4,11 @@
 
 arXiv:2507.14423, section 3: a tokenizer cuts an identifier into pieces, and a
 model may put them together again. Units are identifiers and keywords, numbers,
-strings of one line and operators, found by `words.code_units`, whose rules are
-those of Python; in languages of C's family they find the same units but for
-comments, whose words come out as names.
+strings of one line and operators, found by the rules of the program's language:
+`words.code_units` for Python, `c_family.lex` for C, C++, C#, Go, Java and
+JavaScript. The languages differ in more than comments: to Python's rules `&&`
+and `++` are two operators, `1L` is a number and a name, and an apostrophe in a
+comment of C opens a string.
 """
 
 from collections.abc import Collection
@@ -14,15 +16,17 @@ from collections.abc import Collection
 import numpy as np
 from jaxtyping import Int
 
-from jaxtok.tokenizers import base, words
+from jaxtok.tokenizers import base, c_family, words
 
 MERGED = ('name', 'number', 'operator', 'string')
+LANGUAGES = ('python', *c_family.LANGUAGES)
 
 
 def units(
   tokenizer: base.Tokenizer,
   data: bytes,
   *,
+  language: str = 'python',
   merged: Collection[str] = MERGED,
 ) -> tuple[Int[np.ndarray, 'n'], Int[np.ndarray, 'n']]:
   """Token ids of a program, and the unit of each, counted from 0.
@@ -30,17 +34,41 @@ def units(
   Args:
     tokenizer: Any whose tokens have bytes of their own.
     data: The program.
-    merged: Kinds of `words.code_units` whose tokens make one unit. Tokens of
-      other kinds (white space, comments) and of strings over several lines,
-      which are prose, are units of one.
+    language: Whose rules cut it, one of `LANGUAGES`.
+    merged: Kinds of units whose tokens become one. Tokens of other kinds
+      (white space, comments) and of strings over several lines, which are
+      prose, are units of one.
+
+  Raises:
+    ValueError: If there is no such language.
   """
   ids, offsets = tokenizer.encode_with_offsets(data)
   spans = [
     (start, stop)
-    for start, stop, kind in words.code_units(data)
+    for start, stop, kind in lex(data, language)
     if kind in merged and b'\n' not in data[start:stop]
   ]
   return ids, align(offsets, spans)
+
+
+def lex(data: bytes, language: str) -> list[tuple[int, int, str]]:
+  """Lexical units of a program: (start, stop, kind) in bytes; they tile.
+
+  Raises:
+    ValueError: If there is no such language.
+  """
+  check_language(language)
+  if language == 'python':
+    return words.code_units(data)
+  return c_family.lex(data, language)
+
+
+def check_language(language: str) -> None:
+  """Raises a ValueError if there is no such language."""
+  if language not in LANGUAGES:
+    raise ValueError(
+      f'language={language!r} must be one of {", ".join(LANGUAGES)}.'
+    )
 
 
 def align(

@@ -30,7 +30,7 @@ _PUNCTUATION = regex.compile(r'\p{P}')
 _CAMEL = regex.compile(r'(?<=\p{Ll})(?=\p{Lu})')
 
 
-def _characters(data: bytes) -> tuple[str, Int[np.ndarray, 'n']]:
+def characters(data: bytes) -> tuple[str, Int[np.ndarray, 'n']]:
   """One character per UTF-8 character or invalid byte, and where each ends."""
   text = data.decode('utf-8', 'surrogateescape')
   sizes = [
@@ -41,7 +41,7 @@ def _characters(data: bytes) -> tuple[str, Int[np.ndarray, 'n']]:
 
 def whitespace_words(data: bytes) -> Ends:
   """Ends of words by the rule `whitespace`."""
-  text, ends = _characters(data)
+  text, ends = characters(data)
   if not text:
     return ends
   is_end = np.zeros(len(text), bool)
@@ -59,7 +59,7 @@ def uax29_words(data: bytes) -> Ends:
   (P) or else text (T); (6) from the left, a T joins an S before it, and a P
   joins an S, T or P before it.
   """
-  text, ends = _characters(data)
+  text, ends = characters(data)
   if not text:
     return ends
   words, last = [], ''
@@ -141,7 +141,7 @@ def code_units(data: bytes) -> list[tuple[int, int, str]]:
   'number', 'name' (keywords too), 'operator'. Never fails: what is no Python
   comes out as operators of one character, an unfinished string as a string.
   """
-  text, ends = _characters(data)
+  text, ends = characters(data)
   edges = np.concatenate([[0], ends])
   return [
     (int(edges[m.start()]), int(edges[m.end()]), m.lastgroup)

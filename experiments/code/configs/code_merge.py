@@ -1,13 +1,16 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""An encoder that merges the tokens of identifiers (arXiv:2507.14423).
+"""Classes from merged tokens: modules, defects, cloze (arXiv:2507.14423).
 
   python -m experiments.code --workdir=runs/code \\
       --config=experiments/code/configs/code_merge.py:tiny
 
-Sizes: tiny, small (minutes), paper (CodeBERT's: 12 layers of width 768, rows of
-512 tokens; with --config.init=FOLDER its weights and tokens, without, random
-weights).
+An encoder that merges the tokens of each identifier. The task is modules, or
+with --config.task.kind=defects or cloze another (`experiments.code.tasks`).
+
+Sizes: tiny, minute (of the table of tasks in docs/code.md), small (minutes),
+paper (CodeBERT's: 12 layers of width 768, rows of 512 tokens; with
+--config.init=FOLDER its weights and tokens, without, random weights).
 """
 
 from experiments import sizes
@@ -21,6 +24,7 @@ def get_config(size: str = 'small') -> training.Config:
   dim, layers, heads, length, steps, num, lr, dropout = sizes.pick(
     size,
     tiny=(32, 2, 2, 64, 20, 200, 1e-3, 0.0),
+    minute=(32, 2, 2, 96, 300, 2000, 3e-3, 0.0),
     small=(64, 4, 2, 128, 400, 2000, 1e-3, 0.0),
     paper=(768, 12, 12, 512, 10_000, 10_000, 5e-5, 0.1),
   )

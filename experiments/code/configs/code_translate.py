@@ -1,13 +1,18 @@
 # Copyright 2026 The jaxtok Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Translates Java to C# from merged lexical units (arXiv:2507.14423).
+"""Translation: java_cs, refinement, concode, camel (arXiv:2507.14423).
 
   python -m experiments.code --workdir=runs/translate \\
       --config=experiments/code/configs/code_translate.py:tiny
 
-Sizes: tiny (lines of Python, no data needed), small (methods of up to 64 tokens
-of CodeXGLUE, in the folder that JAXTOK_DATA names), paper (CodeT5's: with
---config.init=FOLDER its weights; without, random ones).
+From merged lexical units. Other pairs than Java and C#:
+--config.task.kind=refinement (buggy to fixed methods) or concode (English to
+methods); see `experiments.code.pairs`.
+
+Sizes: tiny (lines of Python, no data needed), minute (of the table of tasks in
+docs/code.md) and small (Java to C#, methods of up to 64 tokens of CodeXGLUE, in
+the folder that JAXTOK_DATA names), paper (CodeT5's: with --config.init=FOLDER
+its weights; without, random ones).
 """
 
 from experiments import sizes
@@ -21,6 +26,7 @@ def get_config(size: str = 'small') -> translation.Config:
   dim, layers, heads, length, steps, batch, lr = sizes.pick(
     size,
     tiny=(32, 2, 2, 48, 20, 8, 3e-3),
+    minute=(64, 2, 4, 64, 300, 16, 3e-3),
     small=(128, 3, 4, 64, 1500, 16, 2e-3),
     paper=(768, 12, 12, 512, 50_000, 16, 5e-5),
   )
@@ -33,7 +39,7 @@ def get_config(size: str = 'small') -> translation.Config:
     layer=1,
     dropout=0.1 if size == 'paper' else 0.0,
   )
-  task = pairs.Config(num_train=0)
+  task = pairs.Config(num_train=0, num_test=128 if size == 'minute' else 1000)
   if size == 'tiny':
     task = pairs.Config(kind='camel', num_train=400, num_test=20)
   return translation.Config(
