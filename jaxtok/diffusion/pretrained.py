@@ -173,6 +173,11 @@ class Aligned:
 
   model: Any
 
+  @property
+  def config(self) -> Any:
+    """That of `model`, e.g. for its `vocab_size`."""
+    return self.model.config
+
   def __call__(
     self,
     tokens_bt: Int[Array, 'b t'],
@@ -302,6 +307,20 @@ class Denoiser:
     return sampling_lib.filter_logits(
       logits_btv, filters, banned_v, is_top_p_first=True
     )
+
+
+def check_ids(
+  vocab_size: int, *, mask_id: int, eos_ids: tuple[int, ...] = ()
+) -> None:
+  """Raises ValueError if a token is none of the model's."""
+  ids = {'mask_id': (mask_id, [mask_id]), 'eos_ids': (eos_ids, eos_ids)}
+  for name, (shown, each) in ids.items():
+    if not all(0 <= i < vocab_size for i in each):
+      raise ValueError(
+        f'{name}={shown} must be in [0, {vocab_size}), ids of the model. Give '
+        'those it was trained with: of a run, `config.objective.mask_id` and '
+        "the tokenizer's eos; of a checkpoint, `interop.conventions`."
+      )
 
 
 def check_prompt(config: Config, prompt_len: int) -> None:
