@@ -24,7 +24,7 @@ from experiments.unmasking import training
 from jaxtok import runs
 from jaxtok.config import configclass
 from jaxtok.data import answers
-from jaxtok.diffusion import denoisers, exact_match, pretrained
+from jaxtok.diffusion import denoisers, exact_match, fitting, pretrained
 from jaxtok.models import interop
 from jaxtok.tokenizers import hf
 
@@ -63,19 +63,14 @@ class OfRun(denoiser_lib.Source):
 
     Raises:
       FileNotFoundError: If there is no such run, or no checkpoint.
-      ValueError: If its model is no masked diffusion model without time.
+      ValueError: If its model is no plain denoiser, see `fitting`.
     """
     run = runs.load(self.path)
     objective = run.config.objective
-    is_fine = hasattr(objective, 'mask_id') and not (
-      getattr(objective, 'is_timed', False) or hasattr(objective, 'block')
-    )
-    if not is_fine:
-      raise ValueError(
-        f'denoiser.path={self.path} was trained with '
-        f'{type(objective).__module__}. A denoiser fills in masks without '
-        'being told a time or a block, e.g. a run of configs/llada_sft.py.'
-      )
+    try:
+      fitting.check_plain(objective)
+    except ValueError as e:
+      raise ValueError(f'denoiser.path={self.path}: {e}') from e
     data = run.config.data
     return LanguageModel(
       model=run.model,

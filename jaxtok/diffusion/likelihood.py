@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtok.diffusion import losses, pretrained, samplers
+from jaxtok.diffusion import fitting, losses, pretrained, samplers
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +63,8 @@ def log_likelihood(
   mostly smaller than the standard error, which knows nothing of that.
 
   Args:
-    model: A bidirectional `SequenceModel`, e.g. from `interop.load`.
+    model: A bidirectional `SequenceModel`, e.g. from `interop.load`; of a run,
+      ask `fitting.check_plain` before.
     prompt_bt: Tokens before the answer; Dream needs at least one.
     answer_bt: The tokens that are scored.
     mask_id: The mask token; static.
@@ -79,7 +80,8 @@ def log_likelihood(
 
   Raises:
     ValueError: If there are no samples, or no prompt though logits are shifted,
-      or padding behind a prompt, or `mask_id` is none of the model's tokens.
+      or padding behind a prompt, or `mask_id` is none of the model's tokens,
+      or the model is no plain denoiser.
   """
   score, is_answer_bt = _scorer(
     model,
@@ -142,7 +144,8 @@ def log_likelihood_by_orders(
 
   Raises:
     ValueError: If there are no orders, or no prompt though logits are shifted,
-      or padding behind a prompt, or `mask_id` is none of the model's tokens.
+      or padding behind a prompt, or `mask_id` is none of the model's tokens,
+      or the model is no plain denoiser.
   """
   score, is_answer_bt = _scorer(
     model,
@@ -199,6 +202,7 @@ def _scorer(
   is_answer_bt,
 ) -> tuple[Callable, Array]:
   """Log-probabilities of the answer's tokens where some are masked."""
+  fitting.check_model(model)
   is_padded = is_prompt_bt is not None or is_answer_bt is not None
   if is_prompt_bt is None:
     is_prompt_bt = jnp.ones(prompt_bt.shape, bool)

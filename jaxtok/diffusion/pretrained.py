@@ -31,6 +31,7 @@ from jaxtok.diffusion import (
   block_cache,
   budgets,
   denoisers,
+  fitting,
   samplers,
   schedules,
   selectors,
@@ -382,12 +383,12 @@ def generate(
     two per step with guidance.
 
   Raises:
-    ValueError: If a token is none of the model's, or the prompt is empty and
-      logits are shifted, or there is padding behind a prompt, or `eos_ids` is
-      empty and `config.eos` needs it, or the end of text shall come last, but
-      there is a selector.
+    ValueError: If the model is no plain denoiser, see `fitting`, or has not all
+      tokens, or the prompt is empty and logits are shifted, or padding is
+      behind a prompt, or `config.eos` needs `eos_ids` or forbids a selector.
   """
   b, prompt_len = prompt_bt.shape
+  fitting.check_model(model)
   check_ids(model.config.vocab_size, mask_id=mask_id, eos_ids=eos_ids)
   check_prompt(config, prompt_len, is_prompt_bt)
   if config.eos != 'none' and not eos_ids:

@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.diffusion_lm.configs import llada_sft, mdlm
+from experiments.diffusion_lm.configs import llada_sft
 from experiments.unmasking import experiment, questions, training
 from experiments.unmasking.configs import questions as config_file
-from jaxtok import train
+from jaxtok import runs, train
 from jaxtok.data import answers, jsonl
-from jaxtok.diffusion import denoisers, pretrained, samplers, selectors
+from jaxtok.diffusion import (
+  bd3lm,
+  denoisers,
+  genmd4,
+  mdlm,
+  pretrained,
+  samplers,
+  selectors,
+)
 from jaxtok.models import interop, transformer
 from jaxtok.tasks import base
 from jaxtok.tokenizers import bytes as byte_tokenizer
@@ -254,13 +263,25 @@ def test_a_run_of_a_language_model_is_unmasked_to_the_picture(tmp_path):
   assert again.run().table() == outcome.table()
 
 
-@pytest.mark.slow
-def test_a_run_that_is_no_denoiser_is_refused(tmp_path):
-  source = mdlm.get_config('tiny')
-  source.steps, source.evals = 1, {}
-  source.objective.is_timed = True
-  from jaxtok import runs
-
-  runs.start(tmp_path / 'timed', source)
-  with pytest.raises(ValueError, match='without being told a time'):
-    questions.OfRun(path=str(tmp_path / 'timed')).load()
+@pytest.mark.parametrize(
+  'objective',
+  [
+    mdlm.Config(mask_id=9, is_timed=True),
+    genmd4.Config(mask_id=9),
+    bd3lm.Config(mask_id=9),
+  ],
+)
+def test_a_run_that_is_no_denoiser_is_refused(monkeypatch, objective):
+  config = types.SimpleNamespace(objective=objective, data=DATA)
+  run = types.SimpleNamespace(
+    config=config,
+    model=language_model().model,
+    tokenizer=byte_tokenizer.Config().make(),
+    num_parameters=1,
+  )
+  monkeypatch.setattr(runs, 'load', lambda path: run)
+  source = questions.OfRun(path='runs/a')
+  with pytest.raises(ValueError, match=r'denoiser\.path=runs/a: .*being told'):
+    source.load()
+  config.objective = mdlm.Config(mask_id=9)
+  assert source.load().mask_id == 9
