@@ -48,6 +48,7 @@ from jaxtok.diffusion import (
   sedd,
   selectors,
 )
+from jaxtok.diffusion import fitting as fitting_lib
 from jaxtok.evals import generation
 from jaxtok.objectives import next_token
 
@@ -181,23 +182,14 @@ def told(objective: Any, denoiser: Any) -> Any:
 def check(run: runs.Run, sampler: str) -> None:
   """Raises ValueError if the sampler does not fit the run's objective."""
   objective = run.config.objective
-  name = type(objective).__module__
-  if not hasattr(objective, 'mask_id'):
-    raise ValueError(
-      f'{run.workdir} was trained with {name}, which has no mask token. Use a '
-      'run of experiments.diffusion_lm.'
-    )
-  special = {bd3lm.Config: 'block', genmd4.Config: 'rates'}
-  want = special.get(type(objective))
-  if getattr(objective, 'is_timed', False):
-    want = 'timed'
-  fitting = [want] if want else ['ancestral', 'remask', 'first_hitting']
-  if isinstance(objective, sedd.Config):
-    fitting.append('analytic')
+  try:
+    fitting = fitting_lib.samplers_of(objective)
+  except ValueError as e:
+    raise ValueError(f'{run.workdir} cannot be sampled: {e}') from e
   if sampler not in fitting:
     raise ValueError(
-      f'sampler={sampler!r} does not fit {name}. Use --sampler='
-      f'{" or ".join(fitting)}.'
+      f'sampler={sampler!r} does not fit {type(objective).__module__}. Use '
+      f'--sampler={" or ".join(fitting)}.'
     )
 
 

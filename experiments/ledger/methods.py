@@ -38,6 +38,7 @@ FOLDERS: dict[str, frozenset[str]] = {
         'estimates',
         'exact_match',
         'first_hitting',
+        'fitting',
         'likelihood',
         'llada',
         'losses',

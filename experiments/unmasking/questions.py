@@ -24,7 +24,7 @@ from experiments.unmasking import training
 from jaxtok import runs
 from jaxtok.config import configclass
 from jaxtok.data import answers
-from jaxtok.diffusion import denoisers, exact_match, pretrained
+from jaxtok.diffusion import denoisers, exact_match, fitting, pretrained
 from jaxtok.models import interop
 from jaxtok.tokenizers import hf
 
@@ -63,19 +63,14 @@ class OfRun(denoiser_lib.Source):
 
     Raises:
       FileNotFoundError: If there is no such run, or no checkpoint.
-      ValueError: If its model is no masked diffusion model without time.
+      ValueError: If its model is no plain denoiser, see `fitting`.
     """
     run = runs.load(self.path)
     objective = run.config.objective
-    is_fine = hasattr(objective, 'mask_id') and not (
-      getattr(objective, 'is_timed', False) or hasattr(objective, 'block')
-    )
-    if not is_fine:
-      raise ValueError(
-        f'denoiser.path={self.path} was trained with '
-        f'{type(objective).__module__}. A denoiser fills in masks without '
-        'being told a time or a block, e.g. a run of configs/llada_sft.py.'
-      )
+    try:
+      fitting.check_plain(objective)
+    except ValueError as e:
+      raise ValueError(f'denoiser.path={self.path}: {e}') from e
     data = run.config.data
     return LanguageModel(
       model=run.model,
@@ -92,9 +87,10 @@ class Published(denoiser_lib.Source):
   """A checkpoint of LLaDA or Dream: a folder with tokenizer.json too."""
 
   path: str
-  mask_id: int = 126_336  # LLaDA's.
-  eos_ids: tuple[int, ...] = (126_081, 126_348)
-  is_shifted: bool = False  # Dream's logits are for the next position.
+  # Ids that its config.json does not name; -1 and () take its own, or those of
+  # the published vocabulary. Whether logits are shifted, its type says.
+  mask_id: int = -1
+  eos_ids: tuple[int, ...] = ()
   dtype: str = 'bfloat16'  # Of the parameters.
 
   def load(self) -> LanguageModel:
@@ -102,23 +98,45 @@ class Published(denoiser_lib.Source):
 
     Raises:
       FileNotFoundError: If there is no such folder.
-      ValueError: If it is no LLaDA or Dream.
+      ValueError: If it is no LLaDA or Dream, or the ids are not its own.
     """
+    try:
+      found = interop.conventions(interop.read_config(self.path))
+    except interop.Unsupported as e:
+      raise ValueError(f'denoiser.path={self.path}: {e}') from e
     config, model = interop.load(self.path, dtype=self.dtype)
-    if getattr(config, 'is_causal', True):
-      raise ValueError(
-        f'denoiser.path={self.path} holds a causal model, which cannot fill in '
-        'masks. Give a checkpoint of LLaDA or Dream.'
-      )
+    mask_id, eos_ids = self._ids(found, config.vocab_size)
     tokenizer = hf.Config(path=os.fspath(self.path), allow_lossy=True).make()
     return LanguageModel(
-      model=pretrained.Aligned(model) if self.is_shifted else model,
+      model=pretrained.Aligned(model) if found.is_shifted else model,
       tokenizer=tokenizer,
-      mask_id=self.mask_id,
-      eos_ids=self.eos_ids,
+      mask_id=mask_id,
+      eos_ids=eos_ids,
       data=None,
       name=os.fspath(self.path),
     )
+
+  def _ids(
+    self, found: interop.Conventions, vocab_size: int
+  ) -> tuple[int, tuple[int, ...]]:
+    """The mask and the ends of text; those given may not contradict."""
+    mask_id = found.mask_id if self.mask_id < 0 else self.mask_id
+    eos_ids = self.eos_ids or found.eos_ids
+    for name, given, own, is_same in (
+      ('mask_id', mask_id, found.mask_id, mask_id == found.mask_id),
+      ('eos_ids', eos_ids, found.eos_ids[0], found.eos_ids[0] in eos_ids),
+    ):
+      # What the vocabulary lacks is the published one's, not this model's.
+      if not is_same and own < vocab_size:
+        raise ValueError(
+          f'denoiser.{name}={given}, but {own} is that of the checkpoint '
+          f'{self.path}. Leave denoiser.{name} out.'
+        )
+    try:
+      pretrained.check_ids(vocab_size, mask_id=mask_id, eos_ids=eos_ids)
+    except ValueError as e:
+      raise ValueError(f'denoiser.path={self.path}: {e}') from e
+    return mask_id, eos_ids
 
 
 @configclass

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtok.diffusion import losses, pretrained, samplers
+from jaxtok.diffusion import fitting, losses, pretrained, samplers
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +63,8 @@ def log_likelihood(
   mostly smaller than the standard error, which knows nothing of that.
 
   Args:
-    model: A bidirectional `SequenceModel`, e.g. from `interop.load`.
+    model: A bidirectional `SequenceModel`, e.g. from `interop.load`; of a run,
+      ask `fitting.check_plain` before.
     prompt_bt: Tokens before the answer; Dream needs at least one.
     answer_bt: The tokens that are scored.
     mask_id: The mask token; static.
@@ -71,14 +72,16 @@ def log_likelihood(
     num_samples: Calls of the model, two each with guidance; static.
     guidance: See `pretrained.Config`; static.
     shift: Likewise; static.
-    is_prompt_bt: False at padding before shorter prompts.
+    is_prompt_bt: False at padding before shorter prompts, never behind.
     is_answer_bt: False at padding behind shorter answers.
 
   Returns:
     The bound of each row.
 
   Raises:
-    ValueError: If there are no samples, or no prompt though logits are shifted.
+    ValueError: If there are no samples, or no prompt though logits are shifted,
+      or padding behind a prompt, or `mask_id` is none of the model's tokens,
+      or the model is no plain denoiser.
   """
   score, is_answer_bt = _scorer(
     model,
@@ -133,14 +136,16 @@ def log_likelihood_by_orders(
     num_orders: Static.
     guidance: Static.
     shift: Static.
-    is_prompt_bt: False at padding before shorter prompts.
+    is_prompt_bt: False at padding before shorter prompts, never behind.
     is_answer_bt: False at padding behind shorter answers.
 
   Returns:
     The bound of each row.
 
   Raises:
-    ValueError: If there are no orders, or no prompt though logits are shifted.
+    ValueError: If there are no orders, or no prompt though logits are shifted,
+      or padding behind a prompt, or `mask_id` is none of the model's tokens,
+      or the model is no plain denoiser.
   """
   score, is_answer_bt = _scorer(
     model,
@@ -197,6 +202,7 @@ def _scorer(
   is_answer_bt,
 ) -> tuple[Callable, Array]:
   """Log-probabilities of the answer's tokens where some are masked."""
+  fitting.check_model(model)
   is_padded = is_prompt_bt is not None or is_answer_bt is not None
   if is_prompt_bt is None:
     is_prompt_bt = jnp.ones(prompt_bt.shape, bool)
@@ -206,7 +212,7 @@ def _scorer(
     length=answer_bt.shape[1], guidance=guidance, shift=shift
   )
   prompt_len = prompt_bt.shape[1]
-  pretrained.check_prompt(config, prompt_len)
+  pretrained.check_prompt(config, prompt_len, is_prompt_bt)
   is_real_bt = jnp.concatenate([is_prompt_bt, is_answer_bt], axis=1)
   denoiser = pretrained.Denoiser(
     model,
@@ -220,6 +226,7 @@ def _scorer(
   def score(is_masked_bt):
     tokens_bt = jnp.where(is_masked_bt, mask_id, answer_bt)
     logits_btv = denoiser(jnp.concatenate([prompt_bt, tokens_bt], axis=1))
+    pretrained.check_ids(logits_btv.shape[-1], mask_id=mask_id)
     log_probs_btv = jax.nn.log_softmax(
       logits_btv[:, prompt_len:].astype(jnp.float32), axis=-1
     )

@@ -4,8 +4,10 @@
 
 Nie et al. 2025, arXiv:2502.09992, algorithms 1 and 2, with the constants of the
 published code. A row is masked with probability p = (1 - eps) t + eps, t
-uniform, and a masked token weighs 1/p. Up to the part of the integral below
-eps this is MDLM's bound; evaluation uses the any-order bound, as LLaDA's does.
+uniform, and a masked token weighs 1/p: the integral of MDLM's bound above eps,
+over 1 - eps, which may be less than the bound. Training therefore reports no
+`nats_bound` and no `bpb_bound`; evaluation uses the any-order bound, as LLaDA's
+does.
 
 In fine-tuning the targets with a loss mask are the answer, which includes the
 EOS tokens that pad it; the prompt is visible and never masked. Each answer
@@ -58,7 +60,7 @@ class Config:
       eval_samples=self.eval_samples,
       eval_corrupt=any_order.corrupt,
       crop_rate=self.crop_rate,
-      is_bound=not self.cart and cls is not Answers,
+      is_bound=False,
     )
 
 
@@ -79,11 +81,7 @@ class FineTuning(Config):
 
 
 class Answers(losses.Weighted):
-  """The mean over rows of the loss per token of the answer.
-
-  `nats_bound` and `bpb_bound` of the training batch are left out, because the
-  loss weighs tokens of short answers more.
-  """
+  """The mean over rows of the loss per token of the answer."""
 
   def __call__(
     self, model: Any, batch: dict[str, Array], rng: Array

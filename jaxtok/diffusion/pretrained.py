@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtok.cache import overwrite
@@ -30,6 +31,7 @@ from jaxtok.diffusion import (
   block_cache,
   budgets,
   denoisers,
+  fitting,
   samplers,
   schedules,
   selectors,
@@ -173,6 +175,11 @@ class Aligned:
 
   model: Any
 
+  @property
+  def config(self) -> Any:
+    """That of `model`, e.g. for its `vocab_size`."""
+    return self.model.config
+
   def __call__(
     self,
     tokens_bt: Int[Array, 'b t'],
@@ -304,12 +311,41 @@ class Denoiser:
     )
 
 
-def check_prompt(config: Config, prompt_len: int) -> None:
-  """Raises ValueError if there is no prompt and logits are shifted."""
+def check_ids(
+  vocab_size: int, *, mask_id: int, eos_ids: tuple[int, ...] = ()
+) -> None:
+  """Raises ValueError if a token is none of the model's."""
+  ids = {'mask_id': (mask_id, [mask_id]), 'eos_ids': (eos_ids, eos_ids)}
+  for name, (shown, each) in ids.items():
+    if not all(0 <= i < vocab_size for i in each):
+      raise ValueError(
+        f'{name}={shown} must be in [0, {vocab_size}), ids of the model. Give '
+        'those it was trained with: of a run, `config.objective.mask_id` and '
+        "the tokenizer's eos; of a checkpoint, `interop.conventions`."
+      )
+
+
+def check_prompt(
+  config: Config, prompt_len: int, is_prompt_bt: Bool[Array, 'b p'] | None
+) -> None:
+  """Raises ValueError for no prompt with shifted logits, or padding behind one.
+
+  The latter is not noticed while `is_prompt_bt` is traced.
+  """
   if config.shift and not prompt_len:
     raise ValueError(
       'prompt_bt is empty, but with shift=True the first answer token is '
       'predicted at the last prompt token. Begin with the BOS token.'
+    )
+  if is_prompt_bt is None or isinstance(is_prompt_bt, jax.core.Tracer):
+    return
+  is_prompt_bt = np.asarray(is_prompt_bt, bool)
+  is_bad_b = (is_prompt_bt[:, :-1] & ~is_prompt_bt[:, 1:]).any(-1)
+  if is_bad_b.any():
+    raise ValueError(
+      f'is_prompt_bt={is_prompt_bt[is_bad_b][0].tolist()} in row '
+      f'{is_bad_b.argmax()} has padding behind prompt tokens, but the answer '
+      'begins behind the last column. Put all padding before the prompt.'
     )
 
 
@@ -334,8 +370,9 @@ def generate(
     eos_ids: Tokens that end a text, for `config.eos`. The first is the one that
       pads answers, the others end a turn: LLaDA's are (126081, 126348). With
       eos='logits' only the first is never written, an answer can still end.
-    is_prompt_bt: False at padding before shorter prompts. Padding counts as
-      positions, which a model with relative positions does not notice.
+    is_prompt_bt: False at padding before shorter prompts, never behind them.
+      Padding counts as positions, which a model with relative positions does
+      not notice.
     selector: What a call reveals in a block, e.g. `selectors.Threshold` or
       `policy.Policy`; the steps, order and schedule of the config are then
       not used. None is the number of tokens per step of `budgets.Budget`.
@@ -346,12 +383,14 @@ def generate(
     two per step with guidance.
 
   Raises:
-    ValueError: If the prompt is empty and logits are shifted, or `eos_ids` is
-      empty and `config.eos` needs it, or the end of text shall come last, but
-      there is a selector.
+    ValueError: If the model is no plain denoiser, see `fitting`, or has not all
+      tokens, or the prompt is empty and logits are shifted, or padding is
+      behind a prompt, or `config.eos` needs `eos_ids` or forbids a selector.
   """
   b, prompt_len = prompt_bt.shape
-  check_prompt(config, prompt_len)
+  fitting.check_model(model)
+  check_ids(model.config.vocab_size, mask_id=mask_id, eos_ids=eos_ids)
+  check_prompt(config, prompt_len, is_prompt_bt)
   if config.eos != 'none' and not eos_ids:
     raise ValueError(f'eos_ids is empty, but eos={config.eos!r} needs it.')
   if config.eos == 'confidence' and selector is not None:

@@ -71,7 +71,16 @@ class Remask(Protocol):
 def start(
   tokens_bt: Int[Array, 'b t'], is_masked_bt: Bool[Array, 'b t'], mask_id: int
 ) -> Canvas:
-  """A canvas on which the given positions are masked."""
+  """A canvas on which the given positions are masked.
+
+  Raises:
+    ValueError: If `mask_id` is negative.
+  """
+  if mask_id < 0:
+    raise ValueError(
+      f'mask_id={mask_id} must be >= 0: the id of the mask token, that of the '
+      'objective which the model was trained with.'
+    )
   return Canvas(
     tokens_bt=jnp.where(is_masked_bt, mask_id, tokens_bt),
     is_masked_bt=is_masked_bt,

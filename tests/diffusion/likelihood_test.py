@@ -195,3 +195,9 @@ def test_what_cannot_be_estimated_is_refused(how, name):
     call(tokens, tokens, **{name: 0})
   with pytest.raises(ValueError, match='Begin with the BOS token'):
     call(tokens[:, :0], tokens, shift=True)
+  with pytest.raises(ValueError, match='in row 0 has padding behind prompt'):
+    call(tokens, tokens, is_prompt_bt=jnp.array([[True, False]]))
+  for mask_id in (-1, enumerable.V + 1):
+    rule = rf'mask_id={mask_id} must be in \[0, {enumerable.V + 1}\)'
+    with pytest.raises(ValueError, match=rule):
+      call(tokens, tokens, mask_id=mask_id)

@@ -44,6 +44,19 @@ def test_the_training_loss_is_mdlms_integral_above_eps():
   )
 
 
+@pytest.mark.parametrize('eps', [0.1, 0.5])
+def test_the_training_loss_is_no_bound_and_not_called_one(eps):
+  """Here its expectation is less than the bound, nats per row."""
+  model, batch = enumerable.Lookup(seed=1), enumerable.batch(4)
+  expected = enumerable.exact_bound(model, low=eps) / (1 - eps)
+  assert expected < enumerable.exact_bound(model) - 0.05
+  objective = llada.Config(mask_id=enumerable.V, eps=eps).make()
+  loss = objective(model, batch, jax.random.key(1))
+  assert not [name for name in loss.metrics if 'bound' in name]
+  each = objective.per_row(model, batch, jax.random.key(1))
+  assert {'nats_bound', 'bpb_bound'} <= set(each)
+
+
 def test_each_answer_weighs_the_same():
   batch = enumerable.batch(64)
   short = np.array(batch['loss_mask_bt'])

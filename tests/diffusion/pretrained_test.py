@@ -507,6 +507,46 @@ def test_what_a_call_lacks_is_named(model):
     )
 
 
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (dict(mask_id=99), r'mask_id=99 must be in \[0, 12\)'),
+    (dict(mask_id=VOCAB), r'mask_id=12 must be in \[0, 12\)'),
+    (dict(mask_id=-1), r'mask_id=-1 must be in \[0, 12\)'),
+    (dict(eos_ids=(EOS, 500)), r'eos_ids=\(3, 500\) must be in \[0, 12\)'),
+    (dict(eos_ids=(-2,)), r'eos_ids=\(-2,\) must be in \[0, 12\)'),
+  ],
+)
+def test_tokens_that_the_model_does_not_have_are_refused(
+  model, fields, message
+):
+  call = functools.partial(
+    pretrained.generate,
+    **dict(mask_id=MASK, rng=jax.random.key(0)) | fields,
+  )
+  with pytest.raises(ValueError, match=message):
+    call(model, jnp.asarray(PROMPT), pretrained.Config(length=4))
+
+
+@pytest.mark.parametrize('shift', [False, True])
+@pytest.mark.parametrize(
+  'row', [[True, True, False, False], [False, True, False, True]]
+)
+def test_padding_behind_a_prompt_is_refused(model, shift, row):
+  is_prompt = jnp.ones(PROMPT.shape, bool).at[1].set(jnp.array(row))
+  with pytest.raises(
+    ValueError, match=r'is_prompt_bt=\[.*in row 1 has padding'
+  ):
+    pretrained.generate(
+      model,
+      jnp.asarray(PROMPT),
+      pretrained.Config(length=4, shift=shift),
+      mask_id=MASK,
+      is_prompt_bt=is_prompt,
+      rng=jax.random.key(0),
+    )
+
+
 def test_planned_budgets_leave_out_calls_with_and_without_a_cache(model):
   fields = dict(length=8, block=4, steps=8, schedule='binomial')
   want = generate(model, pretrained.Config(**fields))

@@ -49,6 +49,12 @@ def blank(b, given=0):
   return samplers.start(jnp.zeros((b, LENGTH), jnp.int32), masked, MASK)
 
 
+def test_a_negative_mask_is_refused():
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  with pytest.raises(ValueError, match='mask_id=-1 must be >= 0'):
+    samplers.start(tokens, tokens == 0, -1)
+
+
 def total_variation(selector, n):
   rngs = samplers.row_rngs(jax.random.key(0), n)
   out = run(

@@ -4,21 +4,32 @@
 
 import dataclasses
 import json
+import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.diffusion_lm.configs import llada_sft, mdlm
+from experiments.diffusion_lm.configs import llada_sft
 from experiments.unmasking import experiment, questions, training
 from experiments.unmasking.configs import questions as config_file
-from jaxtok import train
+from jaxtok import runs, train
 from jaxtok.data import answers, jsonl
-from jaxtok.diffusion import denoisers
-from jaxtok.models import transformer
+from jaxtok.diffusion import (
+  bd3lm,
+  denoisers,
+  genmd4,
+  mdlm,
+  pretrained,
+  samplers,
+  selectors,
+)
+from jaxtok.models import interop, transformer
 from jaxtok.tasks import base
 from jaxtok.tokenizers import bytes as byte_tokenizer
+from jaxtok.tokenizers import hf
 
 DATA = llada_sft.get_config('tiny').data
 
@@ -129,6 +140,94 @@ def test_task_and_denoiser_must_fit():
     experiment.Config(denoiser=questions.OfRun(path='runs/a'))
 
 
+MASK, EOS, TURN = 259, 258, 257
+MAKE = {'llada': transformer.Config.llama, 'Dream': transformer.Config.qwen2}
+
+
+def checkpoint(folder, kind, **extra):
+  """A random LLaDA or Dream that reads bytes; its model."""
+  sizes = dict(vocab_size=260, dim=16, num_layers=1, num_heads=2)
+  config = MAKE[kind](**sizes, is_tied=False, is_causal=False)
+  graph, params = nnx.split(nnx.eval_shape(lambda: config.make(nnx.Rngs(0))))
+  rng = np.random.default_rng(0)
+  draw = lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+  model = nnx.merge(graph, jax.tree.map(draw, params))
+  interop.save(model, folder, model_type=kind, extra=extra)
+  hf.train_bpe(['ab'], 259).to_hf().save(str(folder / 'tokenizer.json'))
+  return model
+
+
+@pytest.mark.parametrize('kind', ['llada', 'Dream'])
+def test_a_checkpoint_says_its_ids_and_whether_it_is_shifted(tmp_path, kind):
+  """Decoded by `samplers.decode` as by `pretrained.generate`."""
+  folder = tmp_path / 'model'
+  model = checkpoint(folder, kind, mask_token_id=MASK, eos_token_id=[EOS, TURN])
+  found = questions.Published(path=str(folder), dtype='float32').load()
+  assert (found.mask_id, found.eos_ids) == (MASK, (EOS, TURN))
+  path = tmp_path / 'q.jsonl'
+  lines = [{'question': f'{10**i} eggs?', 'answer': '3'} for i in range(2)]
+  path.write_text('\n'.join(map(json.dumps, lines)))
+  source = jsonl.Jsonl(path=str(path), validation=str(path), test=str(path))
+  data = answers.Config(source=source, prompt_len=10, answer_len=4)
+  task = questions.Config(data=data).make(found)
+  assert task.vocab_size == 260
+  rows = jnp.asarray(base.batch(task, training.TEST, 0, 2))
+  p = task.prompt_len
+  is_masked = jnp.broadcast_to(jnp.arange(rows.shape[1]) >= p, rows.shape)
+  rng = jax.random.key(0)
+  canvas = jax.jit(
+    lambda denoiser: samplers.decode(
+      denoiser,
+      samplers.start(rows, is_masked, task.mask_id),
+      selectors.TopK(1),
+      samplers.row_rngs(rng, len(rows)),
+      prompt_len=p,
+      mask_id=task.mask_id,
+    )
+  )(task.denoiser(found.model))
+  for shift in (False, True):
+    want = nnx.jit(
+      lambda model, shift=shift: pretrained.generate(
+        model,
+        rows[:, :p],
+        pretrained.Config(length=task.answer_len, shift=shift),
+        mask_id=MASK,
+        is_prompt_bt=rows[:, :p] != MASK,
+        selector=selectors.TopK(1),
+        rng=rng,
+      )
+    )(model)
+    is_same = np.asarray(canvas.tokens_bt == want.tokens_bt)[:, p:].all()
+    assert is_same == (shift == (kind == 'Dream'))
+
+
+def test_ids_that_are_not_the_checkpoints_are_refused(tmp_path):
+  named, silent = tmp_path / 'named', tmp_path / 'silent'
+  checkpoint(named, 'Dream', mask_token_id=MASK, eos_token_id=EOS)
+  checkpoint(silent, 'Dream')
+  for path, fields, message in (
+    (named, dict(mask_id=7), r'denoiser\.mask_id=7, but 259 is that of the'),
+    (named, dict(eos_ids=(7,)), r'denoiser\.eos_ids=\(7,\), but 258 is that'),
+    (silent, {}, r'mask_id=151666 must be in \[0, 260\)'),
+    (silent, dict(mask_id=MASK), r'eos_ids=\(151643, 151645\) must be in'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      questions.Published(path=str(path), **fields).load()
+  given = dict(mask_id=MASK, eos_ids=(EOS, TURN))
+  found = questions.Published(path=str(silent), **given).load()
+  assert (found.mask_id, found.eos_ids) == (MASK, (EOS, TURN))
+  (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'llama'}))
+  with pytest.raises(ValueError, match=r"denoiser\.path=.*model_type='llama'"):
+    questions.Published(path=str(tmp_path)).load()
+
+
+def test_the_published_ids_are_those_of_the_type():
+  dream = interop.conventions({'model_type': 'Dream', 'eos_token_id': 151_643})
+  assert dream == interop.Conventions(151_666, (151_643, 151_645), True)
+  llada = interop.conventions({'model_type': 'llada', 'mask_token_id': 126_336})
+  assert llada == interop.Conventions(126_336, (126_081, 126_348), False)
+
+
 @pytest.mark.parametrize(
   'size', ['tiny', 'small', 'llada', 'llada_blocks', 'llada_steered']
 )
@@ -164,13 +263,25 @@ def test_a_run_of_a_language_model_is_unmasked_to_the_picture(tmp_path):
   assert again.run().table() == outcome.table()
 
 
-@pytest.mark.slow
-def test_a_run_that_is_no_denoiser_is_refused(tmp_path):
-  source = mdlm.get_config('tiny')
-  source.steps, source.evals = 1, {}
-  source.objective.is_timed = True
-  from jaxtok import runs
-
-  runs.start(tmp_path / 'timed', source)
-  with pytest.raises(ValueError, match='without being told a time'):
-    questions.OfRun(path=str(tmp_path / 'timed')).load()
+@pytest.mark.parametrize(
+  'objective',
+  [
+    mdlm.Config(mask_id=9, is_timed=True),
+    genmd4.Config(mask_id=9),
+    bd3lm.Config(mask_id=9),
+  ],
+)
+def test_a_run_that_is_no_denoiser_is_refused(monkeypatch, objective):
+  config = types.SimpleNamespace(objective=objective, data=DATA)
+  run = types.SimpleNamespace(
+    config=config,
+    model=language_model().model,
+    tokenizer=byte_tokenizer.Config().make(),
+    num_parameters=1,
+  )
+  monkeypatch.setattr(runs, 'load', lambda path: run)
+  source = questions.OfRun(path='runs/a')
+  with pytest.raises(ValueError, match=r'denoiser\.path=runs/a: .*being told'):
+    source.load()
+  config.objective = mdlm.Config(mask_id=9)
+  assert source.load().mask_id == 9

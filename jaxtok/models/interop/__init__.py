@@ -19,15 +19,18 @@ from jaxtok.models.interop.checkpoint import (
   read_config,
   save,
 )
+from jaxtok.models.interop.llada import Conventions, conventions
 from jaxtok.models.interop.mapping import Unsupported, by_rules
 from jaxtok.models.interop.safetensors import FormatError, MissingError
 
 __all__ = [
   'FAMILIES',
+  'Conventions',
   'FormatError',
   'MissingError',
   'Unsupported',
   'by_rules',
+  'conventions',
   'differences',
   'load',
   'read_config',

@@ -8,6 +8,7 @@ whose logits at a position are for the next one. See `diffusion.pretrained` for
 how text is generated with them.
 """
 
+import dataclasses
 import functools
 from collections.abc import Collection
 from typing import Any
@@ -17,6 +18,51 @@ from jaxtok.models.interop import llama, mapping
 from jaxtok.nn import rope
 
 _PREFIX = 'model.transformer.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Conventions:
+  """What a checkpoint means by its logits and ids.
+
+  Attributes:
+    mask_id: The mask token.
+    eos_ids: Tokens that end a text: the first pads answers, others end a turn.
+    is_shifted: Whether logits at a position are for the next one.
+  """
+
+  mask_id: int
+  eos_ids: tuple[int, ...]
+  is_shifted: bool
+
+
+# By `model_type`; the ids are those of the published vocabularies.
+_CONVENTIONS = {
+  'llada': Conventions(126_336, (126_081, 126_348), is_shifted=False),
+  'Dream': Conventions(151_666, (151_643, 151_645), is_shifted=True),
+}
+
+
+def conventions(raw: dict[str, Any]) -> Conventions:
+  """Those of a config.json; ids that it does not name are the published ones.
+
+  Raises:
+    Unsupported: If it is of no LLaDA or Dream.
+  """
+  kind = raw.get('model_type')
+  if kind not in _CONVENTIONS:
+    raise mapping.Unsupported(
+      f'config.json has model_type={kind!r}, but only '
+      f'{" and ".join(map(repr, _CONVENTIONS))} fill in masks. Give a '
+      'checkpoint of LLaDA or Dream.'
+    )
+  found = _CONVENTIONS[kind]
+  if raw.get('mask_token_id') is not None:
+    found = dataclasses.replace(found, mask_id=raw['mask_token_id'])
+  eos = raw.get('eos_token_id')
+  eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
+  if eos is not None and not set(eos_ids) <= set(found.eos_ids):
+    found = dataclasses.replace(found, eos_ids=eos_ids)
+  return found
 
 
 def llada_8b(**fields) -> transformer.Config:
