@@ -81,6 +81,14 @@ class Config:
       raise ValueError(
         f'policy.temperatures={self.temperatures} must be > 0 and not empty.'
       )
+    # As they are written in the names of files.
+    shown = [f'{alpha:g}' for alpha in self.alphas]
+    if len(set(shown)) < len(shown):
+      raise ValueError(
+        f'policy.alphas={self.alphas} must differ in their first six digits: '
+        'a stage has the files of its speed pressure. Drop what is repeated, '
+        'or raise policy.learn.steps to train longer at one.'
+      )
     if self.num_starts < 1 or self.start_steps < 0:
       raise ValueError(
         f'policy.num_starts={self.num_starts} must be >= 1 and '

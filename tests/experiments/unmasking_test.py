@@ -742,6 +742,15 @@ def test_a_stage_that_earns_nothing_goes_back_to_its_best(reward, monkeypatch):
   assert went == ([] if reward else [start] * config.learn.steps)
 
 
+@pytest.mark.parametrize('last', [1, 1.0000001])
+def test_pressures_that_would_share_files_are_refused(last):
+  alphas = (0.4, 1, 3, last)
+  message = f'policy.alphas={alphas} must differ in their first six digits'
+  with pytest.raises(ValueError, match=re.escape(message)):
+    training.Config(alphas=alphas)
+  assert training.Config(alphas=(0.4, 1, 3, 1.001)).alphas[-1] == 1.001
+
+
 def test_starts_that_would_be_equal_are_refused():
   with pytest.raises(ValueError, match='would start as the same clone'):
     training.Config(num_starts=2)
