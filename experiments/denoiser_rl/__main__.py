@@ -7,7 +7,9 @@
 
 Supervised training first, then diffu-GRPO. Prints the share of right answers
 to fixed prompts, sampled as in training and greedily, before, during and after,
-and writes it to validation.json. A second call goes on where the first stopped.
+and writes it to validation.json. A second call goes on where the first stopped:
+supervised training is saved each config.denoiser.save_every steps, the other at
+each validation.
 Sizes: tiny, small; with another task: tiny_addition, small_addition.
 """
 

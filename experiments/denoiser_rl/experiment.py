@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The denoiser, its training by rewards, and validations on the way.
 
-The supervised denoiser leaves a file, and so does the training by rewards at
-each validation: a call with the same config and run directory goes on there.
+The supervised denoiser leaves a file, also on the way, and so does the training
+by rewards at each validation: a call with the same config and run directory
+goes on there.
 """
 
 import dataclasses

@@ -7,8 +7,11 @@
 
 Trains a denoiser, then policies at several speed pressures, then decodes the
 same prompts with dense settings of every rule. Writes accuracy against denoiser
-calls to frontier.md and frontier.png. A second call goes on where the first
-stopped.
+calls to frontier.md and frontier.png. A second call with the same config goes
+on where the first stopped: after the last stage that left its file, and inside
+a stage of training policies after its last validation (each
+config.policy.validate_every updates), in that of the denoiser after
+config.denoiser.save_every updates. What tests had decoded is decoded again.
 """
 
 from typing import Any

@@ -4,7 +4,8 @@
 
 A bidirectional transformer without time, masked diffusion with the linear
 schedule: a share t of the answer is masked and the cross-entropy of the masked
-positions is weighted by 1/t (arXiv:2406.07524).
+positions is weighted by 1/t (arXiv:2406.07524). Training that was stopped goes
+on from what it last saved.
 
 Axes: b rows, t positions, v vocabulary.
 """
@@ -48,9 +49,13 @@ class Config(Source):
   batch_size: int = 64
   lr: float = 3e-3
   seed: int = 0
+  # Updates after which training is saved, in case it is stopped. It is at the
+  # end of a compiled call, of 100 updates.
+  save_every: int = 500
 
   def __post_init__(self):
     least_1 = ('dim', 'num_layers', 'num_heads', 'steps', 'batch_size')
+    least_1 += ('save_every',)
     counts = {name: getattr(self, name) for name in least_1}
     base.require(
       'denoiser',
@@ -102,22 +107,78 @@ def nelbo(denoiser: Denoiser, tokens_bt, prompt_len: int, mask_id: int, rng):
   return sum_b.mean() / (t - prompt_len)
 
 
+def made_by(task: base.Task, config: Config) -> dict[str, Any]:
+  """What decides the parameters of a trained denoiser, for `save`."""
+  fields = config_lib.to_dict(config)
+  del fields['save_every']
+  return {'task': task, 'denoiser': fields}
+
+
 def train(
-  task: base.Task, config: Config, log: Callable[[str], None]
+  task: base.Task,
+  config: Config,
+  log: Callable[[str], None],
+  path: pathlib.Path | None = None,
 ) -> tuple[Denoiser, float]:
   """Trains a denoiser; returns it and its last NELBO, nats per token.
 
   That is the mean over the last 500 steps, or the last fifth of fewer than
   2,500, so that the steps that learned most do not count.
+
+  Args:
+    task: The task.
+    config: Settings.
+    log: Prints a line of progress.
+    path: Of a file that keeps how far training has come, each `save_every`
+      steps; what it holds is gone on from. None keeps nothing.
+
+  Raises:
+    ValueError: If another config wrote the file.
   """
   graphdef, params = nnx.split(make(task, config).model)
+  optimizer = _optimizer(config)
+  run = _program(task, graphdef, optimizer)
+  state, done = (params, optimizer.init(params)), 0
+  rngs = jax.random.split(jax.random.key(config.seed), config.steps)
+  begin, nats = time.perf_counter(), np.zeros(0)
+  if path is not None and path.exists():
+    (state, nats), numbers = load_tree(
+      path, (state, nats), made_by=made_by(task, config)
+    )
+    # A mean of float32 numbers would be another one.
+    nats, done = np.asarray(nats, np.float64), int(numbers['step'])
+    log(f'denoiser goes on after step {done}/{config.steps}, from {path}')
+  for start in range(done, config.steps, _CHUNK):
+    num = min(_CHUNK, config.steps - start)
+    rows = base.batch(
+      task, config.seed, start * config.batch_size, num * config.batch_size
+    )
+    batches = rows.reshape(num, config.batch_size, -1)
+    state, new = run(state, (batches, rngs[start : start + num]))
+    nats, done = np.append(nats, new), start + num
+    is_due = done // config.save_every > start // config.save_every
+    if path is not None and is_due and done < config.steps:
+      save_tree(path, (state, nats), made_by=made_by(task, config), step=done)
+    log(
+      f'denoiser step {done}/{config.steps}: nelbo '
+      f'{new.mean():.3f} nats/token, {time.perf_counter() - begin:.0f} s'
+    )
+  last = min(500, -(-config.steps // 5))
+  return Denoiser(nnx.merge(graphdef, state[0])), float(nats[-last:].mean())
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
   schedule = optax.warmup_cosine_decay_schedule(
     0.0, config.lr, 100, max(config.steps, 101)
   )
-  optimizer = optax.chain(
+  return optax.chain(
     optax.clip_by_global_norm(1.0),
     optax.adamw(schedule, b2=0.99, weight_decay=0.01),
   )
+
+
+def _program(task: base.Task, graphdef: Any, optimizer: Any) -> Callable:
+  """The compiled program of a chunk of updates."""
 
   def update(state, batch):
     params, opt_state = state
@@ -134,24 +195,7 @@ def train(
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), nats
 
-  run = jax.jit(lambda state, batches: jax.lax.scan(update, state, batches))
-  state = (params, optimizer.init(params))
-  rngs = jax.random.split(jax.random.key(config.seed), config.steps)
-  begin, nats = time.perf_counter(), np.zeros(0)
-  for start in range(0, config.steps, _CHUNK):
-    num = min(_CHUNK, config.steps - start)
-    rows = base.batch(
-      task, config.seed, start * config.batch_size, num * config.batch_size
-    )
-    batches = rows.reshape(num, config.batch_size, -1)
-    state, new = run(state, (batches, rngs[start : start + num]))
-    nats = np.append(nats, new)
-    log(
-      f'denoiser step {start + num}/{config.steps}: nelbo '
-      f'{new.mean():.3f} nats/token, {time.perf_counter() - begin:.0f} s'
-    )
-  last = min(500, -(-config.steps // 5))
-  return Denoiser(nnx.merge(graphdef, state[0])), float(nats[-last:].mean())
+  return jax.jit(lambda state, batches: jax.lax.scan(update, state, batches))
 
 
 def save(

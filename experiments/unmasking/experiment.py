@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole experiment: denoiser, policies, every rule, picture and table.
 
-Each stage leaves a file in the run directory and is skipped if it is there.
+Each stage leaves a file in the run directory and is skipped if it is there. The
+training of the denoiser and of policies also goes on where it was last saved.
 """
 
 import dataclasses
@@ -101,6 +102,7 @@ class Experiment(staged.Staged):
 
   def __post_init__(self):
     super().__post_init__()
+    self.config.policy.check_alphas()
     self.keep_config()
 
   @functools.cached_property

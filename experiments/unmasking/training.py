@@ -11,9 +11,15 @@ random starts end at policies that no further training makes fast, so several
 may be tried at the first pressure (`num_starts`), and more than the best one
 trained further (`num_chains`). Where no rollout earns anything there is nothing
 to learn from: the stage goes back to its best policy.
+
+What is on disk is not trained again. A stage is saved at each validation, see
+`progress`, and a call of the same config goes on from the last one, to the same
+policies as if it had not been stopped. The denoiser is saved, too, each
+`save_every` updates.
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -25,6 +31,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.unmasking import denoiser as denoiser_lib
+from experiments.unmasking import progress as progress_lib
 from experiments.unmasking import selection
 from jaxtok.config import configclass
 from jaxtok.diffusion import (
@@ -39,7 +46,7 @@ from jaxtok.diffusion import (
 from jaxtok.tasks import base
 
 Log = Callable[[str], None]
-Found = tuple[policy.UnmaskingPolicy, dict[str, float]]  # With its numbers.
+Found = progress_lib.Found
 
 # Data sets of a task: streams that share no record.
 TEST, VALIDATION, DEMONSTRATIONS, PROMPTS = 1_000_001, 1_000_002, 1_000_003, 7
@@ -81,6 +88,7 @@ class Config:
       raise ValueError(
         f'policy.temperatures={self.temperatures} must be > 0 and not empty.'
       )
+    self.check_alphas()
     if self.num_starts < 1 or self.start_steps < 0:
       raise ValueError(
         f'policy.num_starts={self.num_starts} must be >= 1 and '
@@ -108,6 +116,16 @@ class Config:
       raise ValueError(
         f"policy.alphas={self.alphas} must be () with likelihood='one_token': "
         'each rollout takes as many calls as the answer has tokens.'
+      )
+
+  def check_alphas(self) -> None:
+    """Refuses pressures whose stages would have the same files."""
+    shown = [f'{alpha:g}' for alpha in self.alphas]
+    if len(set(shown)) < len(shown):
+      raise ValueError(
+        f'policy.alphas={self.alphas} must differ in their first six digits: '
+        'a stage has the files of its speed pressure. Drop what is repeated, '
+        'or raise policy.learn.steps to train longer at one.'
       )
 
 
@@ -204,28 +222,85 @@ class Lesson:
 
   def stage(
     self,
-    model: policy.UnmaskingPolicy,
+    model: policy.UnmaskingPolicy | None,
     alpha: float,
     *,
     steps: int = 0,
     number: int = 0,
+    path: pathlib.Path | None = None,
   ) -> tuple[dict[float, Found], list[dict[str, float]]]:
     """Trains on at one speed pressure.
 
     Args:
-      model: Where to start.
+      model: Where to start; None makes a new policy of this `number`.
       alpha: The pressure.
       steps: Updates; 0 takes those of the config.
       number: Of the start or the chain, if there are several.
+      path: Of a file that keeps how far the stage has come, at each validation;
+        what it holds is gone on from. None keeps nothing.
 
     Returns:
       By pressure (this one and those of the config): the policy of the best
       validation and its numbers. And the numbers of each at this pressure.
+
+    Raises:
+      ValueError: If another config wrote the file.
     """
-    c = self.config.learn
-    c = dataclasses.replace(c, alpha=alpha, steps=steps or c.steps)
-    trainer = rl.Trainer(
-      c,
+    steps = steps or self.config.learn.steps
+    is_begun = path is not None and path.exists()
+    if model is None:
+      model = self.blank() if is_begun else self.start(number)
+    trainer = self._trainer(model, alpha, steps)
+    pressures = {alpha, *self.config.alphas}
+    name = f'{f" start {number}" if number else ""} alpha {alpha:g} '
+    made_by = self.made_by | {
+      'stage': dict(seed=self.seed, alpha=alpha, steps=steps, number=number)
+    }
+    keep = lambda: path and found.save(path, trainer, made_by)
+    if is_begun:
+      found = progress_lib.Progress.load(path, trainer, made_by, pressures)
+      self.log(
+        f'seed {self.seed}{name}goes on after update {trainer.step}/{steps}, '
+        f'from {path}'
+      )
+    else:
+      found = self._begun(model, alpha, pressures)
+      keep()
+    begin = time.perf_counter()
+    for step in range(trainer.step, steps):
+      train = self._update(trainer, step, alpha, number)
+      done = step + 1
+      if done % self.config.validate_every and done < steps:
+        continue
+      numbers = self._look(trainer, found, done, alpha)
+      if not train['reward'] and found.bests[alpha][1]['reward'] > 0:
+        trainer.go_back(found.bests[alpha][0])
+        self.log(f'seed {self.seed}: no reward, back to the best policy')
+      keep()
+      self.log(
+        f'seed {self.seed}{name}update {done}/{steps}: train '
+        f'{train["accuracy"]:.2f} at {train["calls"]:.1f}, validation '
+        f'{numbers["accuracy"]:.3f} at {numbers["calls"]:.2f} calls '
+        f'(temperature {numbers["temperature"]:g}), '
+        f'{time.perf_counter() - begin:.0f} s'
+      )
+    return found.bests, found.history
+
+  @property
+  def made_by(self) -> dict[str, Any]:
+    """What decides the policies, for the files."""
+    return {
+      'task': getattr(self.task, 'config', self.task),
+      'policy': self.config,
+    }
+
+  def blank(self) -> policy.UnmaskingPolicy:
+    """A policy whose parameters are read from a file."""
+    return self.config.model.make(nnx.Rngs(0))
+
+  def _trainer(self, model, alpha: float, steps: int) -> rl.Trainer:
+    return rl.Trainer(
+      dataclasses.replace(self.config.learn, alpha=alpha, steps=steps),
       self.denoiser,
       self.task.is_correct,
       self.task.prompt_len,
@@ -235,40 +310,31 @@ class Lesson:
       getattr(self.task, 'can_complete', None),
       self.judge.rows_per_call,
     )
+
+  def _update(self, trainer, step: int, alpha: float, number: int):
+    """One update, whose prompts and random numbers follow from its step."""
+    num = trainer.config.num_prompts
+    rows = base.batch(self.task, PROMPTS + self.seed, step * num, num)
     stream = int(1000 * alpha) + 1_000_000 * number
     rng = jax.random.fold_in(jax.random.key(self.seed), stream)
-    found = self._validate(model)
-    rows = {a: self._best(found, 0, a) for a in {alpha, *self.config.alphas}}
+    return trainer.update(rows, jax.random.fold_in(rng, step))
+
+  def _begun(self, model, alpha: float, pressures) -> progress_lib.Progress:
+    """Before the first update."""
+    validated = self._validate(model)
+    rows = {a: self._best(validated, 0, a) for a in pressures}
     bests = {a: (model, numbers) for a, numbers in rows.items()}
-    history = [rows[alpha]]
-    begin = time.perf_counter()
-    for step in range(c.steps):
-      rows = base.batch(
-        self.task, PROMPTS + self.seed, step * c.num_prompts, c.num_prompts
-      )
-      train = trainer.update(rows, jax.random.fold_in(rng, step))
-      done = step + 1
-      if done % self.config.validate_every and done < c.steps:
-        continue
-      found = self._validate(trainer.current())
-      for a, (_, best) in bests.items():
-        numbers = self._best(found, done, a)
-        if numbers['reward'] > best['reward']:
-          bests[a] = trainer.current(), numbers
-      numbers = self._best(found, done, alpha)
-      history.append(numbers)
-      if not train['reward'] and bests[alpha][1]['reward'] > 0:
-        trainer.go_back(bests[alpha][0])
-        self.log(f'seed {self.seed}: no reward, back to the best policy')
-      self.log(
-        f'seed {self.seed}{f" start {number}" if number else ""} alpha '
-        f'{alpha:g} update {done}/{c.steps}: train '
-        f'{train["accuracy"]:.2f} at {train["calls"]:.1f}, validation '
-        f'{numbers["accuracy"]:.3f} at {numbers["calls"]:.2f} calls '
-        f'(temperature {numbers["temperature"]:g}), '
-        f'{time.perf_counter() - begin:.0f} s'
-      )
-    return bests, history
+    return progress_lib.Progress(bests, [rows[alpha]])
+
+  def _look(self, trainer, found, done: int, alpha: float) -> dict[str, float]:
+    """Adds a validation; returns its numbers at the stage's pressure."""
+    validated = self._validate(trainer.current())
+    for a, (_, best) in found.bests.items():
+      numbers = self._best(validated, done, a)
+      if numbers['reward'] > best['reward']:
+        found.bests[a] = trainer.current(), numbers
+    found.history.append(self._best(validated, done, alpha))
+    return found.history[-1]
 
   def _validate(self, model) -> dict[float, tuple[np.ndarray, np.ndarray]]:
     """Temperature to whether rows came out right and their calls."""
@@ -327,27 +393,32 @@ def trained(
 ) -> Policies:
   """Trains the policies; stages on disk are not trained again.
 
+  A stage that was stopped goes on from its last validation.
+
   Args:
-    workdir: Holds one file per stage.
+    workdir: Holds the files of each stage: the policies, or as long as it is
+      not done, a `..._state.npz`.
     task: The task.
     denoiser: The frozen denoiser.
     config: Settings.
     seed: Of weights, prompts and rollouts.
     log: Prints a line of progress.
   """
+  config.check_alphas()  # They may be set on a config that was made before.
   lesson = Lesson(task, denoiser, config, seed, log)
-  made_by = {'task': getattr(task, 'config', task), 'policy': config}
-  blank = config.model.make(nnx.Rngs(0))
+  blank, made_by = lesson.blank(), lesson.made_by
 
   def stored(name: str, train, count: int) -> dict[float, Found]:
     """The best policies of a stage, which is trained if they are not there."""
-    path = lambda a: workdir / f'policy_seed{seed}_{name}_best{a:g}.npz'
-    paths = {a: path(a) for a in pressures[:count]}
+    file = lambda kind: workdir / f'policy_seed{seed}_{name}_{kind}.npz'
+    paths = {a: file(f'best{a:g}') for a in pressures[:count]}
+    state = file('state')
     if not all(path.exists() for path in paths.values()):
-      bests, _ = train()
+      bests, _ = train(path=state)
       for a, path in paths.items():
         model, numbers = bests[a]
         denoiser_lib.save(path, model, made_by=made_by, **numbers)
+    state.unlink(missing_ok=True)
     load = lambda path: denoiser_lib.load(path, blank, made_by=made_by)
     return {a: load(path) for a, path in paths.items()}
 
@@ -355,8 +426,8 @@ def trained(
   pressures = (first, *others)
   starts = []
   for i in range(config.num_starts):
-    train = lambda i=i: lesson.stage(
-      lesson.start(i), first, steps=config.start_steps, number=i
+    train = functools.partial(
+      lesson.stage, None, first, steps=config.start_steps, number=i
     )
     starts.append(stored(f'alpha{first:g}_start{i}', train, 1)[first])
   reward = lambda found: found[1]['reward']
@@ -374,7 +445,7 @@ def trained(
     every[f'alpha={first:g}{suffix}'] = start
     model = start[0]
     for i, alpha in enumerate(others):
-      train = lambda m=model, a=alpha, c=chain: lesson.stage(m, a, number=c)
+      train = functools.partial(lesson.stage, model, alpha, number=chain)
       file = f'alpha{alpha:g}' + (f'_chain{chain}' if chain else '')
       stage = stored(file, train, i + 2)
       for a, name in _new(stage, alpha).items():
@@ -401,12 +472,14 @@ def _new(stage: dict[float, Found], alpha: float) -> dict[float, str]:
 def trained_denoiser(
   workdir: pathlib.Path, task: base.Task, config: denoiser_lib.Config, log: Log
 ) -> denoiser_lib.Denoiser:
-  """The denoiser, from disk if it was trained before."""
+  """The denoiser, from disk if it was trained before, also in part."""
   path = workdir / f'denoiser_seed{config.seed}.npz'
-  made_by = {'task': task, 'denoiser': config}
+  state = path.with_name(f'{path.stem}_state.npz')
+  made_by = denoiser_lib.made_by(task, config)
   if not path.exists():
-    found, nats = denoiser_lib.train(task, config, log)
+    found, nats = denoiser_lib.train(task, config, log, state)
     denoiser_lib.save(path, found.model, made_by=made_by, nelbo=nats)
+  state.unlink(missing_ok=True)
   blank = denoiser_lib.make(task, config).model
   model, numbers = denoiser_lib.load(path, blank, made_by=made_by)
   log(f'denoiser: nelbo {numbers["nelbo"]:.3f} nats/token')

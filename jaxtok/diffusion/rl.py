@@ -398,6 +398,16 @@ class Trainer:
       config=dataclasses.replace(c, alpha=0.0, alpha_start=-1.0),
     )
 
+  @property
+  def state(self) -> dict[str, Any]:
+    """What training goes on from, with `step`: see `restore`."""
+    return {'params': self.params, 'opt_state': self.opt_state}
+
+  def restore(self, state: dict[str, Any], step: int) -> None:
+    """Goes on from a `state` after so many updates."""
+    self.params, self.opt_state = state['params'], state['opt_state']
+    self.step = step
+
   def _play(self, tokens_bt, rng):
     rngs_b = samplers.row_rngs(rng, len(tokens_bt))
     play_rows = lambda rows: _play_rows(

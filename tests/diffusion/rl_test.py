@@ -631,6 +631,37 @@ def test_going_back_keeps_the_learning_rate_of_now():
   assert not any(np.any(x) for x in moments)
 
 
+def test_a_restored_trainer_learns_as_one_that_was_not_stopped():
+  # Pressure, learning rate and moments differ from update to update.
+  config = rl.Config(
+    steps=6, warmup_steps=2, num_prompts=2, group=4, lr=0.1, alpha_start=0.0
+  )
+  new = lambda seed: rl.Trainer(
+    config,
+    jax.tree_util.Partial(TASK.exact_denoiser),
+    TASK.is_correct,
+    TASK.prompt_len,
+    TASK.mask_id,
+    SMALL.make(nnx.Rngs(seed)),
+  )
+  update = lambda trainer, i: trainer.update(
+    ROWS[2 * i : 2 * i + 2], jax.random.key(i)
+  )
+  whole = new(0)
+  seen = [update(whole, i) for i in range(2)]
+  state, step = whole.state, whole.step
+  seen += [update(whole, i) for i in range(2, 5)]
+  # Of other weights: all that decides is in the state, through a file too.
+  other = new(1)
+  other.restore(jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), state), step)
+  assert [update(other, i) for i in range(2, 5)] == seen[2:]
+  assert other.step == whole.step == 5
+  jax.tree.map(np.testing.assert_array_equal, other.state, whole.state)
+  assert all(x['norm'] for x in seen)
+  moved = jax.tree.map(lambda a, b: (a != b).any(), state, whole.state)
+  assert all(jax.tree.leaves(moved))
+
+
 @pytest.mark.parametrize(
   'field, value',
   [

@@ -88,7 +88,7 @@ def test_a_training_starts_from_the_supervised_denoiser(whole):
   job = experiment.Experiment(TINY, workdir)
   trainer = job.trainer()
   found = denoiser.make(TINY.task, TINY.denoiser)
-  made_by = {'task': TINY.task, 'denoiser': TINY.denoiser}
+  made_by = denoiser.made_by(TINY.task, TINY.denoiser)
   model, _ = denoiser.load(
     workdir / 'denoiser_seed0.npz', found.model, made_by=made_by
   )

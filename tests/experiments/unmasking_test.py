@@ -20,6 +20,7 @@ from experiments.unmasking import (
   denoiser,
   experiment,
   frontier,
+  progress,
   selection,
   training,
 )
@@ -410,6 +411,140 @@ def test_the_last_bound_is_that_of_the_last_fifth_of_steps(monkeypatch):
   assert shown == [False, False, False, False, True]
 
 
+class Stopped(Exception):
+  """What ends a run in a test."""
+
+
+def arrays_of(workdir):
+  """What the files of a folder hold; all must be .npz."""
+  found = {}
+  for path in sorted(workdir.iterdir()):
+    with np.load(path) as stored:
+      found |= {(path.name, key): stored[key].tolist() for key in stored}
+  return found
+
+
+def test_a_stopped_denoiser_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+  monkeypatch.setattr(denoiser, '_CHUNK', 2)
+  config = denoiser.Config(
+    dim=8, num_layers=1, num_heads=2, steps=8, batch_size=4, save_every=3
+  )
+  task, lines = addition.Addition(num_digits=1), []
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  training.trained_denoiser(whole, task, config, lines.append)
+  assert [path.name for path in whole.iterdir()] == ['denoiser_seed0.npz']
+  assert not any('goes on' in line for line in lines)
+
+  def stop(line):
+    if line.startswith('denoiser step 6/'):
+      raise Stopped
+    return lines.append(line)
+
+  with pytest.raises(Stopped):
+    training.trained_denoiser(parts, task, config, stop)
+  # Due after 3 and 6 updates; a chunk ends at 4 and 6.
+  state = parts / 'denoiser_seed0_state.npz'
+  other = dataclasses.replace(config, lr=0.1)
+  with pytest.raises(ValueError, match=r'denoiser\.lr: 0\.003 there, 0\.1 ask'):
+    training.trained_denoiser(parts, task, other, lines.append)
+  del lines[:]
+  # How often it is saved decides nothing.
+  often = dataclasses.replace(config, save_every=1)
+  training.trained_denoiser(parts, task, often, lines.append)
+  assert lines[0] == f'denoiser goes on after step 6/8, from {state}'
+  assert lines[1].startswith('denoiser step 8/8')
+  assert arrays_of(parts) == arrays_of(whole)
+
+
+def test_a_stopped_stage_goes_on_to_the_same_policies(tmp_path, monkeypatch):
+  config = dataclasses.replace(
+    TINY.policy,
+    model=policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8, bias=-1.0),
+    clone=None,
+    alphas=(0.5, 2.0),
+    validate_every=2,
+    learn=rl.Config(
+      steps=5, warmup_steps=1, num_prompts=2, group=4, lr=0.03, max_calls=6
+    ),
+    num_validation=32,
+    temperatures=(1.0,),
+  )
+  task, lines = free_choice_task.FreeChoice(num_groups=2), []
+  exact = training.exact_denoiser(task)
+  run = lambda workdir, config=config: training.trained(
+    workdir, task, exact, config, 0, lines.append
+  )
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  run(whole)
+  # But for their times.
+  seen = lambda: [x.rpartition(',')[0] for x in lines if 'goes on' not in x]
+  want = seen()
+  assert sum(' update ' in x for x in want) == len(want) == 6
+  del lines[:]
+  steps, starts = [], []
+  update, start = rl.Trainer.update, training.Lesson.start
+  first, second = [0, 1, 2, 3], [0, 1, 2, 3, 2, 3, 4, 0, 1, 2, 3]
+
+  def stopping(self, *args):
+    steps.append(self.step)
+    # In each stage once, an update after it was saved.
+    if steps in (first, second):
+      raise Stopped
+    return update(self, *args)
+
+  def counted(self, number):
+    starts.append(number)
+    return start(self, number)
+
+  monkeypatch.setattr(rl.Trainer, 'update', stopping)
+  monkeypatch.setattr(training.Lesson, 'start', counted)
+  with pytest.raises(Stopped):
+    run(parts)
+  state = parts / 'policy_seed0_alpha0.5_start0_state.npz'
+  assert list(parts.iterdir()) == [state]
+  more = dataclasses.replace(config, num_validation=33)
+  with pytest.raises(ValueError, match=r'num_validation: 32 there, 33 asked'):
+    run(parts, more)
+  with pytest.raises(Stopped):
+    run(parts)
+  assert f'seed 0 alpha 0.5 goes on after update 2/5, from {state}' in lines
+  assert not state.exists()
+  run(parts)
+  assert lines[-3].startswith('seed 0 alpha 2 goes on after update 2/5')
+  assert steps == [*second, 2, 3, 4]
+  assert starts == [0]
+  assert seen() == want
+  assert arrays_of(parts) == arrays_of(whole)
+
+
+def test_what_a_stage_has_found_comes_back(tmp_path):
+  config = dataclasses.replace(TINY.policy, clone=None, alphas=(0.5, 1.0, 2.0))
+  exact = training.exact_denoiser(TINY.task)
+  lesson = training.Lesson(TINY.task, exact, config, 0, lambda line: None)
+  model = lambda seed: config.model.make(nnx.Rngs(seed))
+  numbers = lambda step: dict(step=step, reward=step / 3, temperature=0.1)
+  bests = {a: (model(i), numbers(i)) for i, a in enumerate(config.alphas)}
+  # More than ten: they come back in order.
+  history = [numbers(20 * i) for i in range(12)]
+  trainer = lesson._trainer(model(7), 1.0, 12)
+  trainer.step = 12
+  path = tmp_path / 'state.npz'
+  progress.Progress(bests, history).save(path, trainer, lesson.made_by)
+  other = lesson._trainer(model(8), 1.0, 12)
+  found = progress.Progress.load(path, other, lesson.made_by, config.alphas)
+  assert found.history == history
+  assert all(isinstance(x['step'], int) for x in found.history)
+  assert other.step == 12
+  jax.tree.map(np.testing.assert_array_equal, other.state, trainer.state)
+  for a, (want, numbers) in bests.items():
+    assert found.bests[a][1] == numbers
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      nnx.state(found.bests[a][0]),
+      nnx.state(want),
+    )
+
+
 def test_saved_weights_come_back(tmp_path):
   config = policy_lib.Config(hidden=8, mlp_dim=8, time_dim=8)
   model = config.make(nnx.Rngs(3))
@@ -622,6 +757,10 @@ def test_orders_have_no_opposite_to_smooth_with():
     (lambda: training.Config(validate_every=0), 'policy.validate_every=0 must'),
     (lambda: training.Config(expert_block=-1), 'expert_block=-1 must be >= 0'),
     (lambda: denoiser.Config(steps=0), 'denoiser.steps=0 must be >= 1'),
+    (
+      lambda: denoiser.Config(save_every=0),
+      'denoiser.save_every=0 must be >= 1',
+    ),
     (lambda: denoiser.Config(lr=0.0), 'denoiser.lr=0.0 must be > 0'),
   ],
 )
@@ -651,7 +790,7 @@ def test_a_pressure_takes_the_best_of_its_stage_and_later_ones(
   }
   begun = []
 
-  def stage(self, model, alpha, *, steps=0, number=0):
+  def stage(self, model, alpha, *, steps=0, number=0, path):
     begun.append(model)
     # For its own pressure the last stage finds none better than its start.
     step = {(2.0, 2.0): 0}
@@ -696,7 +835,7 @@ def test_each_chain_goes_on_from_a_start_of_its_own(tmp_path, monkeypatch):
   made = {key: config.model.make(nnx.Rngs(i)) for i, key in enumerate(rewards)}
   begun = {}
 
-  def stage(self, model, alpha, *, steps=0, number=0):
+  def stage(self, model, alpha, *, steps=0, number=0, path):
     begun[alpha, number] = model
     reward = rewards[alpha, number]
     numbers = dict(reward=reward, accuracy=1.0, calls=1.0, step=20)
@@ -721,7 +860,7 @@ def test_each_chain_goes_on_from_a_start_of_its_own(tmp_path, monkeypatch):
   assert list(policies.every) == list(of)
   assert all(same(policies.every[name], made[key]) for name, key in of.items())
   # Each has its files: nothing is trained again.
-  monkeypatch.setattr(training.Lesson, 'stage', None)
+  monkeypatch.setattr(training.Lesson, 'stage', lambda self: None)
   assert list(training.trained(*args).every) == list(of)
 
 
@@ -740,6 +879,24 @@ def test_a_stage_that_earns_nothing_goes_back_to_its_best(reward, monkeypatch):
   monkeypatch.setattr(lesson, '_best', lambda validated, step, alpha: best)
   lesson.stage(start, 1.0)
   assert went == ([] if reward else [start] * config.learn.steps)
+
+
+@pytest.mark.parametrize('last', [1, 1.0000001])
+def test_pressures_that_would_share_files_are_refused(last, tmp_path):
+  alphas = (0.4, 1, 3, last)
+  message = f'policy.alphas={alphas} must differ in their first six digits'
+  with pytest.raises(ValueError, match=re.escape(message)):
+    training.Config(alphas=alphas)
+  assert training.Config(alphas=(0.4, 1, 3, 1.001)).alphas[-1] == 1.001
+  # As --config.policy.alphas does, after the config was made.
+  config = dataclasses.replace(TINY, policy=dataclasses.replace(TINY.policy))
+  config.policy.alphas = alphas
+  with pytest.raises(ValueError, match=re.escape(message)):
+    experiment.Experiment(config, tmp_path)
+  exact = training.exact_denoiser(TINY.task)
+  with pytest.raises(ValueError, match=re.escape(message)):
+    training.trained(tmp_path, TINY.task, exact, config.policy, 0, print)
+  assert not list(tmp_path.iterdir())
 
 
 def test_starts_that_would_be_equal_are_refused():
