@@ -13,6 +13,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
+from jaxtyping import Int
+
 
 @dataclasses.dataclass(frozen=True)
 class Context:
@@ -39,6 +42,18 @@ class Context:
   objective: Any
   workdir: Any
   left_out: Callable[[str, int], int] = lambda split, max_bytes: 0
+
+  def first_documents(
+    self, split: str, max_bytes: int
+  ) -> Iterator[Int[np.ndarray, 'n']]:
+    """The ids of each row's first document, without special tokens."""
+    special = list(self.tokenizer.special.ids())
+    for batch in self.batches(split, max_bytes):
+      tokens = np.asarray(batch['tokens_bt'])
+      documents = np.asarray(batch['segment_ids_bt'])
+      for row, document in zip(tokens, documents, strict=True):
+        ids = row[document == 1]
+        yield ids[~np.isin(ids, special)]
 
 
 class Eval(Protocol):

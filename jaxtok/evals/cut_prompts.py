@@ -91,21 +91,16 @@ class CutPrompts:
     """
     config, tokenizer = self._config, self._context.tokenizer
     rng, cuts = np.random.default_rng(0), []
-    for batch in self._context.batches(config.split, config.max_bytes):
-      tokens = np.asarray(batch['tokens_bt'])
-      documents = np.asarray(batch['segment_ids_bt'])
-      for row, document in zip(tokens, documents, strict=True):
-        ids = row[document == 1]
-        ids = ids[~np.isin(ids, list(tokenizer.special.ids()))]
-        lengths = tokenizer.token_byte_lengths[ids]
-        choice = np.flatnonzero(lengths >= 2)
-        if choice.size:
-          chosen = int(rng.choice(choice))
-          at = int(lengths[:chosen].sum() + rng.integers(1, lengths[chosen]))
-          text = tokenizer.decode(ids)
-          cuts.append((text[:at], text[at]))
-        if len(cuts) == config.num_prompts:
-          return cuts
+    for ids in self._context.first_documents(config.split, config.max_bytes):
+      lengths = tokenizer.token_byte_lengths[ids]
+      choice = np.flatnonzero(lengths >= 2)
+      if choice.size:
+        chosen = int(rng.choice(choice))
+        at = int(lengths[:chosen].sum() + rng.integers(1, lengths[chosen]))
+        text = tokenizer.decode(ids)
+        cuts.append((text[:at], text[at]))
+      if len(cuts) == config.num_prompts:
+        return cuts
     if not cuts:
       raise ValueError(
         f'no token of the {config.split} split has two bytes or more, so none '

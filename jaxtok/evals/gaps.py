@@ -99,14 +99,9 @@ class Gaps:
 
   def _texts(self) -> Iterable[bytes]:
     """The first document of each row."""
-    config, tokenizer = self._config, self._context.tokenizer
-    for batch in self._context.batches(config.split, config.max_bytes):
-      tokens = np.asarray(batch['tokens_bt'])
-      documents = np.asarray(batch['segment_ids_bt'])
-      for row, document in zip(tokens, documents, strict=True):
-        ids = row[document == 1]
-        ids = ids[~np.isin(ids, list(tokenizer.special.ids()))]
-        yield tokenizer.decode(ids)[: config.text_bytes]
+    config, context = self._config, self._context
+    for ids in context.first_documents(config.split, config.max_bytes):
+      yield context.tokenizer.decode(ids)[: config.text_bytes]
 
 
 def cut(

@@ -20,7 +20,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import logging as absl_logging
 
@@ -31,23 +31,36 @@ from jaxtok.runs import run as run_lib
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   args = _parser().parse_args(argv)
+  return exit_code(lambda: _main(args), args.debug)
+
+
+def _main(args: argparse.Namespace) -> None:
+  prompt = _prompt(args)
+  run = run_lib.load(args.workdir)
+  run.check_continues()
+  options = _options(args)
+  note_length(run, prompt, args.num_bytes)
+  if args.batch == 1:
+    _stream(run, prompt, options, args.raw)
+  else:
+    _batch(run, prompt, options, args.batch)
+
+
+def exit_code(work: Callable[[], None], is_debug: bool) -> int:
+  """Does the work of a command that writes text; its exit code.
+
+  Warnings of libraries are not shown, and of errors that a user can mend, such
+  as those of a damaged run, only the message, unless `is_debug`.
+  """
   absl_logging.get_absl_logger().addFilter(
     functools.partial(logs.is_shown, least=logging.ERROR)
   )
   try:
-    prompt = _prompt(args)
-    run = run_lib.load(args.workdir)
-    run.check_continues()
-    options = _options(args)
-    note_length(run, prompt, args.num_bytes)
-    if args.batch == 1:
-      _stream(run, prompt, options, args.raw)
-    else:
-      _batch(run, prompt, options, args.batch)
+    work()
   except Exception as error:
     # Errors of runs, as of a damaged checkpoint, have an exit code.
     is_for_user = isinstance(error, (ValueError, OSError))
-    if args.debug or not (is_for_user or hasattr(error, 'exit_code')):
+    if is_debug or not (is_for_user or hasattr(error, 'exit_code')):
       raise
     print(f'error: {error}', file=sys.stderr)
     return 1

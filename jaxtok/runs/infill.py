@@ -21,47 +21,32 @@ otherwise; see `decoding.byte_infill`.
 """
 
 import argparse
-import functools
-import logging
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import logging as absl_logging
-
-from jaxtok.runs import display, generate, logs
+from jaxtok.runs import display, generate
 from jaxtok.runs import run as run_lib
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line; returns the exit code."""
   args = _parser().parse_args(argv)
-  absl_logging.get_absl_logger().addFilter(
-    functools.partial(logs.is_shown, least=logging.ERROR)
-  )
-  try:
-    prefix, suffix = _texts(args)
-    _check(args)
-    run = run_lib.load(args.workdir)
-    run.check_continues()
-    generate.note_length(run, prefix + suffix, args.num_bytes)
-    middles = _fill(run, prefix, suffix, args)
-  except Exception as error:
-    # Errors of runs, as of a damaged checkpoint, have an exit code.
-    is_for_user = isinstance(error, (ValueError, OSError))
-    if args.debug or not (is_for_user or hasattr(error, 'exit_code')):
-      raise
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    print(file=sys.stderr)
-    return 130
+  return generate.exit_code(lambda: _main(args), args.debug)
+
+
+def _main(args: argparse.Namespace) -> None:
+  prefix, suffix = _texts(args)
+  _check(args)
+  run = run_lib.load(args.workdir)
+  run.check_continues()
+  generate.note_length(run, prefix + suffix, args.num_bytes)
+  middles = _fill(run, prefix, suffix, args)
   for i, middle in enumerate(middles, start=1):
     if len(middles) > 1:
       print(f'--- sample {i} of {len(middles)}')
     _write(middle if args.middle else prefix + middle + suffix, args.raw)
-  return 0
 
 
 def _parser() -> argparse.ArgumentParser:

