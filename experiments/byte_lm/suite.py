@@ -197,6 +197,10 @@ def within(config: Any, budget: float) -> Any:
   config.evals['val'].every_steps = config.checkpoint_every = every
   config.log_every = max(1, every // 5)
   config.optim.warmup_steps = max(1, min(config.optim.warmup_steps, steps // 5))
+  shortener = getattr(config.model, 'shortener', None)
+  if hasattr(shortener, 'rate') and hasattr(shortener.rate, 'delay'):
+    # A controller that starts behind the end would delete nothing.
+    shortener.rate.delay = min(shortener.rate.delay, steps // 3)
   return config
 
 

@@ -16,7 +16,7 @@ from flax import nnx
 from experiments import cli, finished
 from experiments.byte_lm import entropy_patches, models, outcome, suite
 from experiments.byte_lm import plan as plan_lib
-from experiments.byte_lm.configs import spacebyte, transformer
+from experiments.byte_lm.configs import mrt5, spacebyte, transformer
 from jaxtok import runs
 from jaxtok.data import noise, text
 from jaxtok.models import base as model_base
@@ -191,6 +191,15 @@ def test_encoder_decoders_are_measured_by_what_they_keep(plan, tmp_path):
   assert '| kept |' in table
   assert 'bytes/s' not in table
   assert 'spans' in table
+
+
+def test_a_short_run_has_time_to_delete():
+  whole = mrt5.get_config('tiny')
+  delay = whole.model.shortener.rate.delay
+  assert suite.within(whole, 1e12).model.shortener.rate.delay == delay
+  short = suite.within(mrt5.get_config('tiny'), 3e10)
+  assert 0 < short.model.shortener.rate.delay == short.steps // 3 < delay
+  assert suite.within(mrt5.get_config('tiny_control'), 3e10).steps > 0
 
 
 def test_models_of_both_sorts_are_not_compared(plan, tmp_path):
