@@ -7,10 +7,8 @@ The law of covers is enumerated in `byte_probs_test.py`.
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from jaxtok.decoding import byte_infill, byte_probs
-from jaxtok.models import transformer
 from jaxtok.tokenizers import hf
 from tests.decoding import byte_probs_test as oracle
 
@@ -22,14 +20,7 @@ _SUFFIXES = [b'le', b'', b" hell ell'el"]
 @pytest.fixture(scope='module')
 def model():
   tokenizer = hf.train_bpe([_TEXT], 259 + 20)
-  lm = transformer.Config(
-    vocab_size=tokenizer.vocab_size,
-    dim=8,
-    num_layers=1,
-    num_heads=1,
-    embed_std=1.0,
-  ).make(nnx.Rngs(0))
-  return byte_probs.ByteModel(lm, tokenizer)
+  return byte_probs.ByteModel(oracle.random_lm(tokenizer), tokenizer)
 
 
 def make_config(**fields):

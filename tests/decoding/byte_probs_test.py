@@ -221,13 +221,21 @@ def test_long_texts_with_marked_spaces_have_exact_laws(kind):
   np.testing.assert_allclose(got, np.log(list(law.values())), atol=1e-5)
 
 
+def random_lm(tokenizer):
+  """A language model whose laws are far from uniform."""
+  return transformer.Config(
+    vocab_size=tokenizer.vocab_size,
+    dim=8,
+    num_layers=1,
+    num_heads=1,
+    embed_std=1.0,
+  ).make(nnx.Rngs(0))
+
+
 @pytest.fixture(scope='module')
 def random_model(bpe):
   """A transformer with random parameters, far from uniform."""
-  lm = transformer.Config(
-    vocab_size=bpe.vocab_size, dim=8, num_layers=1, num_heads=1, embed_std=1.0
-  ).make(nnx.Rngs(0))
-  return lm
+  return random_lm(bpe)
 
 
 @jax.jit
@@ -326,13 +334,7 @@ def test_a_text_has_the_probability_of_its_covers(bpe, random_model, validity):
 @pytest.mark.parametrize('validity', cover_state.VALIDITY)
 def test_covers_begin_with_the_space_before_a_text(validity):
   tokenizer = marked('llama', 'ab ba  abb é ' * 40, 12)
-  lm = transformer.Config(
-    vocab_size=tokenizer.vocab_size,
-    dim=8,
-    num_layers=1,
-    num_heads=1,
-    embed_std=1.0,
-  ).make(nnx.Rngs(0))
+  lm = random_lm(tokenizer)
   config = byte_probs.Config(validity=validity)
   model = byte_probs.ByteModel(lm, tokenizer, config)
   keep, inner = lambda tokens: True, tokenizer.inner

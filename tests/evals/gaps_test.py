@@ -4,13 +4,12 @@
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from jaxtok.data import fim
 from jaxtok.decoding import byte_infill, byte_probs
 from jaxtok.evals import gaps
-from jaxtok.models import transformer
 from jaxtok.tokenizers import hf
+from tests.decoding import byte_probs_test as oracle
 
 _TEXT = b'import numpy as np\nfrom numpy import random\n' * 3
 
@@ -37,14 +36,7 @@ def test_gaps_begin_inside_tokens_of_the_text(tokenizer):
 
 
 def test_scores_are_those_of_each_text_alone(tokenizer):
-  lm = transformer.Config(
-    vocab_size=tokenizer.vocab_size,
-    dim=8,
-    num_layers=1,
-    num_heads=1,
-    embed_std=1.0,
-  ).make(nnx.Rngs(0))
-  model = byte_probs.ByteModel(lm, tokenizer)
+  model = byte_probs.ByteModel(oracle.random_lm(tokenizer), tokenizer)
   config = gaps.Config(
     num_gaps=3, gap_bytes=4, match_bytes=2, text_bytes=30, batch_size=2
   )
