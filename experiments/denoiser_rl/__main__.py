@@ -8,7 +8,7 @@
 Supervised training first, then diffu-GRPO. Prints the share of right answers
 to fixed prompts, sampled as in training and greedily, before, during and after,
 and writes it to validation.json. A second call goes on where the first stopped:
-supervised training is saved each config.denoiser.save_every steps, the other at
+supervised training is saved each 500 steps, the other at
 each validation.
 Sizes: tiny, small; with another task: tiny_addition, small_addition.
 """

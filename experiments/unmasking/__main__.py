@@ -11,7 +11,7 @@ calls to frontier.md and frontier.png. A second call with the same config goes
 on where the first stopped: after the last stage that left its file, and inside
 a stage of training policies after its last validation (each
 config.policy.validate_every updates), in that of the denoiser after
-config.denoiser.save_every updates. What tests had decoded is decoded again.
+500 updates. What tests had decoded is decoded again.
 """
 
 from typing import Any

@@ -31,6 +31,8 @@ from jaxtok.runs import files
 from jaxtok.tasks import base
 
 _CHUNK = 100  # Updates per compiled call.
+# Updates after which training is saved, at the end of a call, in case it stops.
+_SAVE_EVERY = 500
 
 
 @configclass
@@ -49,13 +51,9 @@ class Config(Source):
   batch_size: int = 64
   lr: float = 3e-3
   seed: int = 0
-  # Updates after which training is saved, in case it is stopped. It is at the
-  # end of a compiled call, of 100 updates.
-  save_every: int = 500
 
   def __post_init__(self):
     least_1 = ('dim', 'num_layers', 'num_heads', 'steps', 'batch_size')
-    least_1 += ('save_every',)
     counts = {name: getattr(self, name) for name in least_1}
     base.require(
       'denoiser',
@@ -109,9 +107,7 @@ def nelbo(denoiser: Denoiser, tokens_bt, prompt_len: int, mask_id: int, rng):
 
 def made_by(task: base.Task, config: Config) -> dict[str, Any]:
   """What decides the parameters of a trained denoiser, for `save`."""
-  fields = config_lib.to_dict(config)
-  del fields['save_every']
-  return {'task': task, 'denoiser': fields}
+  return {'task': task, 'denoiser': config}
 
 
 def train(
@@ -129,8 +125,8 @@ def train(
     task: The task.
     config: Settings.
     log: Prints a line of progress.
-    path: Of a file that keeps how far training has come, each `save_every`
-      steps; what it holds is gone on from. None keeps nothing.
+    path: Of a file that keeps how far training has come, each
+      `_SAVE_EVERY` steps; what it holds is gone on from. None keeps nothing.
 
   Raises:
     ValueError: If another config wrote the file.
@@ -156,7 +152,7 @@ def train(
     batches = rows.reshape(num, config.batch_size, -1)
     state, new = run(state, (batches, rngs[start : start + num]))
     nats, done = np.append(nats, new), start + num
-    is_due = done // config.save_every > start // config.save_every
+    is_due = done // _SAVE_EVERY > start // _SAVE_EVERY
     if path is not None and is_due and done < config.steps:
       save_tree(path, (state, nats), made_by=made_by(task, config), step=done)
     log(

@@ -15,7 +15,7 @@ to learn from: the stage goes back to its best policy.
 What is on disk is not trained again. A stage is saved at each validation, see
 `progress`, and a call of the same config goes on from the last one, to the same
 policies as if it had not been stopped. The denoiser is saved, too, each
-`save_every` updates.
+500 updates.
 """
 
 import dataclasses

@@ -283,10 +283,13 @@ def learn(config, denoiser, reference=None, rng=0):
   )
 
 
-def test_policies_are_compared_under_the_same_mask():
+@pytest.mark.parametrize('estimate', diffu_grpo.Estimate)
+def test_policies_are_compared_under_the_same_mask(estimate):
   # A new mask for the policy would give ratios other than 1 and a divergence
   # from itself; the table has other logits for each mask.
-  config = diffu_grpo.Config(num_inner=1, prompt_mask_rate=0.5, kl_weight=1.0)
+  config = diffu_grpo.Config(
+    estimate=estimate, num_inner=1, prompt_mask_rate=0.5, kl_weight=1.0
+  )
   for seed in range(5):
     _, _, numbers = learn(config, Table.make(), rng=seed)
     assert float(numbers['kl']) == 0
@@ -322,9 +325,8 @@ def test_coupled_updates_learn_from_partly_revealed_answers():
     config = diffu_grpo.Config(
       estimate=estimate, num_inner=4, kl_weight=0.0, weight_decay=0.0
     )
-    params, _, numbers = learn(config, denoiser)
+    params, _, _ = learn(config, denoiser)
     seen[estimate.value] = np.any(params != denoiser.params, axis=(1, 2))
-    assert float(numbers['clipped']) < 1
   assert not np.any(seen['mean_field'] & ~whole)
   assert np.any(seen['coupled'] & ~whole)
 

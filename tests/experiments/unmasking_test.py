@@ -426,8 +426,9 @@ def arrays_of(workdir):
 
 def test_a_stopped_denoiser_goes_on_to_the_same_weights(tmp_path, monkeypatch):
   monkeypatch.setattr(denoiser, '_CHUNK', 2)
+  monkeypatch.setattr(denoiser, '_SAVE_EVERY', 3)
   config = denoiser.Config(
-    dim=8, num_layers=1, num_heads=2, steps=8, batch_size=4, save_every=3
+    dim=8, num_layers=1, num_heads=2, steps=8, batch_size=4
   )
   task, lines = addition.Addition(num_digits=1), []
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
@@ -448,9 +449,7 @@ def test_a_stopped_denoiser_goes_on_to_the_same_weights(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r'denoiser\.lr: 0\.003 there, 0\.1 ask'):
     training.trained_denoiser(parts, task, other, lines.append)
   del lines[:]
-  # How often it is saved decides nothing.
-  often = dataclasses.replace(config, save_every=1)
-  training.trained_denoiser(parts, task, often, lines.append)
+  training.trained_denoiser(parts, task, config, lines.append)
   assert lines[0] == f'denoiser goes on after step 6/8, from {state}'
   assert lines[1].startswith('denoiser step 8/8')
   assert arrays_of(parts) == arrays_of(whole)
@@ -757,10 +756,6 @@ def test_orders_have_no_opposite_to_smooth_with():
     (lambda: training.Config(validate_every=0), 'policy.validate_every=0 must'),
     (lambda: training.Config(expert_block=-1), 'expert_block=-1 must be >= 0'),
     (lambda: denoiser.Config(steps=0), 'denoiser.steps=0 must be >= 1'),
-    (
-      lambda: denoiser.Config(save_every=0),
-      'denoiser.save_every=0 must be >= 1',
-    ),
     (lambda: denoiser.Config(lr=0.0), 'denoiser.lr=0.0 must be > 0'),
   ],
 )
