@@ -36,7 +36,7 @@ TITLE = 'Infilling at the byte level'
 PAPER = 'Phan et al. 2024, arXiv:2410.09303'
 CLAIM = (
   'Where a gap begins inside a token, the sum over covers fills it in better '
-  'than token healing and than the token-level prompt.'
+  'than the token-level prompt, and no worse than token healing.'
 )
 THRESHOLD = {
   'match / tokens_match': '>= 1.18',

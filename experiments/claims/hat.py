@@ -12,8 +12,8 @@ and one over 1,024 BPE tokens, both of width 64, on rows of 256 tokens.
 Held-out files: bits per byte; positions of HAT's backbone per byte of text; and
 how much bits per byte rise when 10 % of the letters inside words are deleted,
 HAT's rise over BPE's (noise_rise_to_bpe). The same is reported, without a
-threshold, for the other kinds of `data.noise`: rise_to_bpe_*. Bits per byte of
-noisy text are per byte of it.
+threshold, for the other kinds of `data.noise`: rise_to_bpe_*, which a record of
+before does not have. Bits per byte of noisy text are per byte of it.
 
 Generation with nested caches equals arg max without on all of 50 prompts in
 `tests/models/hat_test.py`.
