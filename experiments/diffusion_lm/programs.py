@@ -22,7 +22,7 @@ from jaxtok_kernels import dispatch
 
 from jaxtok.config import configclass
 from jaxtok.diffusion import any_order, pretrained
-from jaxtok.models import transformer
+from jaxtok.models import interop, transformer
 from jaxtok.models.interop import llada
 from jaxtok.train import chips, sharding
 
@@ -45,11 +45,17 @@ class Model:
   eos_ids: tuple[int, ...]
   is_dream: bool = False
 
+  @classmethod
+  def published(cls, config: transformer.Config, model_type: str) -> 'Model':
+    """With the ids of the published vocabulary."""
+    its = interop.conventions({'model_type': model_type})
+    return cls(config, its.mask_id, its.eos_ids, its.is_shifted)
+
 
 MODELS: dict[str, Callable[[], Model]] = {
-  'llada_8b': lambda: Model(llada.llada_8b(), 126_336, (126_081, 126_348)),
+  'llada_8b': lambda: Model.published(llada.llada_8b(), 'llada'),
   'llada_tiny': lambda: Model(llada.llada_8b(**_TINY), 63, (61, 62)),
-  'dream_7b': lambda: Model(llada.dream_7b(), 151_666, (151_643,), True),
+  'dream_7b': lambda: Model.published(llada.dream_7b(), 'Dream'),
   'dream_tiny': lambda: Model(
     llada.dream_7b(**_TINY, num_kv_heads=4), 63, (62,), True
   ),

@@ -100,12 +100,19 @@ class Published(denoiser_lib.Source):
       FileNotFoundError: If there is no such folder.
       ValueError: If it is no LLaDA or Dream, or the ids are not its own.
     """
+    raw = interop.read_config(self.path)
     try:
-      found = interop.conventions(interop.read_config(self.path))
+      found = interop.conventions(raw)
     except interop.Unsupported as e:
       raise ValueError(f'denoiser.path={self.path}: {e}') from e
+    self._check_named(raw, found)
+    mask_id = found.mask_id if self.mask_id < 0 else self.mask_id
+    eos_ids = self.eos_ids or found.eos_ids
     config, model = interop.load(self.path, dtype=self.dtype)
-    mask_id, eos_ids = self._ids(found, config.vocab_size)
+    try:
+      pretrained.check_ids(config.vocab_size, mask_id=mask_id, eos_ids=eos_ids)
+    except ValueError as e:
+      raise ValueError(f'denoiser.path={self.path}: {e}') from e
     tokenizer = hf.Config(path=os.fspath(self.path), allow_lossy=True).make()
     return LanguageModel(
       model=pretrained.Aligned(model) if found.is_shifted else model,
@@ -116,27 +123,22 @@ class Published(denoiser_lib.Source):
       name=os.fspath(self.path),
     )
 
-  def _ids(
-    self, found: interop.Conventions, vocab_size: int
-  ) -> tuple[int, tuple[int, ...]]:
-    """The mask and the ends of text; those given may not contradict."""
-    mask_id = found.mask_id if self.mask_id < 0 else self.mask_id
-    eos_ids = self.eos_ids or found.eos_ids
-    for name, given, own, is_same in (
-      ('mask_id', mask_id, found.mask_id, mask_id == found.mask_id),
-      ('eos_ids', eos_ids, found.eos_ids[0], found.eos_ids[0] in eos_ids),
+  def _check_named(
+    self, raw: dict[str, Any], found: interop.Conventions
+  ) -> None:
+    """Refuses ids that contradict those which config.json names."""
+    for key, name, given, its in (
+      ('mask_token_id', 'mask_id', self.mask_id, found.mask_id),
+      # The first end of text is the one that pads answers.
+      ('eos_token_id', 'eos_ids', self.eos_ids, found.eos_ids[0]),
     ):
-      # What the vocabulary lacks is the published one's, not this model's.
-      if not is_same and own < vocab_size:
+      is_given = given not in (-1, ())
+      first = given[0] if given and isinstance(given, tuple) else given
+      if is_given and raw.get(key) is not None and first != its:
         raise ValueError(
-          f'denoiser.{name}={given}, but {own} is that of the checkpoint '
+          f'denoiser.{name}={given}, but {its} is that of the checkpoint '
           f'{self.path}. Leave denoiser.{name} out.'
         )
-    try:
-      pretrained.check_ids(vocab_size, mask_id=mask_id, eos_ids=eos_ids)
-    except ValueError as e:
-      raise ValueError(f'denoiser.path={self.path}: {e}') from e
-    return mask_id, eos_ids
 
 
 @configclass

@@ -208,6 +208,7 @@ def test_ids_that_are_not_the_checkpoints_are_refused(tmp_path):
   for path, fields, message in (
     (named, dict(mask_id=7), r'denoiser\.mask_id=7, but 259 is that of the'),
     (named, dict(eos_ids=(7,)), r'denoiser\.eos_ids=\(7,\), but 258 is that'),
+    (named, dict(eos_ids=(TURN, EOS)), r', 258\), but 258 is that of the'),
     (silent, {}, r'mask_id=151666 must be in \[0, 260\)'),
     (silent, dict(mask_id=MASK), r'eos_ids=\(151643, 151645\) must be in'),
   ):
@@ -216,6 +217,9 @@ def test_ids_that_are_not_the_checkpoints_are_refused(tmp_path):
   given = dict(mask_id=MASK, eos_ids=(EOS, TURN))
   found = questions.Published(path=str(silent), **given).load()
   assert (found.mask_id, found.eos_ids) == (MASK, (EOS, TURN))
+  # Published ids are no contradiction, if the vocabulary has them or not.
+  own = questions.Published(path='x', mask_id=126_400, eos_ids=(126_348,))
+  own._check_named({}, interop.conventions({'model_type': 'llada'}))
   (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'llama'}))
   with pytest.raises(ValueError, match=r"denoiser\.path=.*model_type='llama'"):
     questions.Published(path=str(tmp_path)).load()
