@@ -83,7 +83,8 @@ def measure_all(
   """
   if unknown := [name for name in names if name not in MODELS]:
     raise ValueError(
-      f'model {unknown[0]!r} does not exist. Use some of: {", ".join(MODELS)}.'
+      f'model {unknown[0]!r} does not exist. Use some of: {", ".join(MODELS)}; '
+      f'or {SPANS}.'
     )
   if len({name in models.find_spans() for name in names}) > 1:
     raise ValueError(
@@ -191,16 +192,16 @@ def check_budget(name: str, plan: plan_lib.Plan) -> None:
 
 def within(config: Any, budget: float) -> Any:
   """Sets the length of a run by its FLOPs, with four evaluations."""
+  before = config.steps
   config.steps, config.train_flops = _NO_LIMIT, budget
   config.steps = steps = setup.prepare(config, None).steps
   every = max(1, -(-steps // 4))
   config.evals['val'].every_steps = config.checkpoint_every = every
   config.log_every = max(1, every // 5)
   config.optim.warmup_steps = max(1, min(config.optim.warmup_steps, steps // 5))
-  shortener = getattr(config.model, 'shortener', None)
-  if hasattr(shortener, 'rate') and hasattr(shortener.rate, 'delay'):
-    # A controller that starts behind the end would delete nothing.
-    shortener.rate.delay = min(shortener.rate.delay, steps // 3)
+  rate = getattr(getattr(config.model, 'shortener', None), 'rate', None)
+  if hasattr(rate, 'delay'):  # At the same share of the run.
+    rate.delay = rate.delay * steps // before
   return config
 
 
