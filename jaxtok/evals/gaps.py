@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxtok.config import configclass
+from jaxtok.data import fim
 from jaxtok.decoding import byte_infill, byte_probs
 from jaxtok.evals import base
 
@@ -42,7 +43,7 @@ class Config:
   match_bytes: int = 4  # Shortest gap; so many bytes must be the most likely.
   batch_size: int = 16  # Gaps at once.
   # Of the special tokens before prefix, suffix and middle.
-  names: tuple[str, ...] = ('<PRE>', '<SUF>', '<MID>')
+  names: tuple[str, ...] = fim.NAMES
 
   def __post_init__(self):
     for name, least in (
@@ -150,13 +151,7 @@ def measure(
   model: byte_probs.ByteModel, gaps: list[Gap], config: Config
 ) -> dict[str, float]:
   """The numbers of `Gaps`, without the text's."""
-  known = model.tokenizer.special.by_name()
-  if missing := [name for name in config.names if name not in known]:
-    raise ValueError(
-      f'{model.tokenizer!r} has no special token {", ".join(missing)}. Measure '
-      'gaps of models that were trained on `data.fim`.'
-    )
-  prefix, suffix, middle = (known[name] for name in config.names)
+  prefix, suffix, middle = fim.marks(model.tokenizer, config.names)
   result, sizes = {}, np.array([len(gap.middle) for gap in gaps])
   for name, (order, ending) in WAYS.items():
     prompts = byte_infill.Config(

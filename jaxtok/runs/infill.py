@@ -95,13 +95,19 @@ def _texts(args: argparse.Namespace) -> tuple[bytes, bytes]:
   if args.file == '-':
     data = sys.stdin.buffer.read()
   else:
-    data = pathlib.Path(args.file).read_bytes()
+    try:
+      data = pathlib.Path(args.file).read_bytes()
+    except OSError as error:
+      raise ValueError(
+        f'--file={args.file} cannot be read: {error.strerror}.'
+      ) from error
   gap = args.gap.encode('utf-8', 'surrogateescape')
   count = data.count(gap) if gap else 0
   if count != 1:
     raise ValueError(
-      f'--gap={args.gap!r} occurs {count} times in {args.file}; it must mark '
-      'one gap.'
+      f'--gap={args.gap!r} occurs {count} times in the {len(data)} bytes of '
+      f'{args.file}; it must mark one gap. Write it where the gap is, or give '
+      'another --gap.'
     )
   prefix, suffix = data.split(gap)
   return prefix, suffix

@@ -7,7 +7,7 @@ import pytest
 
 from jaxtok.data import fim
 from jaxtok.decoding import byte_infill, byte_probs
-from jaxtok.evals import gaps
+from jaxtok.evals import base, gaps
 from jaxtok.tokenizers import hf
 from tests.decoding import byte_probs_test as oracle
 
@@ -18,6 +18,34 @@ _TEXT = b'import numpy as np\nfrom numpy import random\n' * 3
 def tokenizer():
   config = hf.Train(vocab_size=300, new_special_tokens=fim.NAMES)
   return config.make(lambda: [_TEXT * 9])
+
+
+def test_texts_are_the_first_documents_of_rows(tokenizer):
+  special = tokenizer.special
+  first, second = tokenizer.encode(_TEXT[:40]), tokenizer.encode(b'no')
+  row = [special.bos, *first, special.eos, *second]
+  ids = [1] * (len(first) + 2) + [2] * len(second)
+  batch = {
+    'tokens_bt': [row, row[::-1]],
+    'segment_ids_bt': [ids, [0] * len(ids)],
+  }
+  context = base.Context(
+    tokenizer=tokenizer,
+    batches=lambda split, max_bytes: iter([batch]),
+    corpus_id=lambda split, max_bytes: 'text',
+    objective=None,
+    workdir=None,
+  )
+  config = gaps.Config(text_bytes=30, gap_bytes=4)
+  texts = gaps.Gaps(config, context)._texts()
+  assert list(texts) == [_TEXT[:30], b'']
+
+
+def test_a_tokenizer_needs_the_marks():
+  plain = hf.Train(vocab_size=300).make(lambda: [_TEXT * 9])
+  model = byte_probs.ByteModel(oracle.random_lm(plain), plain)
+  with pytest.raises(ValueError, match='no special token <PRE>, <SUF>, <MID>'):
+    gaps.measure(model, [gaps.Gap(b'a', b'b', b'c')], gaps.Config())
 
 
 def test_gaps_begin_inside_tokens_of_the_text(tokenizer):
