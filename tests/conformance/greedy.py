@@ -31,10 +31,10 @@ def generate(model: Any, rows: Sequence[Any], num: int) -> np.ndarray:
   )
   new = call(prompts, lengths)
   programs = autoregressive._start._cache_size()
-  # Another order, and prompts that are all as short as the shortest.
+  # Another order, and prompts of which all but the longest are cut.
   np.testing.assert_array_equal(call(prompts[::-1], lengths[::-1])[::-1], new)
-  call(prompts, np.append(lengths[:1], np.full(len(rows) - 1, min(lengths))))
-  assert autoregressive._start._cache_size() <= programs + 1
+  call(prompts, np.where(lengths == max(lengths), lengths, min(lengths)))
+  assert autoregressive._start._cache_size() == programs
   whole = np.zeros((len(rows), prompts.shape[1] + num), np.int32)
   for row, prompt, n, continued in zip(
     whole, prompts, lengths, new, strict=True
