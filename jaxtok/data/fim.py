@@ -85,19 +85,9 @@ class GappedText(text.Text):
     super().__init__(config, tokenizer, cache_dir)
     self._cuts = Cuts(config, tokenizer)
 
-  def tokens(self, split: str, max_bytes: int = 0) -> tokens_lib.Tokens:
-    """See `text.Text`; what is trained on has gaps."""
-    if split != 'train':
-      return super().tokens(split, max_bytes)
-    key = split, max_bytes
-    if key not in self._tokens:
-      self._tokens[key] = tokens_lib.open_tokens(
-        self.source(split, max_bytes),
-        self._tokenizer,
-        self._cache_dir,
-        self._cuts,
-      )
-    return self._tokens[key]
+  def _transform(self, split: str) -> tokens_lib.Transform | None:
+    """What is trained on has gaps."""
+    return self._cuts if split == 'train' else None
 
   def corpus_id(self, split: str, max_bytes: int = 0) -> str:
     """See `text.Text`; gaps decide the bits, so they are part of it."""

@@ -115,9 +115,17 @@ class Text:
     key = split, max_bytes
     if key not in self._tokens:
       self._tokens[key] = tokens_lib.open_tokens(
-        self.source(split, max_bytes), self._tokenizer, self._cache_dir
+        self.source(split, max_bytes),
+        self._tokenizer,
+        self._cache_dir,
+        self._transform(split),
       )
     return self._tokens[key]
+
+  def _transform(self, split: str) -> tokens_lib.Transform | None:
+    """What else happens to documents of a split; subclasses may say."""
+    del split
+    return None
 
   def documents(self, split: str, max_bytes: int = 0) -> Iterator[bytes]:
     """The bytes of each document, in order."""

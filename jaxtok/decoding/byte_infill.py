@@ -31,7 +31,7 @@ from jaxtok.tokenizers import base
 ORDERS = ('spm', 'psm')
 CUTS = ('covers', 'healed', 'tokens')
 
-_ROWS = 16  # Prompts that are scored in one call of the model.
+_ROWS = 16  # Most prompts that are scored in one call of the model.
 
 
 @configclass
@@ -210,13 +210,15 @@ def _last_logprobs(
   """Log-probability of the last tokens of each row, nats."""
   tokens, lengths = autoregressive.pad_prompts(rows)
   width = autoregressive.padded_width(model.model, tokens.shape[1])
-  spare = -len(rows) % _ROWS
+  # Of few prompts a power of two, so that few programs are compiled.
+  size = min(_ROWS, 1 << (len(rows) - 1).bit_length())
+  spare = -len(rows) % size
   tokens = np.pad(tokens, ((0, spare), (0, width - tokens.shape[1])))
   graph, params = nnx.split(model.model)
   scores = np.concatenate(
     [
       np.asarray(cover_pool.token_logprobs(graph, params, part), np.float64)
-      for part in np.split(tokens, len(tokens) // _ROWS)
+      for part in np.split(tokens, len(tokens) // size)
     ]
   )
   return [
