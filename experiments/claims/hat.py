@@ -12,8 +12,12 @@ and one over 1,024 BPE tokens, both of width 64, on rows of 256 tokens.
 Held-out files: bits per byte; positions of HAT's backbone per byte of text; and
 how much bits per byte rise when 10 % of the letters inside words are deleted,
 HAT's rise over BPE's (noise_rise_to_bpe). The same is reported, without a
-threshold, for the other kinds of `data.noise`: rise_to_bpe_*, which a record of
-before does not have. Bits per byte of noisy text are per byte of it.
+threshold, for the other kinds of `data.noise`: rise_to_bpe_*. Bits per byte of
+noisy text are per byte of it.
+
+Measured: HAT minds deleted and swapped letters and missing spaces less than BPE
+(0.63, 0.73 and 0.74 of its rise), wrong letters and capitals a little less (0.90
+and 0.95), and changed case more (1.08).
 
 Generation with nested caches equals arg max without on all of 50 prompts in
 `tests/models/hat_test.py`.
