@@ -16,8 +16,8 @@ threshold, for the other kinds of `data.noise`: rise_to_bpe_*. Bits per byte of
 noisy text are per byte of it.
 
 Measured: HAT minds deleted and swapped letters and missing spaces less than BPE
-(0.63, 0.73 and 0.74 of its rise), wrong letters and capitals a little less (0.90
-and 0.95), and changed case more (1.08).
+(0.63, 0.73 and 0.74 of its rise), wrong letters and capitals a little less
+(0.90 and 0.95), and changed case more (1.08).
 
 Generation with nested caches equals arg max without on all of 50 prompts in
 `tests/models/hat_test.py`.
